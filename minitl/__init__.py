@@ -1,0 +1,1 @@
+"""minitl: MobileTL in NumPy and Numba, every retained byte explicit and accounted."""

@@ -1,0 +1,47 @@
+"""What minitl calls an array, and who owns its memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+FLOATS = ("float32", "float64")
+
+
+def owner(array: Any) -> Any:
+    """The object whose memory `array` looks into: follow `.base` to the end.
+
+    Two arrays share memory that must be counted once exactly when their owners are the same
+    object. Stand-ins without a `.base` (see `shadow.Phantom`) own themselves.
+    """
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array
+
+
+def size(shape: Shape) -> int:
+    """Number of elements in `shape` (1 for the scalar shape)."""
+    count = 1
+    for extent in shape:
+        count *= extent
+    return count
+
+
+def nbytes(shape: Shape, dtype: npt.DTypeLike) -> int:
+    """Bytes of a dense array of that shape and dtype."""
+    return size(shape) * np.dtype(dtype).itemsize
+
+
+def positions(shape: Shape) -> int:
+    """How many values each channel has: the product of all axes but the last, (N, H, W, C) -> N H W."""
+    return size(shape[:-1])
+
+
+def as_rows(x: Array) -> Array:
+    """A contiguous (..., C) array seen as (M, C), one row a position."""
+    return x.reshape(-1, x.shape[-1])

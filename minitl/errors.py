@@ -1,0 +1,63 @@
+"""Errors that say where, what was expected, what came, and what to do about it.
+
+Every error minitl raises on bad input is a `ValueError`, so callers may catch the built-in one.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+
+class MinitlError(ValueError):
+    """Bad input. Its text reads `layer (op): expected ..., got ...; remedy`.
+
+    `layer` is filled in by whoever knows it: an op called by itself has no layer, and a tape
+    adds the path of the layer it was running (`at`).
+    """
+
+    def __init__(
+        self, problem: str = "", *, op: str = "", layer: str = "", expected: str = "", got: str = "", remedy: str = ""
+    ) -> None:
+        super().__init__(problem)
+        self.problem, self.op, self.layer = problem, op, layer
+        self.expected, self.got, self.remedy = expected, got, remedy
+
+    def at(self, layer: str) -> Self:
+        """The same error, naming the layer it happened in (the innermost one wins)."""
+        self.layer = self.layer or layer
+        return self
+
+    def __str__(self) -> str:
+        where = f"{self.layer} ({self.op})" if self.layer and self.op else self.layer or self.op
+        what = self.problem or f"expected {self.expected}, got {self.got}"
+        return (f"{where}: " if where else "") + what + (f"; {self.remedy}" if self.remedy else "")
+
+
+class ShapeError(MinitlError):
+    """An array of the wrong rank or shape."""
+
+
+class DtypeError(MinitlError):
+    """An array of the wrong dtype."""
+
+
+class ValueRangeError(MinitlError):
+    """A value that is not finite, or outside the range that makes sense."""
+
+
+class RuleError(MinitlError):
+    """A backward rule the op does not have, or a gradient it cannot give."""
+
+
+class UnknownNameError(MinitlError):
+    """A network, method, layer role, parameter or attribute that does not exist."""
+
+
+class UsageError(MinitlError):
+    """A call in an order or a place that cannot work."""
+
+
+def unknown(kind: str, got: object, known: object, **where: str) -> UnknownNameError:
+    """The error for a name that is not one of `known`, listing those that are."""
+    names = ", ".join(str(name) for name in known)  # type: ignore[attr-defined]
+    return UnknownNameError(f"unknown {kind} {got!r}", remedy=f"choose one of: {names}", **where)

@@ -1,0 +1,1 @@
+"""Loops and BLAS calls: arrays in, `out` filled, nothing kept."""

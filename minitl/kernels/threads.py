@@ -1,0 +1,65 @@
+"""Run a kernel over chunks of its work on several threads, with the same bytes on any number of them.
+
+The partition into chunks is a function of the problem's shape alone, and every chunk writes
+memory of its own; partial sums are reduced in the order of the chunks. So the number of
+threads changes only when a chunk runs, never what it computes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from minitl.errors import ValueRangeError
+
+MAX_CHUNKS = 8
+WORTH_A_CHUNK = 1 << 18  # multiply-adds or elements; below it, handing work over costs more than it gains
+
+_threads = os.cpu_count() or 1
+_pool: ThreadPoolExecutor | None = None
+
+
+def set_threads(count: int) -> None:
+    """Use `count` threads for the kernels from now on (the default is the number of cores)."""
+    global _threads, _pool
+    if count < 1:
+        raise ValueRangeError(op="set_threads", expected="a count of at least 1", got=str(count))
+    _threads, _pool = count, None
+
+
+def chunks(count: int, work: int, align: int = 1) -> list[tuple[int, int]]:
+    """Split `range(count)`, which costs `work` in all, into at most MAX_CHUNKS spans.
+
+    Every span but the last is a multiple of `align` long (8 where bits of eight neighbours
+    share a byte).
+    """
+    pieces = max(1, min(MAX_CHUNKS, work // WORTH_A_CHUNK))
+    step = max(align, -(-count // (pieces * align)) * align)
+    return [(start, min(start + step, count)) for start in range(0, count, step)] or [(0, 0)]
+
+
+def run(task: Callable[[int, int], object], spans: list[tuple[int, int]]) -> None:
+    """Call `task(start, stop)` for every span; return when all are done."""
+    if len(spans) == 1 or _threads == 1:
+        for start, stop in spans:
+            task(start, stop)
+    else:
+        for future in [_executor().submit(task, start, stop) for start, stop in spans]:
+            future.result()
+
+
+def _executor() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(_threads, thread_name_prefix="minitl")
+    return _pool
+
+
+def _forget_pool() -> None:
+    """A forked child inherits the pool but none of its threads."""
+    global _pool
+    _pool = None
+
+
+os.register_at_fork(after_in_child=_forget_pool)

@@ -1,0 +1,56 @@
+"""Dropout:  y = x / (1 - p) where a coin with P(heads) = 1 - p lands heads, else 0;  gx the same of gy.
+
+The mask is one packed bit an element. The coins are drawn from `seed` alone, so a step can be
+repeated to the bit. (Srivastava et al. 2014, JMLR 15.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minitl.arrays import Array, Shape, nbytes, size
+from minitl.bits import pack, times_level
+from minitl.errors import ValueRangeError
+from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, keeps_codes
+from minitl.saved import Saved
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """That of x (..., C); raises ValueRangeError unless 0 <= p < 1."""
+    if not 0 <= attrs["p"] < 1:
+        raise ValueRangeError(op="dropout", expected="0 <= p < 1", got=f"p = {attrs['p']}")
+    return shapes[0]
+
+
+def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
+    """Zero a random share p of x and scale up the rest; keeps the mask where gx is wanted."""
+    heads = np.random.Generator(np.random.Philox(attrs["seed"])).random(x.shape, np.float32) >= attrs["p"]
+    mask = pack(heads.view(np.uint8), 1)
+    del heads
+    saved = Saved()
+    if needs[0]:
+        saved.keep("mask", mask, ("grad_input",), codes=(x.shape, 1))
+    return times_level(x, mask, 1, (0.0, 1 / (1 - attrs["p"]))), saved
+
+
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """gx = gy / (1 - p) where x was let through, else 0."""
+    return (times_level(gy, saved["mask"], 1, (0.0, 1 / (1 - attrs["p"]))) if needs[0] else None,)
+
+
+def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """1 operation a value each way; drawing takes a float32 and a byte a value in passing."""
+    x = shapes[0]
+    mask = keeps_codes("mask", x, 1)
+    y, drawing = nbytes(x, dtype), 5 * size(x)
+    return Cost(
+        output=x,
+        kept=(mask,) if needs[0] else (),
+        flops=Split(size(x), needs[0] * size(x)),
+        forward_workspace=max(mask.nbytes * (not needs[0]), drawing - y - mask.nbytes * needs[0], 0),
+    )
+
+
+dropout = Op("dropout", ("x",), output_shape, forward, backward, cost, attrs=("p", "seed"))

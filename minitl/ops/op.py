@@ -1,0 +1,200 @@
+"""What an op is: four plain functions, and the checks common to all of them.
+
+An op's module reads top to bottom: the formula and its derivative, `output_shape`, `forward`,
+`backward`, `cost`, and one `Op` that binds them. No function has a `self` or a closure:
+backward can use only what its arguments bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minitl.arrays import FLOATS, Array, Shape, nbytes
+from minitl.bits import packed_shape
+from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, unknown
+from minitl.saved import Saved
+
+Attrs = Mapping[str, Any]
+Needs = Sequence[bool]
+Gradients = tuple[Array | None, ...]
+
+EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Work of one op, by the pass that does it (bias and scale gradients count as weight)."""
+
+    forward: int = 0
+    grad_input: int = 0
+    grad_weight: int = 0
+
+    def __add__(self, other: Split) -> Split:
+        return Split(
+            self.forward + other.forward, self.grad_input + other.grad_input, self.grad_weight + other.grad_weight
+        )
+
+    @property
+    def total(self) -> int:
+        """Forward and backward together."""
+        return self.forward + self.grad_input + self.grad_weight
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A buffer that forward will keep, foreseen from shapes (compare `saved.Buffer`).
+
+    `source` is the index of the input that it simply is, or None for a buffer of its own.
+    """
+
+    tensor: str
+    shape: Shape
+    dtype: str
+    bits: int
+    nbytes: int
+    needed_for: tuple[str, ...]
+    source: int | None = None
+
+
+def keeps_input(tensor: str, source: int, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
+    """Input number `source`, kept as it is."""
+    return Kept(tensor, shape, dtype, 8 * np.dtype(dtype).itemsize, nbytes(shape, dtype), needed_for, source)
+
+
+def keeps_array(tensor: str, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
+    """A dense array made by forward."""
+    return Kept(tensor, shape, dtype, 8 * np.dtype(dtype).itemsize, nbytes(shape, dtype), needed_for)
+
+
+def keeps_codes(tensor: str, shape: Shape, bits: int) -> Kept:
+    """Packed codes of a map of that shape, from which backward reads the slope."""
+    return Kept(tensor, shape, "uint8", bits, nbytes(packed_shape(shape, bits), "uint8"), ("grad_input",))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call of forward and of backward will take, from shapes alone.
+
+    `macs` counts multiply-adds of convolutions and linear layers. `flops` follows the standard
+    convention: 2 for a multiply-add, 1 for each add, subtract, multiply, divide, minimum,
+    maximum, exponential and logarithm; comparisons, packing and copies count nothing. Only what
+    the wanted gradients really compute is counted.
+    `*_workspace` is memory in bytes that a call holds at its highest moment beyond what it
+    leaves behind (output and kept buffers, or gradients). It counts maps and weights; vectors
+    of one number a channel, a few of which most calls use in passing, it leaves out.
+    """
+
+    output: Shape
+    kept: tuple[Kept, ...] = ()
+    macs: Split = Split()
+    flops: Split = Split()
+    forward_workspace: int = 0
+    backward_workspace: int = 0
+    passes_gradient: bool = False  # the gradients are `gy` itself, not new arrays
+
+
+@dataclass(frozen=True)
+class Op:
+    """One differentiable operation.
+
+    `inputs` names the arrays in order: first `activations` of them that flow through the
+    network, then parameters and statistics. The last `optional` may be left out. `rules` are
+    the backward rules it has, the first being the default; those in `approximate` are not the
+    derivative of the forward.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    output_shape: Callable[[Sequence[Shape], Attrs], Shape]
+    compute: Callable[..., tuple[Array, Saved]]
+    differentiate: Callable[..., Gradients]
+    account: Callable[..., Cost]
+    attrs: tuple[str, ...] = ()
+    rules: tuple[str, ...] = (EXACT,)
+    approximate: tuple[str, ...] = ()
+    activations: int = 1
+    optional: int = 0
+    never: tuple[str, ...] = field(default=())  # inputs it gives no gradient for
+
+    def forward(self, *arrays: Array, attrs: Attrs | None = None, needs: Needs, rule: str = "") -> tuple[Array, Saved]:
+        """Compute `y` and keep what the gradients asked for in `needs` (one flag an input) will use.
+
+        Inputs may have any strides and are never written (running statistics, which a training
+        batch norm updates, excepted); `y` is C-contiguous and of the inputs' dtype, float32 or
+        float64. Raises ShapeError, DtypeError, RuleError or UnknownNameError.
+        """
+        attrs = attrs or {}
+        self._check([a.shape for a in arrays], attrs, needs, rule)
+        self._check_dtypes(arrays)
+        dense = [np.asarray(a, order="C") for a in arrays]
+        y, saved = self.compute(*dense, attrs=attrs, needs=tuple(needs), rule=rule or self.rules[0])
+        saved.input_shape = arrays[0].shape
+        return y, saved
+
+    def backward(
+        self, saved: Saved, gy: Array, *, attrs: Attrs | None = None, needs: Needs, params: Sequence[Array] = ()
+    ) -> Gradients:
+        """Gradients of the inputs in their order, None where `needs` is false.
+
+        `params` are the inputs after the activations, as handed to forward.
+        """
+        dense = np.asarray(gy, order="C")
+        return self.differentiate(saved, dense, attrs=attrs or {}, needs=tuple(needs), params=tuple(params))
+
+    def cost(
+        self, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs | None = None, needs: Needs, rule: str = ""
+    ) -> Cost:
+        """What forward and backward of such a call take, computed without any array."""
+        attrs = attrs or {}
+        self._check(shapes, attrs, needs, rule)
+        return self.account(tuple(shapes), dtype, attrs=attrs, needs=tuple(needs), rule=rule or self.rules[0])
+
+    def _check(self, shapes: Sequence[Shape], attrs: Attrs, needs: Needs, rule: str) -> None:
+        least = len(self.inputs) - self.optional
+        if not least <= len(shapes) <= len(self.inputs) or len(needs) != len(shapes):
+            raise UnknownNameError(
+                op=self.name,
+                expected=f"{least} to {len(self.inputs)} inputs ({', '.join(self.inputs)}) and as many needs",
+                got=f"{len(shapes)} inputs and {len(needs)} flags",
+            )
+        if strange := set(attrs) - set(self.attrs):
+            raise unknown("attribute", sorted(strange)[0], self.attrs or ("(none)",), op=self.name)
+        if rule and rule not in self.rules:
+            raise unknown("backward rule", rule, self.rules, op=self.name)
+        for name, needed in zip(self.inputs, needs, strict=False):
+            if needed and name in self.never:
+                raise RuleError(f"has no gradient for {name}", op=self.name, remedy="do not train it")
+        self.output_shape(shapes, attrs)
+
+    def _check_dtypes(self, arrays: Sequence[Array]) -> None:
+        floats = [a.dtype.name for a, name in zip(arrays, self.inputs, strict=False) if name != "labels"]
+        if floats[0] not in FLOATS or len(set(floats)) > 1:
+            got = ", ".join(f"{name} {kind}" for name, kind in zip(self.inputs, floats, strict=False))
+            raise DtypeError(
+                op=self.name, expected="float32 or float64 throughout", got=got, remedy="convert with .astype"
+            )
+
+
+def beyond(left: int, *moments: int) -> int:
+    """Workspace of a call that leaves `left` bytes behind and holds each of `moments` on its way there."""
+    return max(0, max(moments, default=0) - left)
+
+
+def expect_map(op: str, shape: Shape, channels: int | None = None) -> None:
+    """Raise ShapeError unless `shape` is a non-empty (N, H, W, C), with C = `channels` where given."""
+    expected = f"a map (N, H, W, {channels or 'C'})"
+    if len(shape) != 4 or (channels is not None and shape[3] != channels):
+        raise ShapeError(op=op, expected=expected, got=f"shape {shape}", remedy="arrays are channels last (NHWC)")
+    if 0 in shape:
+        raise ShapeError(op=op, expected=expected + " with no empty axis", got=f"shape {shape}")
+
+
+def expect_vectors(op: str, channels: int, **shapes: Shape) -> None:
+    """Raise ShapeError unless every named shape is (channels,)."""
+    for name, shape in shapes.items():
+        if shape != (channels,):
+            raise ShapeError(op=op, expected=f"{name} of shape ({channels},)", got=f"{shape}")
