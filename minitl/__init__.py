@@ -1,1 +1,17 @@
-"""minitl: MobileTL in NumPy and Numba, every retained byte explicit and accounted."""
+"""minitl: MobileTL in NumPy and Numba, every retained byte explicit and accounted.
+
+net = minitl.networks.mobilenet_v3_small(num_classes=10, seed=0)
+net = minitl.methods.get("mobiletl", blocks=5).apply(net)
+tape = minitl.Tape()
+loss = minitl.cross_entropy(tape, net(tape, images), labels)
+print(minitl.accounting.ledger(tape))
+gradients = tape.backward(loss)
+"""
+
+from minitl import methods, networks, ops
+from minitl.errors import MinitlError
+from minitl.layers import cross_entropy
+from minitl.tape import Tape
+
+__all__ = ["MinitlError", "Tape", "cross_entropy", "methods", "networks", "ops"]
+__version__ = "0.1.0"

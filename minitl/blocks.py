@@ -1,0 +1,157 @@
+"""Blocks: a convolution with its norm and activation, squeeze-and-excite, the inverted residual block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from minitl import ops
+from minitl.layers import FROZEN, Activation, Add, Conv, Layer, Norm, Pool, Scale
+from minitl.tape import Tape, Var
+
+
+@dataclass(frozen=True)
+class Build:
+    """What every layer of a network is built with."""
+
+    rng: np.random.Generator
+    dtype: str
+    eps: float
+    momentum: float
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """A convolution followed by a norm and perhaps an activation; `kind` is how its roles begin."""
+
+    kind: str
+    inputs: int
+    outputs: int
+    kernel: int = 1
+    stride: int = 1
+    depthwise: bool = False
+    activation: str = ""
+
+
+class ConvNorm:
+    """Convolution, norm and activation.
+
+    Where neither convolution nor norm is trained and no gradient is to pass through, the two
+    run as one convolution with the norm folded into its weights, and keep nothing.
+    """
+
+    def __init__(self, spec: ConvSpec, paths: tuple[str, str, str], build: Build) -> None:
+        conv_role = "head_conv" if spec.kind == "head" else spec.kind
+        self.conv = Conv(
+            paths[0], conv_role, spec.inputs, spec.outputs,
+            kernel=spec.kernel, stride=spec.stride, depthwise=spec.depthwise, rng=build.rng, dtype=build.dtype,
+        )  # fmt: skip
+        self.norm = Norm(
+            paths[1], f"{spec.kind}_norm", spec.outputs, eps=build.eps, momentum=build.momentum, dtype=build.dtype
+        )
+        self.act = Activation(paths[2], f"{spec.kind}_act", spec.activation) if spec.activation else None
+
+    def layers(self) -> Iterator[Layer]:
+        """Its layers in the order they run."""
+        yield from (self.conv, self.norm)
+        if self.act:
+            yield self.act
+
+    def __call__(self, tape: Tape, x: Var) -> Var:
+        """Run x (N, H, W, C) through."""
+        frozen = self.conv.plan == FROZEN and self.norm.plan == FROZEN
+        if not tape.training or (frozen and not x.needs_grad):
+            x = self._folded(tape, x)
+        else:
+            x = self.norm(tape, self.conv(tape, x))
+        return self.act(tape, x) if self.act else x
+
+    def _folded(self, tape: Tape, x: Var) -> Var:
+        parameters = (*self.conv.parameters.values(), *self.norm.parameters.values())
+        attrs = {"kind": self.conv.op.name, "eps": self.norm.eps, **self.conv.attrs}
+        return tape.run(ops.folded_conv, x, *parameters, layer=self.conv.path, role=self.conv.role, attrs=attrs)
+
+
+class SqueezeExcite:
+    """Squeeze-and-excite (Hu et al. 2018, arXiv:1709.01507), with a hard-sigmoid gate.
+
+    gate = hard_sigmoid(W2 relu(W1 mean(x) + b1) + b2) in (N, 1, 1, C),   y = gate x
+    """
+
+    def __init__(self, channels: int, squeezed: int, name: Callable[[str], str], build: Build) -> None:
+        self.pool = Pool(name("se.pool"), keepdims=True)
+        self.fc1 = Conv(name("se.fc1"), "se_fc1", channels, squeezed, bias=True, rng=build.rng, dtype=build.dtype)
+        self.act = Activation(name("se.act"), "se_act", "relu")
+        self.fc2 = Conv(name("se.fc2"), "se_fc2", squeezed, channels, bias=True, rng=build.rng, dtype=build.dtype)
+        self.gate = Activation(name("se.gate"), "se_gate", "hard_sigmoid")
+        self.scale = Scale(name("se.scale"), "se_scale")
+
+    def layers(self) -> Iterator[Layer]:
+        """Its layers in the order they run."""
+        yield from (self.pool, self.fc1, self.act, self.fc2, self.gate, self.scale)
+
+    def __call__(self, tape: Tape, x: Var) -> Var:
+        """Run x (N, H, W, C) through."""
+        gate = self.act(tape, self.fc1(tape, self.pool(tape, x)))
+        gate = self.gate(tape, self.fc2(tape, gate))
+        return self.scale(tape, x, gate)
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """An inverted residual block: channels in, between and out; kernel, stride and activation of its depthwise part."""
+
+    in_channels: int
+    expanded_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    activation: str
+    se_channels: int = 0
+    expand: bool = True
+
+
+class InvertedResidual:
+    """The inverted residual block (Sandler et al. 2018, arXiv:1801.04381).
+
+    x -> 1x1 expand, norm, act -> k x k depthwise, norm, act -> [SE] -> 1x1 project, norm -> (+ x),
+    the residual where the shapes of input and output agree. `name` maps each part (`expand`,
+    `expand_norm`, ..., `se.fc1`, ..., `add`) to its path in the network.
+    """
+
+    def __init__(self, spec: BlockSpec, name: Callable[[str], str], build: Build) -> None:
+        wide = spec.expanded_channels
+
+        def part(conv: ConvSpec) -> ConvNorm:
+            return ConvNorm(conv, (name(conv.kind), name(f"{conv.kind}_norm"), name(f"{conv.kind}_act")), build)
+
+        self.spec = spec
+        self.expand = None
+        if spec.expand:
+            self.expand = part(ConvSpec("expand", spec.in_channels, wide, activation=spec.activation))
+        self.depthwise = part(
+            ConvSpec("depthwise", wide, wide, spec.kernel, spec.stride, depthwise=True, activation=spec.activation)
+        )
+        self.se = SqueezeExcite(wide, spec.se_channels, name, build) if spec.se_channels else None
+        self.project = part(ConvSpec("project", wide, spec.out_channels))
+        residual = spec.stride == 1 and spec.in_channels == spec.out_channels
+        self.add = Add(name("add"), "add") if residual else None
+
+    def layers(self) -> Iterator[Layer]:
+        """Its layers in the order they run."""
+        for part in (self.expand, self.depthwise, self.se, self.project):
+            if part:
+                yield from part.layers()
+        if self.add:
+            yield self.add
+
+    def __call__(self, tape: Tape, x: Var) -> Var:
+        """Run x (N, H, W, C) through."""
+        h = self.expand(tape, x) if self.expand else x
+        h = self.depthwise(tape, h)
+        if self.se:
+            h = self.se(tape, h)
+        h = self.project(tape, h)
+        return self.add(tape, h, x) if self.add else h

@@ -1,0 +1,226 @@
+"""Layers: parameters, and the choice of op and rule that a method makes for them.
+
+A layer does no arithmetic. It owns its parameters under torchvision's names, knows where it
+stands in the network (`path`, `role`, `height`), and hands its op to the tape as its plan says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minitl import ops
+from minitl.arrays import Array
+from minitl.errors import RuleError, unknown
+from minitl.tape import Parameter, Tape, Var
+
+ROLES = (
+    "stem", "stem_norm", "stem_act",
+    "expand", "expand_norm", "expand_act", "depthwise", "depthwise_norm", "depthwise_act",
+    "se_fc1", "se_act", "se_fc2", "se_gate", "se_scale", "project", "project_norm", "add",
+    "head_conv", "head_norm", "head_act", "pool", "classifier", "classifier_act", "dropout", "loss",
+)  # fmt: skip
+ACTIVATIONS = {op.name: op for op in (ops.relu, ops.relu6, ops.hard_swish, ops.hard_sigmoid)}
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What a method decides for one layer.
+
+    `train` names the parameters that get a gradient; `statistics` says whether a norm uses the
+    batch's or its frozen running ones; `rule` is an activation's backward rule ("" for the
+    op's first, the paper's baseline). What must be kept follows from these, in the op.
+    """
+
+    train: frozenset[str] = frozenset()
+    statistics: str = "frozen"
+    rule: str = ""
+
+
+FROZEN = LayerPlan()
+
+
+class Layer:
+    """A place in the network: its path (torchvision's), role, parameters and plan.
+
+    `height` counts from the top: 0 for everything above the blocks, 1 for the last block, and
+    so on down; the network sets it.
+    """
+
+    trainable: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, path: str, role: str, parameters: Mapping[str, Array] | None = None) -> None:
+        if role not in ROLES:
+            raise unknown("role", role, ROLES, layer=path)
+        self.path, self.role, self.height, self.plan = path, role, 0, FROZEN
+        self.parameters = {
+            name: Parameter(f"{path}.{name}", value, statistic=name not in self.trainable)
+            for name, value in (parameters or {}).items()
+        }
+
+    def apply(self, plan: LayerPlan) -> None:
+        """Follow `plan` from now on; raises on parameters or rules the layer does not have."""
+        for name in plan.train:
+            if name not in self.parameters or name not in self.trainable:
+                raise unknown("trained parameter", name, self.parameters or ("(none)",), layer=self.path)
+        self.plan = plan
+        for name, parameter in self.parameters.items():
+            parameter.trained = name in plan.train
+
+    def _run(self, tape: Tape, op: ops.Op, *inputs: Var | Parameter, attrs: Mapping[str, Any] | None = None) -> Var:
+        rule = self.plan.rule if len(op.rules) > 1 else ""
+        return tape.run(op, *inputs, layer=self.path, role=self.role, rule=rule, attrs=attrs)
+
+
+class Conv(Layer):
+    """Convolution with weight (O, C / groups, k, k): pointwise, depthwise or dense, as its shape says."""
+
+    trainable = ("weight", "bias")
+
+    def __init__(
+        self,
+        path: str,
+        role: str,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        depthwise: bool = False,
+        bias: bool = False,
+        rng: np.random.Generator,
+        dtype: str,
+    ) -> None:
+        spread = np.sqrt(2.0 / (outputs * kernel * kernel))  # He et al. 2015, by fan-out, as torchvision does
+        shape = (outputs, 1 if depthwise else inputs, kernel, kernel)
+        parameters = {"weight": (rng.standard_normal(shape) * spread).astype(dtype)}
+        if bias:
+            parameters["bias"] = np.zeros(outputs, dtype)
+        super().__init__(path, role, parameters)
+        self.op = ops.depthwise_conv if depthwise else ops.pointwise_conv if kernel == 1 else ops.conv
+        self.attrs = {} if self.op is ops.pointwise_conv else {"stride": stride}
+
+    def __call__(self, tape: Tape, x: Var) -> Var:
+        """Convolve x (N, H, W, C)."""
+        return self._run(tape, self.op, x, *self.parameters.values(), attrs=self.attrs)
+
+
+class Norm(Layer):
+    """Batch norm: over the batch, or with frozen statistics and scale."""
+
+    trainable = ("weight", "bias")
+
+    def __init__(self, path: str, role: str, channels: int, *, eps: float, momentum: float, dtype: str) -> None:
+        values = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}
+        super().__init__(path, role, {name: np.full(channels, value, dtype) for name, value in values.items()})
+        self.eps, self.momentum = eps, momentum
+        self.batches = 0  # torch's num_batches_tracked
+
+    def apply(self, plan: LayerPlan) -> None:
+        """Follow `plan`; a scale can be trained only with batch statistics."""
+        if plan.statistics not in ("batch", "frozen"):
+            raise unknown("statistics", plan.statistics, ("batch", "frozen"), layer=self.path)
+        if plan.statistics == "frozen" and "weight" in plan.train:
+            raise RuleError("a norm with frozen statistics trains its shift only", layer=self.path, op="frozen_norm")
+        super().apply(plan)
+
+    def __call__(self, tape: Tape, x: Var) -> Var:
+        """Normalise x (N, H, W, C)."""
+        if tape.training and self.plan.statistics == "batch":
+            attrs = {"eps": self.eps, "momentum": self.momentum}
+            y = self._run(tape, ops.batch_norm, x, *self.parameters.values(), attrs=attrs)
+            self.batches += 1
+            return y
+        return self._run(tape, ops.frozen_norm, x, *self.parameters.values(), attrs={"eps": self.eps})
+
+
+class Activation(Layer):
+    """An elementwise activation, named as its op is."""
+
+    def __init__(self, path: str, role: str, name: str) -> None:
+        if name not in ACTIVATIONS:
+            raise unknown("activation", name, ACTIVATIONS, layer=path)
+        super().__init__(path, role)
+        self.op = ACTIVATIONS[name]
+
+    def apply(self, plan: LayerPlan) -> None:
+        """Follow `plan`, whose rule must be one of the op's."""
+        if plan.rule and plan.rule not in self.op.rules:
+            raise unknown("backward rule", plan.rule, self.op.rules, layer=self.path, op=self.op.name)
+        super().apply(plan)
+
+    def __call__(self, tape: Tape, x: Var) -> Var:
+        """Apply the activation to x (..., C)."""
+        return self._run(tape, self.op, x)
+
+
+class Linear(Layer):
+    """Linear layer with weight (O, I) and bias (O,). `final` marks the one that gives the logits."""
+
+    trainable = ("weight", "bias")
+
+    def __init__(
+        self, path: str, inputs: int, outputs: int, *, rng: np.random.Generator, dtype: str, final: bool = True
+    ) -> None:
+        weight = (rng.standard_normal((outputs, inputs)) * 0.01).astype(dtype)
+        super().__init__(path, "classifier", {"weight": weight, "bias": np.zeros(outputs, dtype)})
+        self.final = final
+
+    def __call__(self, tape: Tape, x: Var) -> Var:
+        """Map x (N, I) to (N, O)."""
+        return self._run(tape, ops.linear, x, *self.parameters.values())
+
+
+class Dropout(Layer):
+    """Dropout with probability p, in training only."""
+
+    def __init__(self, path: str, p: float) -> None:
+        super().__init__(path, "dropout")
+        self.p = p
+
+    def __call__(self, tape: Tape, x: Var) -> Var:
+        """Drop a share p of x, by the tape's seed."""
+        if not tape.training or self.p == 0:
+            return x
+        return self._run(tape, ops.dropout, x, attrs={"p": self.p, "seed": (tape.seed, len(tape.records))})
+
+
+class Pool(Layer):
+    """Global average pool: (N, H, W, C) to (N, C), or to (N, 1, 1, C) with `keepdims`."""
+
+    def __init__(self, path: str, *, keepdims: bool = False) -> None:
+        super().__init__(path, "pool")
+        self.keepdims = keepdims
+
+    def __call__(self, tape: Tape, x: Var) -> Var:
+        """Average x over its positions."""
+        return self._run(tape, ops.global_avg_pool, x, attrs={"keepdims": self.keepdims})
+
+
+class Scale(Layer):
+    """Multiply a map by a gate a channel."""
+
+    def __call__(self, tape: Tape, x: Var, gate: Var) -> Var:
+        """Multiply x (N, H, W, C) by gate (N, 1, 1, C)."""
+        return self._run(tape, ops.scale, x, gate)
+
+
+class Add(Layer):
+    """The residual."""
+
+    def __call__(self, tape: Tape, a: Var, b: Var) -> Var:
+        """Add two maps of one shape."""
+        return self._run(tape, ops.add, a, b)
+
+
+def cross_entropy(tape: Tape, logits: Var, labels: Any) -> Var:
+    """Softmax cross-entropy of logits (N, K) and integer labels (N,), the mean over the batch."""
+    return tape.run(ops.cross_entropy, logits, tape.labels(labels), layer="loss", role="loss")
+
+
+def total_bytes(parameters: Iterable[Parameter]) -> int:
+    """Bytes of the parameters' arrays."""
+    return sum(p.value.nbytes for p in parameters)

@@ -1,0 +1,72 @@
+"""A method: for every layer, what trains and by which backward rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from minitl.errors import MinitlError, ValueRangeError
+from minitl.layers import Layer, LayerPlan, Linear, Norm
+from minitl.networks.network import Network
+
+DEFAULT_BLOCKS = 5  # as in the paper's headline figures
+
+
+@dataclass(frozen=True)
+class Method:
+    """A policy from a layer's role and height to its plan.
+
+    `policy(layer, blocks)` sees `layer.role` and `layer.height` (0 above the blocks, 1 for the
+    top block, and so on down). `takes_blocks` says whether the number of tuned blocks is the
+    user's choice; where it is not, `blocks` is None.
+    """
+
+    name: str
+    summary: str
+    policy: Callable[[Layer, int], LayerPlan]
+    takes_blocks: bool = False
+    blocks: int | None = None
+
+    def with_blocks(self, blocks: int | None) -> Method:
+        """The method with that many tuned blocks; raises where the method does not take a number."""
+        if blocks is not None and not self.takes_blocks:
+            raise ValueRangeError(
+                f"method {self.name} does not take a number of blocks, got blocks={blocks}",
+                remedy="leave blocks out, or use ft-blocks or mobiletl",
+            )
+        return replace(self, blocks=blocks)
+
+    def apply(self, network: Network) -> Network:
+        """Give every layer of `network` its plan, replacing any earlier one, and return the network.
+
+        The number of blocks must be from 1 to the network's; by default it is 5, or all where
+        there are fewer.
+        """
+        blocks = self.resolve(len(network.blocks), network.name)
+        for layer in network.layers():
+            try:
+                layer.apply(self.policy(layer, blocks or 0))
+            except MinitlError as error:
+                raise error.at(layer.path) from None
+        network.method, network.tuned_blocks = self.name, blocks
+        return network
+
+    def resolve(self, available: int, network: str) -> int | None:
+        """The number of blocks this method tunes in a network that has `available`."""
+        if not self.takes_blocks:
+            return None
+        blocks = min(DEFAULT_BLOCKS, available) if self.blocks is None else self.blocks
+        if not isinstance(blocks, int) or not 1 <= blocks <= available:
+            raise ValueRangeError(layer=network, expected=f"blocks from 1 to {available}", got=str(blocks))
+        return blocks
+
+
+def trained_as_usual(layer: Layer) -> LayerPlan:
+    """All parameters; batch statistics in a norm; an activation's baseline rule."""
+    trained = frozenset(name for name in layer.parameters if name in layer.trainable)
+    return LayerPlan(train=trained, statistics="batch" if isinstance(layer, Norm) else "frozen")
+
+
+def is_final_linear(layer: Layer) -> bool:
+    """Whether the layer gives the logits; every method trains it."""
+    return isinstance(layer, Linear) and layer.final

@@ -1,0 +1,178 @@
+"""A network: a stem, inverted residual blocks, a head. What all MobileNets share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from minitl.arrays import FLOATS, Array
+from minitl.blocks import Build, ConvNorm, InvertedResidual
+from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, ValueRangeError
+from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool
+from minitl.tape import Parameter, Tape, Var
+
+Classifier = Linear | Activation | Dropout
+
+
+class Network:
+    """stem -> blocks -> head (a 1x1 convolution, a pool, linear layers).
+
+    Called with a tape and images (N, H, W, 3) it gives the logits (N, K). As built, nothing is
+    trained; a method (`minitl.methods`) decides what is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stem: ConvNorm,
+        blocks: Sequence[InvertedResidual],
+        head: ConvNorm,
+        pool: Pool,
+        classifier: Sequence[Classifier],
+        *,
+        dtype: str,
+    ) -> None:
+        self.name, self.dtype = name, dtype
+        self.method = "none"  # this and the next are set by Method.apply
+        self.tuned_blocks: int | None = None
+        self.stem, self.blocks, self.head, self.pool = stem, tuple(blocks), head, pool
+        self.classifier = tuple(classifier)
+        for height, block in enumerate(reversed(self.blocks), start=1):
+            for layer in block.layers():
+                layer.height = height
+        for layer in stem.layers():
+            layer.height = len(self.blocks) + 1
+
+    def __call__(self, tape: Tape, images: Any) -> Var:
+        """Logits (N, K) of images (N, H, W, 3), which must be of the network's dtype and finite."""
+        try:
+            x = tape.images(images, self.dtype)
+        except MinitlError as error:
+            raise error.at(self.name) from None
+        x = self.stem(tape, x)
+        for block in self.blocks:
+            x = block(tape, x)
+        x = self.pool(tape, self.head(tape, x))
+        for layer in self.classifier:
+            x = layer(tape, x)
+        return x
+
+    def predict(self, images: Array, batch_size: int = 64) -> Array:
+        """Logits (N, K) in evaluation mode, `batch_size` images at a time."""
+        starts = range(0, len(images), batch_size)
+        return np.concatenate([self(Tape(training=False), images[i : i + batch_size]).value for i in starts])
+
+    def layers(self) -> Iterator[Layer]:
+        """All layers in the order they run."""
+        yield from self.stem.layers()
+        for block in self.blocks:
+            yield from block.layers()
+        yield from self.head.layers()
+        yield self.pool
+        yield from self.classifier
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters and running statistics, in the order of their layers."""
+        for layer in self.layers():
+            yield from layer.parameters.values()
+
+    def trained_parameters(self) -> dict[str, Array]:
+        """The arrays the current method trains, by name; an optimizer updates them in place."""
+        return {p.name: p.value for p in self.parameters() if p.trained}
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and statistics under torchvision's names and shapes."""
+        state = {}
+        for layer in self.layers():
+            state.update({p.name: p.value.copy() for p in layer.parameters.values()})
+            if isinstance(layer, Norm):
+                state[f"{layer.path}.num_batches_tracked"] = np.array(layer.batches)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy in every parameter and statistic, converted to the network's dtype.
+
+        Names and shapes must be exactly those of `state_dict` (`num_batches_tracked` may be
+        missing) and values finite; otherwise an error is raised and nothing is changed.
+        """
+        own = {p.name: p for p in self.parameters()}
+        counters = {f"{layer.path}.num_batches_tracked": layer for layer in self.layers() if isinstance(layer, Norm)}
+        self._check_names(set(own), set(state) - set(counters))
+        values = {name: np.asarray(state[name]) for name in own}
+        for name, value in values.items():
+            _check_value(name, value, own[name].value)
+        for name, value in values.items():
+            own[name].value[...] = value
+        for name, norm in counters.items():
+            norm.batches = int(state.get(name, norm.batches))
+
+    def _check_names(self, expected: set[str], got: set[str]) -> None:
+        if expected != got:
+            missing, strange = sorted(expected - got), sorted(got - expected)
+            raise UnknownNameError(
+                f"state dict does not fit {self.name}: {len(missing)} names missing {missing[:3]}, "
+                f"{len(strange)} unexpected {strange[:3]}",
+                remedy="names are torchvision's; check the network, its width and its classifier",
+            )
+
+
+def build(seed: int, dtype: str, *, eps: float, momentum: float) -> Build:
+    """What the layers of a network are built with; raises DtypeError unless dtype is float32 or float64."""
+    if dtype not in FLOATS:
+        raise DtypeError(op="network", expected=" or ".join(FLOATS), got=str(dtype))
+    return Build(np.random.default_rng(seed), dtype, eps, momentum)
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `value`, but no less than 0.9 of it (the MobileNets' rounding)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def check_options(network: str, num_classes: int, width: float, dropout: float) -> None:
+    """Raise ValueRangeError unless there is a class, width is positive and dropout a probability below 1."""
+    for name, value, good, expected in (
+        ("num_classes", num_classes, num_classes >= 1, "at least 1"),
+        ("width", width, 0 < width <= 10, "above 0, at most 10"),
+        ("dropout", dropout, 0 <= dropout < 1, "0 <= dropout < 1"),
+    ):
+        if not good:
+            raise ValueRangeError(layer=network, expected=f"{name} {expected}", got=str(value))
+
+
+def triple(prefix: str) -> tuple[str, str, str]:
+    """Torchvision's paths of a convolution, its norm and its activation."""
+    return f"{prefix}.0", f"{prefix}.1", f"{prefix}.2"
+
+
+def block_paths(prefix: str, stages: Sequence[str], *, flat_project: bool, se_at: int) -> dict[str, str]:
+    """Torchvision's paths of a block's parts, for `name` of `InvertedResidual`.
+
+    `stages` are the convolutions in order (`expand`, `depthwise`, `project`), each a
+    (conv, norm, act) triple `prefix.i.0`, `prefix.i.1`, `prefix.i.2`; V2's projection is flat
+    instead: `prefix.i` and `prefix.i+1`. A squeeze-and-excite, if any, stands at `se_at`.
+    """
+    paths = {"add": f"{prefix.rsplit('.', 1)[0]}.add"}
+    place = 0
+    for stage in stages:
+        if place == se_at:
+            squeeze = {"pool": "avgpool", "fc1": "fc1", "act": "activation", "fc2": "fc2", "gate": "scale_activation"}
+            paths |= {f"se.{part}": f"{prefix}.{place}.{path}" for part, path in squeeze.items()}
+            paths["se.scale"] = f"{prefix}.{place}.scale"
+            place += 1
+        flat = flat_project and stage == "project"
+        own = (f"{prefix}.{place}", f"{prefix}.{place + 1}", "") if flat else triple(f"{prefix}.{place}")
+        paths |= dict(zip((stage, f"{stage}_norm", f"{stage}_act"), own, strict=True))
+        place += 1
+    return paths
+
+
+def _check_value(name: str, value: Array, own: Array) -> None:
+    if value.shape != own.shape:
+        raise ShapeError(layer=name, expected=f"shape {own.shape}", got=f"{value.shape}")
+    if value.dtype.kind != "f":
+        raise DtypeError(layer=name, expected="floating point", got=value.dtype.name)
+    if not np.isfinite(value).all():
+        raise ValueRangeError(layer=name, expected="finite values", got="NaN or infinity")

@@ -1,0 +1,29 @@
+"""One training step's gradients: forward, loss, backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minitl.arrays import Array
+from minitl.layers import cross_entropy
+from minitl.networks.network import Network
+from minitl.tape import Tape, Var
+
+
+def forward_backward(network: Network, tape: Tape, images: Any, labels: Any) -> tuple[Var, Var, dict[str, Array]]:
+    """Loss, logits and gradients of one batch, on the tape given.
+
+    What is alive at each moment is decided here, by these lines; `accounting.predict` runs the
+    very same ones on a `ShadowTape`.
+    """
+    logits = network(tape, images)
+    loss = cross_entropy(tape, logits, labels)
+    return loss, logits, tape.backward(loss)
+
+
+def loss_and_gradients(
+    network: Network, images: Array, labels: Array, *, seed: int = 0
+) -> tuple[float, Array, dict[str, Array]]:
+    """Loss, logits (N, K) and gradients by parameter name of one batch; `seed` is the dropout's."""
+    loss, logits, gradients = forward_backward(network, Tape(seed=seed), images, labels)
+    return float(loss.value), logits.value, gradients

@@ -1,0 +1,218 @@
+"""The tape: a list of what was computed, in order, which backward walks from its end.
+
+A Wengert list (Wengert 1964, DOI 10.1145/355586.364791). A record knows its op, the numbers of
+the records that made its inputs, and their shapes, but no arrays. The only arrays a tape holds
+are those in `Saved`: what is not kept there is freed as soon as the caller lets go of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minitl.arrays import FLOATS, Array, Shape, owner
+from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
+from minitl.ops.op import Attrs, Cost, Gradients, Op
+from minitl.saved import Saved
+
+INPUT = -1  # the record number of a value that no record made
+
+
+@dataclass(eq=False)
+class Parameter:
+    """A named array of the network: a weight, or a running statistic (`statistic=True`, never trained)."""
+
+    name: str
+    value: Array
+    trained: bool = False
+    statistic: bool = False
+
+
+@dataclass(eq=False)
+class Var:
+    """A value on its way through the network: the array, the record that made it, and whether it wants a gradient."""
+
+    value: Array
+    source: int = INPUT
+    needs_grad: bool = False
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the value."""
+        return self.value.shape
+
+
+@dataclass(eq=False)
+class Record:
+    """One op that ran: everything backward and the accounting need to know, except arrays."""
+
+    op: Op
+    layer: str
+    role: str
+    rule: str
+    attrs: Attrs
+    sources: tuple[int, ...]
+    parameters: tuple[Parameter, ...]
+    shapes: tuple[Shape, ...]
+    dtype: str
+    needs: tuple[bool, ...]
+    saved: Saved
+
+    @property
+    def cost(self) -> Cost:
+        """What the op takes, foreseen from the shapes alone."""
+        return self.op.cost(self.shapes, self.dtype, attrs=self.attrs, needs=self.needs, rule=self.rule)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One buffer a record holds. Holdings with the same `block` are the same memory, of `nbytes` bytes."""
+
+    record: Record
+    tensor: str
+    shape: Shape
+    dtype: str
+    bits: int
+    needed_for: tuple[str, ...]
+    block: int
+    nbytes: int
+
+
+class Tape:
+    """Records a forward pass; gives the gradients of the trained parameters.
+
+    `training=False` evaluates: norms use their running statistics, dropout lets everything
+    through, nothing is recorded or kept. `seed` decides what dropout drops. `portable=True`
+    takes the ordered loops instead of BLAS: slower, the same bytes on any machine.
+    """
+
+    def __init__(self, *, training: bool = True, seed: int = 0, portable: bool = False) -> None:
+        self.training, self.seed, self.portable = training, seed, portable
+        self.records: list[Record] = []
+        self._held_before_backward: list[Holding] | None = None
+
+    def images(self, images: Any, dtype: str) -> Var:
+        """Take in a batch of images (N, H, W, 3), of the network's dtype and finite.
+
+        An array that does not own its memory is copied: kept for backward, a slice would keep
+        the whole data set alive.
+        """
+        if not isinstance(images, np.ndarray) or images.dtype.name not in FLOATS or images.dtype.name != dtype:
+            got = images.dtype.name if isinstance(images, np.ndarray) else type(images).__name__
+            raise DtypeError(op="images", expected=f"a {dtype} array", got=got, remedy=f"use .astype({dtype!r})")
+        if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+            raise ShapeError(
+                op="images",
+                expected="(N, H, W, 3)",
+                got=f"shape {images.shape}",
+                remedy="arrays are channels last (NHWC)",
+            )
+        if not np.isfinite(images).all():
+            where = np.argwhere(~np.isfinite(images))[0].tolist()
+            raise ValueRangeError(op="images", expected="finite values", got=f"{images[tuple(where)]} at {where}")
+        return Var(images if images.base is None and images.flags.c_contiguous else images.copy(order="C"))
+
+    def labels(self, labels: Any) -> Var:
+        """Take in integer class labels (N,), copied as int64 (the op refuses any other kind)."""
+        array = np.asarray(labels)
+        return Var(np.array(array, np.int64) if array.dtype.kind in "iu" else array)
+
+    def run(
+        self, op: Op, *inputs: Var | Parameter, layer: str, role: str, rule: str = "", attrs: Attrs | None = None
+    ) -> Var:
+        """Compute `op` and record it; an error it raises is given the layer's path."""
+        attrs = dict(attrs or {}, **({"portable": True} if self.portable and "portable" in op.attrs else {}))
+        flows = [i for i in inputs if isinstance(i, Var)]
+        wanted = (i.needs_grad if isinstance(i, Var) else i.trained for i in inputs)
+        needs = tuple(self.training and flag for flag in wanted)
+        rule = rule or op.rules[0]
+        try:
+            y, saved = self._forward(op, tuple(i.value for i in inputs), attrs, needs, rule)
+        except MinitlError as error:
+            raise error.at(layer) from None
+        if not self.training:
+            return Var(y)
+        record = Record(
+            op=op,
+            layer=layer,
+            role=role,
+            rule=rule,
+            attrs=attrs,
+            sources=tuple(flow.source for flow in flows),
+            parameters=tuple(i for i in inputs if isinstance(i, Parameter)),
+            shapes=tuple(i.value.shape for i in inputs),
+            dtype=inputs[0].value.dtype.name,
+            needs=needs,
+            saved=saved,
+        )
+        self.records.append(record)
+        return Var(y, len(self.records) - 1, any(needs))
+
+    def backward(self, loss: Var) -> dict[str, Array]:
+        """Gradients of the scalar `loss` for every trained parameter it depends on, by name.
+
+        Each record's buffers are freed as soon as its gradients are computed, so a tape can be
+        walked back once. The ledger still tells afterwards what was held before.
+        """
+        if not loss.needs_grad:
+            raise UsageError(
+                "backward: the loss depends on no trained parameter", remedy="apply a method to the network first"
+            )
+        if self._held_before_backward is not None:
+            raise UsageError("backward: this tape was already walked back", remedy="run the forward pass on a new Tape")
+        self._held_before_backward = self.holdings()
+        pending: dict[int, Array] = {loss.source: self._ones_like(loss.value)}
+        gradients: dict[str, Array] = {}
+        for number in reversed(range(loss.source + 1)):
+            gy = pending.pop(number, None)
+            if gy is None:
+                continue
+            record = self.records[number]
+            flows = len(record.sources)
+            results = self._backward(record, gy)
+            record.saved = Saved()
+            for source, gradient in zip(record.sources, results[:flows], strict=True):
+                if gradient is not None:
+                    self._accumulate(pending, source, gradient, gy)
+            for parameter, gradient in zip(record.parameters, results[flows:], strict=True):
+                if gradient is not None:
+                    gradients[parameter.name] = gradient
+            del gy, results
+        return dict(reversed(gradients.items()))
+
+    def holdings(self) -> list[Holding]:
+        """What the records hold for backward; after backward, what they held before it."""
+        return list(self._holdings()) if self._held_before_backward is None else self._held_before_backward
+
+    def _holdings(self) -> Iterator[Holding]:
+        blocks: dict[int, int] = {}
+        for record in self.records:
+            for tensor, b in record.saved.buffers.items():
+                block = blocks.setdefault(id(b.owner), len(blocks))
+                yield Holding(record, tensor, b.shape, b.array.dtype.name, b.bits, b.needed_for, block, b.nbytes)
+
+    # The four places where arrays are touched; `shadow.ShadowTape` replaces them by sizes.
+
+    def _forward(
+        self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
+    ) -> tuple[Array, Saved]:
+        return op.forward(*arrays, attrs=attrs, needs=needs, rule=rule)
+
+    def _backward(self, record: Record, gy: Array) -> Gradients:
+        params = [p.value for p in record.parameters]
+        return record.op.backward(record.saved, gy, attrs=record.attrs, needs=record.needs, params=params)
+
+    def _ones_like(self, loss: Array) -> Array:
+        return np.ones_like(loss)
+
+    def _accumulate(self, pending: dict[int, Array], source: int, gradient: Array, gy: Array) -> None:
+        """Add to what `source` has been sent so far; an op that passes on `gy` itself still owns nothing new."""
+        before = pending.get(source)
+        if before is None:
+            pending[source] = gradient
+        else:
+            fresh = owner(gradient) is not owner(gy)
+            pending[source] = np.add(before, gradient, out=gradient if fresh else None)
