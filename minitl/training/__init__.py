@@ -1,0 +1,1 @@
+"""Training: data, optimizers, schedules, the loop, and the comparison of methods."""

@@ -1,0 +1,149 @@
+"""Images to train on: the bundled handwritten digits, splitting, shifting and batching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from minitl.arrays import Array
+from minitl.errors import ShapeError, ValueRangeError, unknown
+
+MEAN, DEVIATION = 4.88, 6.02  # of the raw pixels, 0 to 16, over all ten digits
+BACKGROUND = np.float32((0 - MEAN) / DEVIATION)  # what blank paper becomes
+
+Augmentation = Callable[[Array, np.random.Generator], Array]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images: `images` (N, H, W, 3) float32, `labels` (N,) int64 into the names in `classes`."""
+
+    images: Array
+    labels: Array
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
+            raise ShapeError(
+                op="Dataset",
+                expected="images (N, H, W, 3) and labels (N,)",
+                got=f"{self.images.shape} and {self.labels.shape}",
+            )
+        if len(self) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            span = f"{self.labels.min()} to {self.labels.max()}"
+            raise ValueRangeError(op="Dataset", expected=f"labels 0 to {len(self.classes) - 1}", got=span)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: Array) -> Dataset:
+        """The images of these indices (I,), copied, in that order."""
+        return Dataset(self.images[indices], self.labels[indices], self.classes)
+
+
+def digits(classes: Sequence[int] = range(10), size: int = 24) -> Dataset:
+    """The bundled digits of these classes, labelled 0, 1, ... in the order given.
+
+    The 8 x 8 grey images (see digits.txt for their source) are enlarged to size x size,
+    repeated over three channels, and scaled by fixed constants to about zero mean and unit
+    variance. Raises UnknownNameError for a class that is not a digit, ValueRangeError for a
+    class named twice, none at all, or a size below 8.
+    """
+    for digit in classes:
+        if digit not in range(10):
+            raise unknown("class", digit, range(10), op="digits")
+    if len(classes) == 0 or len(set(classes)) < len(classes):
+        raise ValueRangeError(op="digits", expected="at least one class, each named once", got=str(list(classes)))
+    if size < 8:
+        raise ValueRangeError(op="digits", expected="a size of at least 8", got=str(size))
+    with (resources.files("minitl.training") / "digits.npz").open("rb") as file, np.load(file) as bundle:
+        raw, digit_of = bundle["images"], bundle["labels"]
+    chosen = np.isin(digit_of, classes)
+    new_label = np.full(10, -1, np.int64)
+    new_label[list(classes)] = np.arange(len(classes))
+    grey = enlarge(enlarge(raw[chosen].astype(np.float64), size, axis=1), size, axis=2)
+    scaled = ((grey - MEAN) / DEVIATION).astype(np.float32)
+    images = np.repeat(scaled[..., None], 3, axis=3)
+    return Dataset(images, new_label[digit_of[chosen]], tuple(str(digit) for digit in classes))
+
+
+def enlarge(x: Array, size: int, axis: int) -> Array:
+    """Linear interpolation of `x` to `size` values along one axis; done on two axes it is bilinear.
+
+    Output i looks at source position s = (i + 1/2) n / size - 1/2, held within 0 to n - 1 (pixel
+    centres, edges repeated: `align_corners=False` elsewhere), and is
+    (1 - f) x[floor s] + f x[floor s + 1] with f = s - floor s.
+    """
+    n = x.shape[axis]
+    source = np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1)
+    low = np.minimum(source.astype(np.int64), n - 2)
+    weight = (source - low).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+    blend: Array = (1 - weight) * x.take(low, axis) + weight * x.take(low + 1, axis)
+    return blend
+
+
+def split(dataset: Dataset, train: int, seed: int) -> tuple[Dataset, Dataset]:
+    """`train` images to learn from, as equally from each class as there are images, and the rest to test on.
+
+    Every class is put in random order; the first of each class are taken, then the second of
+    each, and so on until there are `train`. Raises ValueRangeError unless 1 <= train < N.
+    """
+    if not 1 <= train < len(dataset):
+        raise ValueRangeError(
+            op="split",
+            expected=f"1 to {len(dataset) - 1} training images of {len(dataset)}",
+            got=str(train),
+            remedy="at least one image must be left to test on",
+        )
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    turn = np.empty(len(dataset), np.int64)  # turn[i]: how many of its class come before order[i]
+    for label in range(len(dataset.classes)):
+        members = dataset.labels[order] == label
+        turn[members] = np.arange(members.sum())
+    taken = order[np.argsort(turn, kind="stable")]
+    return dataset.take(np.sort(taken[:train])), dataset.take(np.sort(taken[train:]))
+
+
+def shift(images: Array, rng: np.random.Generator, most: int = 2) -> Array:
+    """Move each image (N, H, W, C) by up to `most` pixels up, down, left and right, at random.
+
+    What moves in from outside is blank paper, `BACKGROUND`. Same dtype, new array.
+    """
+    n, h, w, _ = images.shape
+    frame = ((0, 0), (most, most), (most, most), (0, 0))
+    padded = np.pad(images, frame, constant_values=BACKGROUND)
+    top, left = rng.integers(0, 2 * most + 1, size=(2, n, 1))
+    rows, columns = top + np.arange(h), left + np.arange(w)
+    moved: Array = padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return moved
+
+
+def spans(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """Where the batches of one epoch start and stop.
+
+    The last batch is smaller where `count` is not a multiple, and is dropped if a single image
+    would be left over: on a map of one pixel that is one value a channel, of which a batch norm
+    cannot take the variance, and elsewhere it is one image's noise for a whole step.
+    """
+    if batch_size < 1:
+        raise ValueRangeError(op="batches", expected="a batch size of at least 1", got=str(batch_size))
+    cut = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    left_over = len(cut) > 1 and count % batch_size == 1 and batch_size > 1
+    return cut[:-1] if left_over else cut
+
+
+def batches(
+    dataset: Dataset, batch_size: int, rng: np.random.Generator, augment: Augmentation | None = None
+) -> Iterator[tuple[Array, Array]]:
+    """One epoch of (images, labels) in an order drawn from `rng`, which `augment` draws from too.
+
+    Call again with the same `rng` for the next epoch: another order. Which images a batch
+    dropped by `spans` holds changes with it.
+    """
+    order = rng.permutation(len(dataset))
+    for start, stop in spans(len(dataset), batch_size):
+        images, labels = dataset.images[order[start:stop]], dataset.labels[order[start:stop]]
+        yield (augment(images, rng) if augment else images), labels
