@@ -1,0 +1,30 @@
+"""Schedules: the factor on the learning rate, in [0, 1], at step 0, 1, ... of `steps`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from minitl.errors import ValueRangeError
+
+Schedule = Callable[[int, int], float]
+
+
+def constant(step: int, steps: int) -> float:
+    """1, always."""
+    return 1.0
+
+
+def cosine(step: int, steps: int, warmup: int = 0) -> float:
+    """Half a cosine wave from 1 down to 0, reached at `steps` (Loshchilov & Hutter 2017, arXiv:1608.03983).
+
+    (1 + cos(pi (step - warmup) / (steps - warmup))) / 2; before it, the first `warmup` steps
+    rise evenly, (step + 1) / (warmup + 1). Raises ValueRangeError unless 0 <= step <= steps
+    and 0 <= warmup < steps.
+    """
+    if not (0 <= step <= steps and 0 <= warmup < steps):
+        got = f"step {step} of {steps}, warmup {warmup}"
+        raise ValueRangeError(op="cosine", expected="0 <= step <= steps and 0 <= warmup < steps", got=got)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
