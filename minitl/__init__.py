@@ -8,10 +8,10 @@ print(minitl.accounting.ledger(tape))
 gradients = tape.backward(loss)
 """
 
-from minitl import methods, networks, ops
+from minitl import accounting, methods, networks, ops
 from minitl.errors import MinitlError
 from minitl.layers import cross_entropy
 from minitl.tape import Tape
 
-__all__ = ["MinitlError", "Tape", "cross_entropy", "methods", "networks", "ops"]
+__all__ = ["MinitlError", "Tape", "accounting", "cross_entropy", "methods", "networks", "ops"]
 __version__ = "0.1.0"

@@ -132,7 +132,7 @@ class Norm(Layer):
         if tape.training and self.plan.statistics == "batch":
             attrs = {"eps": self.eps, "momentum": self.momentum}
             y = self._run(tape, ops.batch_norm, x, *self.parameters.values(), attrs=attrs)
-            self.batches += 1
+            self.batches += tape.computes
             return y
         return self._run(tape, ops.frozen_norm, x, *self.parameters.values(), attrs={"eps": self.eps})
 

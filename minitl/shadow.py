@@ -49,24 +49,26 @@ class Phantom:
 class ShadowTape(Tape):
     """Runs a training step from shapes alone. `meter` holds the bytes alive; `holdings` what backward would need."""
 
+    computes = False
+
     def __init__(self) -> None:
         super().__init__()
         self.meter = Meter()
 
-    def images(self, images: Any, dtype: str) -> Var:
-        """A batch of images of that shape (N, H, W, 3)."""
-        return Var(self._phantom(images, dtype))
+    def images(self, images: Any, channels: int, dtype: str) -> Var:
+        """Take in a phantom of images (N, H, W, 3)."""
+        return Var(images)
 
     def labels(self, labels: Any) -> Var:
-        """Labels of that shape (N,)."""
-        return Var(self._phantom(labels, "int64"))
+        """Take in a phantom of labels (N,), copied as the real ones are."""
+        return Var(self.phantom(labels.shape, "int64"))
 
     def _forward(
         self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
     ) -> tuple[Array, Saved]:
         dtype = arrays[0].dtype.name
         cost = op.cost([a.shape for a in arrays], dtype, attrs=attrs, needs=needs, rule=rule)
-        y, saved = self._phantom(cost.output, dtype), Saved()
+        y, saved = self.phantom(cost.output, dtype), Saved()
         for kept in cost.kept:
             array = arrays[kept.source] if kept.source is not None else self._packed(kept.nbytes, kept.dtype)
             saved.keep(kept.tensor, array, kept.needed_for, codes=(kept.shape, kept.bits))
@@ -76,22 +78,23 @@ class ShadowTape(Tape):
     def _backward(self, record: Record, gy: Array) -> Gradients:
         cost = record.cost
         results = tuple(
-            (gy if cost.passes_gradient else self._phantom(shape, record.dtype)) if needed else None
+            (gy if cost.passes_gradient else self.phantom(shape, record.dtype)) if needed else None
             for shape, needed in zip(record.shapes, record.needs, strict=True)
         )
         self.meter.touch(cost.backward_workspace)
         return results
 
     def _ones_like(self, loss: Array) -> Array:
-        return self._phantom(loss.shape, loss.dtype.name)
+        return self.phantom(loss.shape, loss.dtype.name)
 
     def _accumulate(self, pending: dict[int, Array], source: int, gradient: Array, gy: Array) -> None:
         if source in pending and gradient is gy:
-            gradient = self._phantom(gy.shape, gy.dtype.name)
+            gradient = self.phantom(gy.shape, gy.dtype.name)
         pending[source] = gradient
 
-    def _phantom(self, shape: Shape, dtype: str) -> Array:
+    def phantom(self, shape: Shape, dtype: str) -> Array:
+        """A stand-in for an array, counted on this tape's meter."""
         return cast(Array, Phantom(shape, dtype, self.meter))
 
     def _packed(self, count: int, dtype: str) -> Array:
-        return self._phantom((count // np.dtype(dtype).itemsize,), dtype)
+        return self.phantom((count // np.dtype(dtype).itemsize,), dtype)

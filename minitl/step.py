@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from minitl.arrays import Array
-from minitl.layers import cross_entropy
-from minitl.networks.network import Network
+from minitl.networks.network import Model, Network
 from minitl.tape import Tape, Var
 
 
-def forward_backward(network: Network, tape: Tape, images: Any, labels: Any) -> tuple[Var, Var, dict[str, Array]]:
-    """Loss, logits and gradients of one batch, on the tape given.
+def forward_backward(model: Model, tape: Tape, images: Any, labels: Any) -> tuple[Var, Var, dict[str, Array]]:
+    """Loss, output and gradients of one batch, on the tape given.
 
     What is alive at each moment is decided here, by these lines; `accounting.predict` runs the
     very same ones on a `ShadowTape`.
     """
-    logits = network(tape, images)
-    loss = cross_entropy(tape, logits, labels)
-    return loss, logits, tape.backward(loss)
+    output = model(tape, images)
+    loss = model.loss(tape, output, labels)
+    return loss, output, tape.backward(loss)
 
 
 def loss_and_gradients(

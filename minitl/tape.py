@@ -89,13 +89,15 @@ class Tape:
     takes the ordered loops instead of BLAS: slower, the same bytes on any machine.
     """
 
+    computes = True  # a shadow does not
+
     def __init__(self, *, training: bool = True, seed: int = 0, portable: bool = False) -> None:
         self.training, self.seed, self.portable = training, seed, portable
         self.records: list[Record] = []
         self._held_before_backward: list[Holding] | None = None
 
-    def images(self, images: Any, dtype: str) -> Var:
-        """Take in a batch of images (N, H, W, 3), of the network's dtype and finite.
+    def images(self, images: Any, channels: int, dtype: str) -> Var:
+        """Take in a batch of images (N, H, W, channels), of the network's dtype and finite.
 
         An array that does not own its memory is copied: kept for backward, a slice would keep
         the whole data set alive.
@@ -103,13 +105,9 @@ class Tape:
         if not isinstance(images, np.ndarray) or images.dtype.name not in FLOATS or images.dtype.name != dtype:
             got = images.dtype.name if isinstance(images, np.ndarray) else type(images).__name__
             raise DtypeError(op="images", expected=f"a {dtype} array", got=got, remedy=f"use .astype({dtype!r})")
-        if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
-            raise ShapeError(
-                op="images",
-                expected="(N, H, W, 3)",
-                got=f"shape {images.shape}",
-                remedy="arrays are channels last (NHWC)",
-            )
+        if images.ndim != 4 or images.shape[3] != channels or 0 in images.shape:
+            expected, remedy = f"(N, H, W, {channels}), none of them 0", "arrays are channels last (NHWC)"
+            raise ShapeError(op="images", expected=expected, got=f"shape {images.shape}", remedy=remedy)
         if not np.isfinite(images).all():
             where = np.argwhere(~np.isfinite(images))[0].tolist()
             raise ValueRangeError(op="images", expected="finite values", got=f"{images[tuple(where)]} at {where}")

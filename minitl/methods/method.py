@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from minitl.errors import MinitlError, ValueRangeError
 from minitl.layers import Layer, LayerPlan, Linear, Norm
-from minitl.networks.network import Network
+from minitl.networks.network import Model
+
+M = TypeVar("M", bound=Model)
 
 DEFAULT_BLOCKS = 5  # as in the paper's headline figures
 
@@ -36,7 +39,7 @@ class Method:
             )
         return replace(self, blocks=blocks)
 
-    def apply(self, network: Network) -> Network:
+    def apply(self, network: M) -> M:
         """Give every layer of `network` its plan, replacing any earlier one, and return the network.
 
         The number of blocks must be from 1 to the network's; by default it is 5, or all where

@@ -5,9 +5,10 @@ from typing import Any
 
 from minitl.errors import unknown
 from minitl.networks.digits_irb import digits_irb
+from minitl.networks.irb import SingleBlock, irb
 from minitl.networks.mobilenet_v2 import mobilenet_v2
 from minitl.networks.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
-from minitl.networks.network import Network
+from minitl.networks.network import Model, Network
 
 NETWORKS: dict[str, Callable[..., Network]] = {
     "mobilenet_v2": mobilenet_v2,
@@ -24,4 +25,15 @@ def get(name: str, **options: Any) -> Network:
     return NETWORKS[name](**options)
 
 
-__all__ = ["NETWORKS", "Network", "digits_irb", "get", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"]
+__all__ = [
+    "NETWORKS",
+    "Model",
+    "Network",
+    "SingleBlock",
+    "digits_irb",
+    "get",
+    "irb",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,68 +11,46 @@ import numpy as np
 from minitl.arrays import FLOATS, Array
 from minitl.blocks import Build, ConvNorm, InvertedResidual
 from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, ValueRangeError
-from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool
+from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
 from minitl.tape import Parameter, Tape, Var
 
 Classifier = Linear | Activation | Dropout
 
 
-class Network:
-    """stem -> blocks -> head (a 1x1 convolution, a pool, linear layers).
+class Model:
+    """Something with layers that can be trained: a whole network, or a single block.
 
-    Called with a tape and images (N, H, W, 3) it gives the logits (N, K). As built, nothing is
-    trained; a method (`minitl.methods`) decides what is.
+    As built, nothing is trained; a method (`minitl.methods`) decides what is. `blocks` are its
+    inverted residual blocks, from the bottom.
     """
 
-    def __init__(
-        self,
-        name: str,
-        stem: ConvNorm,
-        blocks: Sequence[InvertedResidual],
-        head: ConvNorm,
-        pool: Pool,
-        classifier: Sequence[Classifier],
-        *,
-        dtype: str,
-    ) -> None:
-        self.name, self.dtype = name, dtype
+    def __init__(self, name: str, blocks: Sequence[InvertedResidual], *, input_channels: int, dtype: str) -> None:
+        self.name, self.blocks, self.input_channels, self.dtype = name, tuple(blocks), input_channels, dtype
         self.method = "none"  # this and the next are set by Method.apply
         self.tuned_blocks: int | None = None
-        self.stem, self.blocks, self.head, self.pool = stem, tuple(blocks), head, pool
-        self.classifier = tuple(classifier)
         for height, block in enumerate(reversed(self.blocks), start=1):
             for layer in block.layers():
                 layer.height = height
-        for layer in stem.layers():
-            layer.height = len(self.blocks) + 1
 
     def __call__(self, tape: Tape, images: Any) -> Var:
-        """Logits (N, K) of images (N, H, W, 3), which must be of the network's dtype and finite."""
+        """Run images (N, H, W, C), which must be of the model's dtype and finite, through its layers."""
         try:
-            x = tape.images(images, self.dtype)
+            x = tape.images(images, self.input_channels, self.dtype)
         except MinitlError as error:
             raise error.at(self.name) from None
-        x = self.stem(tape, x)
-        for block in self.blocks:
-            x = block(tape, x)
-        x = self.pool(tape, self.head(tape, x))
-        for layer in self.classifier:
-            x = layer(tape, x)
-        return x
+        return self.run(tape, x)
 
-    def predict(self, images: Array, batch_size: int = 64) -> Array:
-        """Logits (N, K) in evaluation mode, `batch_size` images at a time."""
-        starts = range(0, len(images), batch_size)
-        return np.concatenate([self(Tape(training=False), images[i : i + batch_size]).value for i in starts])
+    @abstractmethod
+    def run(self, tape: Tape, x: Var) -> Var:
+        """Run x through the layers."""
 
+    @abstractmethod
+    def loss(self, tape: Tape, output: Var, labels: Any) -> Var:
+        """What a training step differentiates, from the model's output."""
+
+    @abstractmethod
     def layers(self) -> Iterator[Layer]:
         """All layers in the order they run."""
-        yield from self.stem.layers()
-        for block in self.blocks:
-            yield from block.layers()
-        yield from self.head.layers()
-        yield self.pool
-        yield from self.classifier
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters and running statistics, in the order of their layers."""
@@ -116,6 +95,57 @@ class Network:
                 f"{len(strange)} unexpected {strange[:3]}",
                 remedy="names are torchvision's; check the network, its width and its classifier",
             )
+
+
+class Network(Model):
+    """stem -> blocks -> head (a 1x1 convolution, a pool, linear layers).
+
+    Called with a tape and images (N, H, W, 3) it gives the logits (N, K).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stem: ConvNorm,
+        blocks: Sequence[InvertedResidual],
+        head: ConvNorm,
+        pool: Pool,
+        classifier: Sequence[Classifier],
+        *,
+        dtype: str,
+    ) -> None:
+        super().__init__(name, blocks, input_channels=3, dtype=dtype)
+        self.stem, self.head, self.pool, self.classifier = stem, head, pool, tuple(classifier)
+        for layer in stem.layers():
+            layer.height = len(self.blocks) + 1
+
+    def run(self, tape: Tape, x: Var) -> Var:
+        """Logits (N, K)."""
+        x = self.stem(tape, x)
+        for block in self.blocks:
+            x = block(tape, x)
+        x = self.pool(tape, self.head(tape, x))
+        for layer in self.classifier:
+            x = layer(tape, x)
+        return x
+
+    def loss(self, tape: Tape, output: Var, labels: Any) -> Var:
+        """Softmax cross-entropy of the logits, the mean over the batch."""
+        return cross_entropy(tape, output, labels)
+
+    def predict(self, images: Array, batch_size: int = 64) -> Array:
+        """Logits (N, K) in evaluation mode, `batch_size` images at a time."""
+        starts = range(0, len(images), batch_size)
+        return np.concatenate([self(Tape(training=False), images[i : i + batch_size]).value for i in starts])
+
+    def layers(self) -> Iterator[Layer]:
+        """All layers in the order they run."""
+        yield from self.stem.layers()
+        for block in self.blocks:
+            yield from block.layers()
+        yield from self.head.layers()
+        yield self.pool
+        yield from self.classifier
 
 
 def build(seed: int, dtype: str, *, eps: float, momentum: float) -> Build:

@@ -1,0 +1,199 @@
+"""The ledger: what a training step holds for its backward, buffer by buffer, and why."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from minitl.accounting.table import mb, table
+from minitl.arrays import Shape
+from minitl.ops import Split
+from minitl.tape import Holding, Parameter, Record, Tape
+
+STANDARD = "standard"  # the convention of `ops.op.Cost`
+WHY = {
+    "grad_weight": "weight gradient",
+    "grad_bias": "bias gradient",
+    "grad_scale": "scale gradient",
+    "grad_input": "input gradient",
+    "recompute": "recomputation",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kept buffer.
+
+    `bytes` is what it adds: memory that an earlier row already counts adds 0, and each row names
+    the layers it shares with. `shape` and `bits` are those of the values it stands for.
+    """
+
+    layer: str
+    op: str
+    role: str
+    rule: str
+    tensor: str
+    needed_for: tuple[str, ...]
+    shape: Shape
+    dtype: str
+    bits: int
+    bytes: int
+    shared_with: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Bytes and work of one training step. All bytes are exact integers.
+
+    `total_bytes` is the sum of the six entries before it. `peak_bytes` is the most alive at any
+    moment of the step (parameters, statistics, optimizer state, images, labels, kept buffers,
+    activations in flight, gradients, workspace); None where only the forward pass is known.
+    `flops` follow the convention of `minitl.ops.Cost`.
+    """
+
+    kept_bytes: int
+    trained_parameter_bytes: int
+    frozen_parameter_bytes: int
+    buffer_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    total_bytes: int
+    peak_bytes: int | None
+    macs: Split
+    flops: Split
+
+    def to_json(self) -> dict[str, Any]:
+        """As a dictionary; `macs` and `flops` name their convention."""
+        data = asdict(self)
+        for work in ("macs", "flops"):
+            data[work]["convention"] = STANDARD
+        return data
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The rows of a step and their totals; `str()` of it is a table."""
+
+    rows: tuple[Row, ...]
+    totals: Totals
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes kept for backward."""
+        return self.totals.kept_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"rows": [...], "totals": {...}}`."""
+        return {"rows": [asdict(row) for row in self.rows], "totals": self.totals.to_json()}
+
+    def to_csv(self) -> str:
+        """The rows as comma-separated values, lists joined by `;` and shapes by `x`."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Row))
+        for row in self.rows:
+            values = {**vars(row), "needed_for": ";".join(row.needed_for), "shape": shape_text(row.shape)}
+            writer.writerow({**values, "shared_with": ";".join(row.shared_with)}.values())
+        return out.getvalue()
+
+    def __str__(self) -> str:
+        return f"{rows_table(self.rows)}\n\n{totals_table(self.totals)}"
+
+
+def ledger(tape: Tape, *, optimizer_slots: int = 0, peak_bytes: int | None = None) -> Ledger:
+    """What `tape` holds, or held before it was walked back.
+
+    `optimizer_slots` is how many numbers the optimizer keeps for each trained parameter (SGD
+    with momentum 1, Adam 2).
+    """
+    rows = tuple(_rows(tape.holdings()))
+    return Ledger(rows, _totals(tape.records, sum(row.bytes for row in rows), optimizer_slots, peak_bytes))
+
+
+def rows_table(rows: Sequence[Row]) -> str:
+    """The rows as a table that says what is kept, why, and how many bytes it adds."""
+    kept = sum(row.bytes for row in rows)
+    body = [
+        (
+            row.layer,
+            row.role,
+            f"{row.op}" if row.rule == "exact" else f"{row.op}:{row.rule}",
+            row.tensor,
+            " + ".join(WHY[need] for need in row.needed_for),
+            shape_text(row.shape),
+            row.bits,
+            f"{row.bytes:,}",
+            f"{100 * row.bytes / kept:.1f}" if kept else "-",
+            ", ".join(row.shared_with),
+        )
+        for row in rows
+    ]
+    header = ("layer", "role", "op:rule", "keeps", "for the", "shape", "bits", "bytes", "%", "shared with")
+    return table(header, body, right=(6, 7, 8))
+
+
+def totals_table(totals: Totals) -> str:
+    """The totals, a line each."""
+    lines = [
+        ("kept for backward", totals.kept_bytes),
+        ("trained parameters", totals.trained_parameter_bytes),
+        ("frozen parameters", totals.frozen_parameter_bytes),
+        ("norm statistics", totals.buffer_bytes),
+        ("gradients", totals.gradient_bytes),
+        ("optimizer state", totals.optimizer_bytes),
+        ("total of these", totals.total_bytes),
+    ]
+    if totals.peak_bytes is not None:
+        lines.append(("peak of a step", totals.peak_bytes))
+    body = [(name, f"{count:,}", mb(count)) for name, count in lines]
+    work = [
+        (name, f"{s.total:,}", f"forward {s.forward:,}, input gradients {s.grad_input:,}, weights {s.grad_weight:,}")
+        for name, s in (("MACs a step", totals.macs), (f"FLOPs a step ({STANDARD})", totals.flops))
+    ]
+    return table(("", "bytes", ""), body, right=(1, 2)) + "\n\n" + table(("", "count", ""), work, right=(1,))
+
+
+def shape_text(shape: Shape) -> str:
+    """`8x7x7x96`."""
+    return "x".join(map(str, shape))
+
+
+def _rows(holdings: Iterable[Holding]) -> list[Row]:
+    holdings = list(holdings)
+    layers: dict[int, list[str]] = {}
+    for h in holdings:
+        layers.setdefault(h.block, []).append(h.record.layer)
+    counted: set[int] = set()
+    rows = []
+    for h in holdings:
+        others = tuple(dict.fromkeys(layer for layer in layers[h.block] if layer != h.record.layer))
+        adds = 0 if h.block in counted else h.nbytes
+        counted.add(h.block)
+        r = h.record
+        rows.append(
+            Row(r.layer, r.op.name, r.role, r.rule, h.tensor, h.needed_for, h.shape, h.dtype, h.bits, adds, others)
+        )
+    return rows
+
+
+def _totals(records: Sequence[Record], kept: int, slots: int, peak: int | None) -> Totals:
+    parameters: dict[str, Parameter] = {p.name: p for record in records for p in record.parameters}
+    trained = sum(p.value.nbytes for p in parameters.values() if p.trained)
+    statistics = sum(p.value.nbytes for p in parameters.values() if p.statistic)
+    frozen = sum(p.value.nbytes for p in parameters.values()) - trained - statistics
+    costs = [record.cost for record in records]
+    return Totals(
+        kept_bytes=kept,
+        trained_parameter_bytes=trained,
+        frozen_parameter_bytes=frozen,
+        buffer_bytes=statistics,
+        gradient_bytes=trained,
+        optimizer_bytes=slots * trained,
+        total_bytes=kept + 2 * trained + frozen + statistics + slots * trained,
+        peak_bytes=peak,
+        macs=sum((cost.macs for cost in costs), Split()),
+        flops=sum((cost.flops for cost in costs), Split()),
+    )

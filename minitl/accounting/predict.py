@@ -1,0 +1,113 @@
+"""Predict, from shapes alone, what a training step will hold; and measure what a real one does."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from minitl.accounting.ledger import Ledger, ledger
+from minitl.arrays import Array
+from minitl.errors import ValueRangeError
+from minitl.networks.network import Model
+from minitl.shadow import ShadowTape
+from minitl.step import forward_backward
+from minitl.tape import Tape
+
+
+def predict(model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0) -> Ledger:
+    """The ledger of a step on `batch` images of `resolution` x `resolution`, without computing anything.
+
+    The rows equal those a real tape would hold. `totals.peak_bytes` replays the step's
+    lifetimes; `optimizer_slots` is how many numbers the optimizer keeps for each trained
+    parameter (SGD with momentum 1, Adam 2).
+    """
+    for name, value in (("batch", batch), ("resolution", resolution)):
+        if value < 1:
+            raise ValueRangeError(layer=model.name, expected=f"{name} of at least 1", got=str(value))
+    tape = ShadowTape()
+    images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)
+    forward_backward(model, tape, images, tape.phantom((batch,), "int64"))
+    resting = ledger(tape, optimizer_slots=optimizer_slots).totals
+    static = resting.trained_parameter_bytes + resting.frozen_parameter_bytes + resting.buffer_bytes
+    peak = static + resting.optimizer_bytes + tape.meter.peak
+    return ledger(tape, optimizer_slots=optimizer_slots, peak_bytes=peak)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a real step held: by the tape's own account, and as Python's allocator traced it (bytes).
+
+    `held_bytes` and `traced_bytes` are the buffers kept for backward, when inputs, logits and
+    labels are gone; they must be equal. The two peaks differ by what is not counted in advance:
+    vectors of one number a channel, and Python's own objects.
+    """
+
+    held_bytes: int
+    traced_bytes: int
+    predicted_peak_bytes: int
+    traced_peak_bytes: int
+
+
+def measure(model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0) -> Measured:
+    """Run a step on random images (on a copy of the model) and trace its memory."""
+    model = copy.deepcopy(model)
+    predicted = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals
+    activity = _StepOnNoise(model, batch, resolution)
+    activity.whole_step()  # compiles the kernels and starts the threads, which are not the step's memory
+    with _tracing():
+        tape = activity.forward()
+        held, traced = ledger(tape).kept_bytes, _numpy_bytes()
+        del tape
+        gc.collect()
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        activity.whole_step()
+        in_step = tracemalloc.get_traced_memory()[1] - before
+    static = predicted.trained_parameter_bytes + predicted.frozen_parameter_bytes + predicted.buffer_bytes
+    assert predicted.peak_bytes is not None
+    return Measured(held, traced, predicted.peak_bytes, static + predicted.optimizer_bytes + in_step)
+
+
+class _StepOnNoise:
+    """A step whose images and labels live only as long as it does."""
+
+    def __init__(self, model: Model, batch: int, resolution: int) -> None:
+        self.model, self.batch, self.resolution = model, batch, resolution
+
+    def forward(self) -> Tape:
+        tape = Tape()
+        self.model.loss(tape, self.model(tape, self._images()), self._labels())
+        return tape
+
+    def whole_step(self) -> None:
+        forward_backward(self.model, Tape(), self._images(), self._labels())
+
+    def _images(self) -> Array:
+        shape = (self.batch, self.resolution, self.resolution, self.model.input_channels)
+        return np.random.default_rng(0).standard_normal(shape, np.dtype(self.model.dtype).type)
+
+    def _labels(self) -> Array:
+        return np.zeros(self.batch, np.int64)
+
+
+@contextmanager
+def _tracing() -> Iterator[None]:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+def _numpy_bytes() -> int:
+    """Live bytes of NumPy arrays, as traced in NumPy's own domain."""
+    gc.collect()
+    domain = tracemalloc.DomainFilter(inclusive=True, domain=np.lib.tracemalloc_domain)
+    return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([domain]).traces)

@@ -1,0 +1,61 @@
+"""A single inverted residual block, to look at by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from minitl.blocks import BlockSpec, InvertedResidual
+from minitl.errors import unknown
+from minitl.layers import Layer
+from minitl.networks.network import Model, build
+from minitl.tape import Tape, Var
+
+PAPER = {
+    "in_channels": 96,
+    "expanded_channels": 576,
+    "out_channels": 96,
+    "kernel": 5,
+    "stride": 1,
+    "activation": "hard_swish",
+    "se_channels": 144,
+    "expand": True,
+}
+
+
+class SingleBlock(Model):
+    """One block; what a step differentiates is the sum of its outputs.
+
+    Layers are named `expand`, `expand_norm`, ..., `se.fc1`, ..., `project_norm`, `add`.
+    """
+
+    def __init__(self, block: InvertedResidual, dtype: str) -> None:
+        super().__init__("irb", [block], input_channels=block.spec.in_channels, dtype=dtype)
+        self.block = block
+
+    def run(self, tape: Tape, x: Var) -> Var:
+        """The block's output (N, H', W', out_channels)."""
+        return self.block(tape, x)
+
+    def loss(self, tape: Tape, output: Var, labels: Any) -> Var:
+        """The output itself: `Tape.backward` starts from ones, so this is the gradient of its sum."""
+        return output
+
+    def layers(self) -> Iterator[Layer]:
+        """The block's layers in the order they run."""
+        return self.block.layers()
+
+
+def irb(
+    *, eps: float = 1e-3, momentum: float = 0.01, dtype: str = "float32", seed: int = 0, **attrs: Any
+) -> SingleBlock:
+    """A block with the attributes of `BlockSpec`.
+
+    The default is a block of MobileNetV3-Small's top, which the paper's Figure 1 takes apart:
+    96 -> 576 -> 96 channels, 5x5, Hard-Swish, squeeze-and-excite with 144.
+    """
+    for name in attrs:
+        if name not in PAPER:
+            raise unknown("attribute", name, PAPER, layer="irb")
+    spec = BlockSpec(**{**PAPER, **attrs})
+    return SingleBlock(InvertedResidual(spec, str, build(seed, dtype, eps=eps, momentum=momentum)), dtype)
