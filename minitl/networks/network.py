@@ -24,6 +24,8 @@ class Model:
     inverted residual blocks, from the bottom.
     """
 
+    num_classes: int | None = None
+
     def __init__(self, name: str, blocks: Sequence[InvertedResidual], *, input_channels: int, dtype: str) -> None:
         self.name, self.blocks, self.input_channels, self.dtype = name, tuple(blocks), input_channels, dtype
         self.method = "none"  # this and the next are set by Method.apply
@@ -116,6 +118,7 @@ class Network(Model):
     ) -> None:
         super().__init__(name, blocks, input_channels=3, dtype=dtype)
         self.stem, self.head, self.pool, self.classifier = stem, head, pool, tuple(classifier)
+        self.num_classes = classifier[-1].parameters["weight"].value.shape[0]
         for layer in stem.layers():
             layer.height = len(self.blocks) + 1
 

@@ -1,0 +1,7 @@
+"""`python -m minitl` is `minitl`."""
+
+import sys
+
+from minitl.cli import main
+
+sys.exit(main())

@@ -1,0 +1,141 @@
+"""`minitl inspect`: what a training step keeps, why, and how many bytes it is."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from minitl import methods
+from minitl.accounting import Ledger, Measured, measure, predict
+from minitl.accounting.ledger import rows_table, totals_table
+from minitl.accounting.plot import plot_kept
+from minitl.accounting.report import Key, against_table, block_of, block_table, by_layer, percent, sums
+from minitl.accounting.table import table
+from minitl.networks import Model
+from minitl.verbs import options
+
+HELP = "per-layer memory and work of a training step"
+DESCRIPTION = """Lists what one training step keeps between forward and backward: every buffer, which gradient
+needs it, and its bytes; then the totals. From shapes alone, unless --measure is given."""
+READING = """Each row is a buffer that forward keeps because a gradient of backward will need it: `x` is a layer's
+input, `x_hat` and `inv_std` a norm's normalised input and 1 / standard deviation, `mask` and `codes`
+packed bits that select an activation's slope, `gate` the multiplier of squeeze-and-excite. A layer
+without a row keeps nothing."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `inspect`."""
+    options.add_model(parser)
+    parser.add_argument("--method", default="mobiletl", metavar="NAME", help=f"{', '.join(methods.METHODS)}")
+    parser.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
+    options.add_step(parser)
+    parser.add_argument("--by", choices=("layer", "block"), default="layer", help="one row a buffer, or one a block")
+    parser.add_argument("--against", metavar="METHOD", help="show the difference from this method")
+    parser.add_argument("--measure", action="store_true", help="also run the step, and compare with what it held")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the kept memory (.png, .pdf, .svg)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--csv", action="store_true", help="the rows as comma-separated values on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect; 1 if measured bytes are not the predicted ones, else 0."""
+    model = options.model(args)
+    ledger = _ledger(model, args, args.method, args.blocks)
+    measured = None
+    if args.measure:
+        measured = measure(model, batch=args.batch, resolution=args.resolution, optimizer_slots=options.slots(args))
+    about = {
+        "network": model.name,
+        "method": model.method,
+        "blocks": model.tuned_blocks,
+        "batch": args.batch,
+        "resolution": args.resolution,
+        "classes": model.num_classes,
+        "dtype": model.dtype,
+        "optimizer": args.optimizer,
+    }
+    other = None
+    if args.against:
+        other = _ledger(model, args, args.against, options.blocks_for(args.against, model.tuned_blocks))
+    if args.plot:
+        _plot(args, about, ledger, other, block_of(model))
+    if args.json:
+        options.print_json("inspect", _json(about, ledger, other, measured, args, block_of(model)))
+    elif args.csv:
+        print(ledger.to_csv(), end="")
+    else:
+        _print(about, ledger, other, measured, args, block_of(model))
+    return int(measured is not None and not measured.held_bytes == measured.traced_bytes == ledger.kept_bytes)
+
+
+def _ledger(model: Model, args: argparse.Namespace, method: str, blocks: int | None) -> Ledger:
+    methods.get(method, blocks=blocks).apply(model)
+    return predict(model, batch=args.batch, resolution=args.resolution, optimizer_slots=options.slots(args))
+
+
+def _plot(args: argparse.Namespace, about: dict[str, Any], ledger: Ledger, other: Ledger | None, block: Key) -> None:
+    ledgers = {about["method"]: ledger} | ({args.against: other} if other else {})
+    title = f"{about['network']}, batch {args.batch}, {args.resolution} px"
+    plot_kept(ledgers, args.plot, title=title, by=block if args.by == "block" else None)
+
+
+def _json(
+    about: dict[str, Any],
+    ledger: Ledger,
+    other: Ledger | None,
+    measured: Measured | None,
+    args: argparse.Namespace,
+    block: Key,
+) -> dict[str, Any]:
+    data = {**about, **ledger.to_json()}
+    if args.by == "block":
+        data["by_block"] = sums(ledger.rows, block)
+    if other:
+        data["against"] = {"method": args.against, **other.to_json()}
+    if measured:
+        data["measured"] = asdict(measured)
+    return data
+
+
+def _print(
+    about: dict[str, Any],
+    ledger: Ledger,
+    other: Ledger | None,
+    measured: Measured | None,
+    args: argparse.Namespace,
+    block: Key,
+) -> None:
+    count = about["blocks"]
+    tuned = f" (top {count} blocks)" if count and count > 1 else " (top block)" if count else ""
+    summary = methods.METHODS[about["method"]].summary
+    print(
+        f"{about['network']}, {about['method']}{tuned}: trains {summary}\n"
+        f"batch {args.batch}, {args.resolution} x {args.resolution}, {about['dtype']}, optimizer {args.optimizer}\n"
+    )
+    if other:
+        key = block if args.by == "block" else by_layer
+        print(against_table(ledger, other, (about["method"], args.against), key))
+    elif args.by == "block":
+        print(block_table(ledger, block))
+    else:
+        print(f"{READING}\n\n{rows_table(ledger.rows)}")
+    print(f"\n{totals_table(ledger.totals)}")
+    if measured:
+        print(f"\n{_measured_table(ledger, measured)}")
+    if args.plot:
+        print(f"\nwrote {args.plot}")
+
+
+def _measured_table(ledger: Ledger, measured: Measured) -> str:
+    rows = [
+        ("kept: predicted from shapes", ledger.kept_bytes, ledger.kept_bytes),
+        ("kept: held by the tape", measured.held_bytes, ledger.kept_bytes),
+        ("kept: traced by the allocator", measured.traced_bytes, ledger.kept_bytes),
+        ("peak: predicted from lifetimes", measured.predicted_peak_bytes, measured.predicted_peak_bytes),
+        ("peak: traced by the allocator", measured.traced_peak_bytes, measured.predicted_peak_bytes),
+    ]
+    body = [(name, f"{got:,}", f"{got - expected:+,}", percent(got, expected)) for name, got, expected in rows]
+    note = "(the traced peak includes Python's own objects and vectors of one number a channel)"
+    return table(("a real step", "bytes", "difference", "%"), body, right=(1, 2, 3)) + "\n" + note

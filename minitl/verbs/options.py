@@ -1,0 +1,94 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from minitl import networks
+from minitl.errors import ValueRangeError, unknown
+from minitl.methods import METHODS
+from minitl.networks import Model
+from minitl.networks.irb import PAPER
+from minitl.training.optimizers import SGD, Adam
+
+RESOLUTIONS = {"digits_irb": 24, "irb": 7}  # where the default is not 224
+OPTIMIZERS = {"none": 0, "sgd": SGD(lr=1.0).slots, "adam": Adam(lr=1.0).slots}  # numbers kept a trained parameter
+READERS: dict[type, Callable[[str], Any]] = {
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    int: int,
+    str: str,
+}
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model: its name, classes, dtype, and an irb's attributes."""
+    parser.add_argument("network", metavar="NETWORK", help=f"one of {', '.join((*networks.NETWORKS, 'irb'))}")
+    parser.add_argument("--classes", type=int, metavar="K", help="number of classes (default: the network's)")
+    parser.add_argument("--dtype", default="float32", help="float32 (default) or float64")
+    parser.add_argument(
+        "--attr",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"of an irb, one of {', '.join(PAPER)} (default: the paper's MobileNetV3 block)",
+    )
+
+
+def add_step(parser: argparse.ArgumentParser) -> None:
+    """Which step: batch, resolution, optimizer."""
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images in a batch (default: 8)")
+    parser.add_argument(
+        "--resolution", type=int, metavar="PX", help="height and width (default: 224; digits_irb 24; irb 7)"
+    )
+    parser.add_argument(
+        "--optimizer", default="sgd", metavar="NAME", help="none, sgd (with momentum, the default) or adam"
+    )
+
+
+def model(args: argparse.Namespace) -> Model:
+    """The model asked for; also fills in the default resolution."""
+    if args.resolution is None:
+        args.resolution = RESOLUTIONS.get(args.network, 224)
+    if args.network == "irb":
+        if args.classes is not None:
+            raise ValueRangeError("irb: a single block has no classes", remedy="leave --classes out")
+        return networks.irb(dtype=args.dtype, **_attrs(args.attr))
+    if args.attr:
+        raise ValueRangeError(f"{args.network}: --attr is for an irb", remedy="leave --attr out")
+    classes = {} if args.classes is None else {"num_classes": args.classes}
+    return networks.get(args.network, dtype=args.dtype, **classes)
+
+
+def slots(args: argparse.Namespace) -> int:
+    """How many numbers the optimizer keeps for each trained parameter."""
+    if args.optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", args.optimizer, OPTIMIZERS)
+    return OPTIMIZERS[args.optimizer]
+
+
+def blocks_for(method: str, blocks: int | None) -> int | None:
+    """`blocks`, or None for a method that takes no number of blocks."""
+    return blocks if method in METHODS and METHODS[method].takes_blocks else None
+
+
+def print_json(verb: str, data: Mapping[str, Any]) -> None:
+    """One JSON object on stdout, under its schema's name."""
+    print(json.dumps({"schema": f"minitl-{verb}/1", **data}))
+
+
+def _attrs(pairs: Sequence[str]) -> dict[str, Any]:
+    """`["kernel=3", "expand=false"]` as values of the types that a block's attributes have."""
+    attrs: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if name not in PAPER or not equals:
+            raise unknown("attribute", pair, (f"{key}=..." for key in PAPER))
+        read = READERS[type(PAPER[name])]
+        try:
+            attrs[name] = read(text)
+        except (KeyError, ValueError):
+            raise ValueRangeError(expected=f"--attr {name} like {PAPER[name]}", got=repr(text)) from None
+    return attrs
