@@ -121,4 +121,5 @@ batch_norm = Op(
     cost,
     attrs=("eps", "momentum"),
     never=("running_mean", "running_var"),
+    updates=("running_mean", "running_var"),
 )

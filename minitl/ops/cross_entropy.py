@@ -40,7 +40,7 @@ def forward(z: Array, labels: Array, *, attrs: Attrs, needs: Needs, rule: str) -
     saved = Saved()
     if needs[0]:
         saved.keep("probabilities", p, ("grad_input",))
-        saved.keep("labels", labels, ("grad_input",))
+        saved.keep("labels", labels.astype(np.int64, copy=False), ("grad_input",))
     return np.array(loss, z.dtype), saved
 
 

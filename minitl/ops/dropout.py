@@ -12,16 +12,20 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.bits import pack, times_level
-from minitl.errors import ValueRangeError
-from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, keeps_codes
+from minitl.errors import UnknownNameError, ValueRangeError
+from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, expect_values, keeps_codes
 from minitl.saved import Saved
 
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     """That of x (..., C); raises ValueRangeError unless 0 <= p < 1."""
+    if missing := {"p", "seed"} - set(attrs):
+        raise UnknownNameError(
+            op="dropout", expected="attributes p and seed", got=f"no {' and no '.join(sorted(missing))}"
+        )
     if not 0 <= attrs["p"] < 1:
         raise ValueRangeError(op="dropout", expected="0 <= p < 1", got=f"p = {attrs['p']}")
-    return shapes[0]
+    return expect_values("dropout", shapes[0])
 
 
 def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:

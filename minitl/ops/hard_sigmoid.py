@@ -12,13 +12,13 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, size
 from minitl.bits import pack, times_level
-from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, keeps_codes
+from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, expect_values, keeps_codes
 from minitl.saved import Saved
 
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     """That of x (..., C)."""
-    return shapes[0]
+    return expect_values("hard_sigmoid", shapes[0])
 
 
 def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:

@@ -21,13 +21,13 @@ import numpy as np
 from minitl.arrays import Array, Shape, size
 from minitl.bits import pack, times_level
 from minitl.kernels import elementwise
-from minitl.ops.op import EXACT, Attrs, Cost, Gradients, Needs, Op, Split, keeps_codes, keeps_input
+from minitl.ops.op import EXACT, Attrs, Cost, Gradients, Needs, Op, Split, expect_values, keeps_codes, keeps_input
 from minitl.saved import Saved
 
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     """That of x (..., C)."""
-    return shapes[0]
+    return expect_values("hard_swish", shapes[0])
 
 
 def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:

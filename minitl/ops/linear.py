@@ -65,7 +65,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
         gx = np.empty((*gy.shape[:-1], weight.shape[1]), gy.dtype)
         matmul(as_rows(gy), weight.reshape(len(weight), -1), as_rows(gx), portable=portable)
     if needs[1]:
-        gw = np.empty_like(weight)
+        gw = np.empty(weight.shape, gy.dtype)
         matmul(as_rows(gy).T, as_rows(saved["x"]), gw.reshape(len(weight), -1), portable=portable)
     if len(needs) > 2 and needs[2]:
         gb = channels.sums(as_rows(gy)).astype(gy.dtype)

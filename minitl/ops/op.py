@@ -8,7 +8,7 @@ backward can use only what its arguments bring.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -118,19 +118,23 @@ class Op:
     approximate: tuple[str, ...] = ()
     activations: int = 1
     optional: int = 0
-    never: tuple[str, ...] = field(default=())  # inputs it gives no gradient for
+    never: tuple[str, ...] = ()  # inputs it gives no gradient for
+    updates: tuple[str, ...] = ()  # inputs that forward writes
 
     def forward(self, *arrays: Array, attrs: Attrs | None = None, needs: Needs, rule: str = "") -> tuple[Array, Saved]:
         """Compute `y` and keep what the gradients asked for in `needs` (one flag an input) will use.
 
-        Inputs may have any strides and are never written (running statistics, which a training
-        batch norm updates, excepted); `y` is C-contiguous and of the inputs' dtype, float32 or
+        Inputs may have any strides and are never written (those in `updates` excepted: the running
+        statistics of a batch norm); `y` is C-contiguous and of the inputs' dtype, float32 or
         float64. Raises ShapeError, DtypeError, RuleError or UnknownNameError.
         """
         attrs = attrs or {}
         self._check([a.shape for a in arrays], attrs, needs, rule)
         self._check_dtypes(arrays)
-        dense = [np.asarray(a, order="C") for a in arrays]
+        dense = [
+            a if name in self.updates else np.asarray(a, order="C")
+            for a, name in zip(arrays, self.inputs, strict=False)
+        ]
         y, saved = self.compute(*dense, attrs=attrs, needs=tuple(needs), rule=rule or self.rules[0])
         saved.input_shape = arrays[0].shape
         return y, saved
@@ -142,8 +146,8 @@ class Op:
 
         `params` are the inputs after the activations, as handed to forward.
         """
-        dense = np.asarray(gy, order="C")
-        return self.differentiate(saved, dense, attrs=attrs or {}, needs=tuple(needs), params=tuple(params))
+        dense, *parameters = (np.asarray(a, order="C") for a in (gy, *params))
+        return self.differentiate(saved, dense, attrs=attrs or {}, needs=tuple(needs), params=tuple(parameters))
 
     def cost(
         self, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs | None = None, needs: Needs, rule: str = ""
@@ -171,7 +175,11 @@ class Op:
         self.output_shape(shapes, attrs)
 
     def _check_dtypes(self, arrays: Sequence[Array]) -> None:
-        floats = [a.dtype.name for a, name in zip(arrays, self.inputs, strict=False) if name != "labels"]
+        floats = [
+            a.dtype.name if a.dtype.isnative else str(a.dtype)
+            for a, name in zip(arrays, self.inputs, strict=False)
+            if name != "labels"
+        ]
         if floats[0] not in FLOATS or len(set(floats)) > 1:
             got = ", ".join(f"{name} {kind}" for name, kind in zip(self.inputs, floats, strict=False))
             raise DtypeError(
@@ -182,6 +190,13 @@ class Op:
 def beyond(left: int, *moments: int) -> int:
     """Workspace of a call that leaves `left` bytes behind and holds each of `moments` on its way there."""
     return max(0, max(moments, default=0) - left)
+
+
+def expect_values(op: str, shape: Shape) -> Shape:
+    """The shape, or ShapeError unless it is a non-empty (..., C)."""
+    if not shape or 0 in shape:
+        raise ShapeError(op=op, expected="an array (..., C) with no empty axis", got=f"shape {shape}")
+    return shape
 
 
 def expect_map(op: str, shape: Shape, channels: int | None = None) -> None:

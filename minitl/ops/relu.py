@@ -11,7 +11,7 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, size
 from minitl.bits import pack, times_level
-from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, keeps_codes
+from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, expect_values, keeps_codes
 from minitl.saved import Saved
 
 LEVELS = (0.0, 1.0)
@@ -19,7 +19,7 @@ LEVELS = (0.0, 1.0)
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     """That of x (..., C)."""
-    return shapes[0]
+    return expect_values("relu", shapes[0])
 
 
 def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, size
 from minitl.bits import pack, times_level
-from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, keeps_codes
+from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, expect_values, keeps_codes
 from minitl.saved import Saved
 
 BITS = {"codes": 2, "band": 1, "sign": 1}
@@ -25,7 +25,7 @@ BITS = {"codes": 2, "band": 1, "sign": 1}
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     """That of x (..., C)."""
-    return shapes[0]
+    return expect_values("relu6", shapes[0])
 
 
 def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
