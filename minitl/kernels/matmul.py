@@ -42,7 +42,7 @@ def _ordered(a: Array, b: Array, total: Array, out: Array) -> None:
     for i in range(a.shape[0]):
         total[:] = 0.0
         for k in range(a.shape[1]):
-            factor, row = a[i, k], b[k]
+            factor, row = np.float64(a[i, k]), b[k]
             for j in range(total.size):
                 total[j] += factor * row[j]
         for j in range(total.size):

@@ -44,9 +44,14 @@ def run(task: Callable[[int, int], object], spans: list[tuple[int, int]]) -> Non
     if len(spans) == 1 or _threads == 1:
         for start, stop in spans:
             task(start, stop)
-    else:
-        for future in [_executor().submit(task, start, stop) for start, stop in spans]:
+        return
+    held = [task]  # let go of below: a worker forgets its work a moment after the result is out
+    futures = [_executor().submit(lambda a, b: held[0](a, b), start, stop) for start, stop in spans]
+    try:
+        for future in futures:
             future.result()
+    finally:
+        held.clear()
 
 
 def _executor() -> ThreadPoolExecutor:
