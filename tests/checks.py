@@ -1,0 +1,238 @@
+"""What every op promises, as checks that raise AssertionError when it is broken.
+
+A check takes a `Case` whose op may be any op, also one with a planted fault (test_checkers.py).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from cases import MARGIN, Case, Run, backward, bounds, everything, forward, run, unit, wanting
+
+from minitl import ops
+from minitl.arrays import Array, owner
+from minitl.bits import packed_shape
+from minitl.ops import Op
+from minitl.saved import Saved
+
+
+def dot(a: Array, b: Array) -> float:
+    """Inner product in float64, its sum exact."""
+    return math.fsum((a.astype(np.float64) * b.astype(np.float64)).ravel())
+
+
+def same_bytes(a: Array | None, b: Array | None) -> bool:
+    """Equal dtype, shape and bits (signs of zeros and NaNs included), or both None."""
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def check_same(first: Run, second: Run) -> None:
+    """Two runs gave the same bytes."""
+    one, two = everything(first), everything(second)
+    assert one.keys() == two.keys(), f"{list(one)} against {list(two)}"
+    for name, array in one.items():
+        assert same_bytes(array, two[name]), f"{name} differs in {np.count_nonzero(array != two[name])} elements"
+
+
+def check_within(got: Run, expected: Run, error: Run) -> None:
+    """Every number of y and of the gradients is within its own bound."""
+    for name, bound in everything(replace(error, saved=Saved())).items():
+        difference = abs(everything(got)[name].astype(np.float64) - everything(expected)[name])
+        worst = np.unravel_index(np.argmax(difference - bound), difference.shape)
+        assert (difference <= bound).all(), f"{name}: {difference[worst]:.3g} > {bound[worst]:.3g} at {worst}"
+
+
+# Gradients
+
+
+def check_gradient(case: Case, seed: int = 0) -> None:
+    """<gy, y> along a random line: its slope by central differences against that by the gradients.
+
+    Directions are at most 1 in every coordinate. Where y is of degree two along the line, central
+    differences are exact and the step may be as large as the kinks allow. Elsewhere it is about
+    the cube root of the unit roundoff, where truncation (step^2 / 6 times the third derivative)
+    and rounding (bound on y over step) are of one size. All points are exact: see `cases`.
+    """
+    step = MARGIN / 2 if case.spec.third is None else 2.0**-17
+    rng = np.random.default_rng(seed)
+    wanted = [i for i, need in enumerate(case.needs) if need]
+    directions = {i: rng.integers(-16, 17, case.arrays[i].shape) / 16 for i in wanted}
+
+    def moved(by: float) -> Case:
+        return replace(case, arrays=tuple(a + by * directions[i] if need else a for i, (a, need) in both))
+
+    both = list(enumerate(zip(case.arrays, case.needs, strict=True)))
+    ahead, behind = moved(step), moved(-step)
+    numeric = (dot(case.gy, forward(ahead)[0]) - dot(case.gy, forward(behind)[0])) / (2 * step)
+    analytic = math.fsum(dot(g, directions[i]) for i, g in enumerate(run(case).gradients) if i in wanted)
+    u, errors = unit("float64"), [bounds(c, unit("float64")) for c in (ahead, behind, case)]
+    rounding = sum(dot(abs(case.gy), e.y) for e in errors[:2]) / (2 * step)
+    rounding += sum(dot(abs(directions[i]), errors[2].gradients[i]) for i in wanted)
+    truncation = step**2 / 6 * case.spec.third(case) if case.spec.third else 0.0
+    tolerance = 2 * rounding + 2 * truncation + u * abs(analytic)  # twice: the inner products, higher derivatives
+    slopes = f"slope {analytic:.15g} by the gradients, {numeric:.15g} by differences"
+    assert abs(numeric - analytic) <= tolerance, f"{case.op.name}: {slopes}; {tolerance:.2g} allowed"
+
+
+def check_adjoint(case: Case) -> None:
+    """<gy, A v> = <A^T gy, v> exactly, for small integers v and gy, where y = A v + b in each single input v.
+
+    Every product and sum is then an integer below 2^24, which float32 and float64 both hold: there
+    is no rounding and no tolerance. A v is y(v) - y(0).
+    """
+    whole = tuple(np.round(a) if a.dtype.kind == "f" else a for a in case.arrays)
+    case = replace(case, arrays=whole, gy=np.round(2 * case.gy))
+    for i, gradient in enumerate(run(case).gradients):
+        if gradient is None:
+            continue
+        zeroed = replace(case, arrays=(*whole[:i], np.zeros_like(whole[i]), *whole[i + 1 :]))
+        left = dot(case.gy, forward(case)[0]) - dot(case.gy, forward(zeroed)[0])
+        assert left == dot(gradient, whole[i]), f"{case.op.name}, input {i}: {left} != {dot(gradient, whole[i])}"
+
+
+# The contract of forward and backward
+
+
+def check_contract(case: Case) -> None:
+    """Dtypes, shapes, contiguity, None exactly where nothing is wanted, and nothing written that was handed in."""
+    op, dtype = case.op, case.arrays[0].dtype
+    handed = {f"input {n}": a for a, n in zip(case.arrays, op.inputs, strict=False)} | {"gy": case.gy}
+    before = {name: a.tobytes() for name, a in handed.items()}
+    y, saved = op.forward(*case.arrays, **case.keywords, rule=case.spec.rule)
+    kept = {tensor: b.array.tobytes() for tensor, b in saved.buffers.items()}
+    gradients = backward(case, saved)
+    for name, array in handed.items():
+        written = name.removeprefix("input ") in op.updates
+        assert written or array.tobytes() == before[name], f"{name} was written"
+    assert kept == {tensor: b.array.tobytes() for tensor, b in saved.buffers.items()}, "backward wrote what was kept"
+    _check_array("y", y, op.output_shape([a.shape for a in case.arrays], case.keywords["attrs"]), dtype)
+    assert len(gradients) == len(case.arrays), f"{len(gradients)} gradients of {len(case.arrays)} inputs"
+    for i, (gradient, array) in enumerate(zip(gradients, case.arrays, strict=True)):
+        assert (gradient is not None) == case.needs[i], f"gradient {i} is {gradient} where needs is {case.needs}"
+        if gradient is not None:
+            _check_array(f"gradient {i}", gradient, array.shape, dtype)
+    for tensor, buffer in saved.buffers.items():
+        kind = "int64" if tensor == "labels" else dtype if buffer.bits >= 8 else "uint8"
+        shape = buffer.shape if buffer.bits >= 8 else packed_shape(buffer.shape, buffer.bits)
+        _check_array(f"kept {tensor}", buffer.array, shape, kind)
+
+
+def _check_array(name: str, array: Array, shape: Any, dtype: Any) -> None:
+    assert isinstance(array, np.ndarray), f"{name} is a {type(array).__name__}"
+    assert array.shape == shape, f"{name}: shape {array.shape}, not {shape}"
+    assert array.dtype == dtype, f"{name}: {array.dtype}, not {dtype}"
+    assert array.flags.c_contiguous, f"{name} is not C-contiguous"
+
+
+def check_one_by_one(case: Case) -> None:
+    """A gradient is the same to the bit whatever other gradients are wanted beside it."""
+    together = run(case).gradients
+    for i, gradient in enumerate(together):
+        if gradient is not None:
+            assert same_bytes(run(wanting(case, [i])).gradients[i], gradient), f"gradient {i} depends on the others"
+
+
+def check_float32(case: Case) -> None:
+    """In float32 the op gives what it gives in float64, within the bound on float32's rounding."""
+    narrow = tuple(a.astype(np.float32) if a.dtype.kind == "f" else a for a in case.arrays)
+    got = run(replace(case, arrays=narrow, gy=case.gy.astype(np.float32)))
+    error = bounds(case, unit("float32") + unit("float64"))  # the exact result lies within both bounds
+    check_within(got, run(case), error)
+
+
+# Predicted = held
+
+
+def predicted(case: Case) -> ops.Cost:
+    shapes = [a.shape for a in case.arrays]
+    return case.op.cost(shapes, case.arrays[0].dtype.name, **case.keywords, rule=case.spec.rule)
+
+
+def check_kept(case: Case) -> None:
+    """`cost` foresees every kept buffer: name, shape, dtype, bits, bytes, use, and which input it is."""
+    y, saved = forward(case)
+    foreseen = {k.tensor: k for k in predicted(case).kept}
+    assert predicted(case).output == y.shape
+    assert list(foreseen) == list(saved.buffers), f"kept {list(saved.buffers)}, foreseen {list(foreseen)}"
+    for tensor, buffer in saved.buffers.items():
+        kept = foreseen[tensor]
+        held = (tensor, buffer.shape, buffer.array.dtype.name, buffer.bits, buffer.nbytes, buffer.needed_for)
+        assert held == (tensor, kept.shape, kept.dtype, kept.bits, kept.nbytes, kept.needed_for), tensor
+        inputs = [i for i, a in enumerate(case.arrays) if owner(a) is buffer.owner]
+        dense = kept.source is not None and case.arrays[kept.source].flags.c_contiguous
+        assert inputs == ([kept.source] if dense else []), f"{tensor} is input {inputs}, foreseen {kept.source}"
+        if kept.source is not None:
+            assert np.array_equal(buffer.array, case.arrays[kept.source]), f"{tensor} is not the input"
+    assert saved.nbytes == sum(k.nbytes for k in foreseen.values())
+
+
+def use(op: Op, number: int) -> str:
+    """What the ledger calls the gradient of input `number`."""
+    name = op.inputs[number]
+    if number < op.activations or name == "bias":
+        return "grad_input" if number < op.activations else "grad_bias"
+    return "grad_scale" if op in (ops.batch_norm, ops.frozen_norm) else "grad_weight"
+
+
+def check_needed_for(case: Case) -> None:
+    """Taking a buffer away breaks some gradient of each kind it is declared for, and none of another kind."""
+    _, saved = forward(case)
+    wanted = [i for i, need in enumerate(case.needs) if need]
+    for tensor, buffer in saved.buffers.items():
+        poorer = Saved()
+        poorer.input_shape = saved.input_shape
+        poorer.buffers = {t: b for t, b in saved.buffers.items() if t != tensor}
+        broken = set()
+        for i in wanted:
+            try:
+                backward(wanting(case, [i]), poorer)
+            except KeyError:
+                broken.add(use(case.op, i))
+        assert broken == set(buffer.needed_for), f"{tensor}: without it {broken} fail, declared {buffer.needed_for}"
+
+
+# Workspace
+
+
+def traced_peak(call: Callable[[], Any]) -> int:
+    """Bytes that `call` and what it returns hold at the highest moment, as tracemalloc sees them."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        result = call()
+        peak = tracemalloc.get_traced_memory()[1] - before
+        del result
+    finally:
+        tracemalloc.stop()
+    return peak
+
+
+def check_workspace(case: Case) -> None:
+    """The traced peak of forward and of backward is what is left behind and the workspace, no more and no less.
+
+    `cost` leaves vectors of one number a channel (or sample) out. An op makes at most 40 of them in
+    passing: 8 chunks of partial sums twice over, and two dozen in a norm. Python's own objects
+    stay below 64 KiB.
+    """
+    cost, itemsize = predicted(case), case.arrays[0].dtype.itemsize
+    longest = max(*case.arrays[0].shape[-1:], *case.gy.shape[-1:], case.dims.n)
+    slack = 64 * 1024 + 40 * 8 * longest
+    run(case)  # compile first
+    made = math.prod(cost.output) * itemsize + sum(k.nbytes for k in cost.kept if k.source is None)
+    _compare("forward", traced_peak(lambda: forward(case)), made + cost.forward_workspace, slack)
+    _, saved = forward(case)
+    fresh = 0 if cost.passes_gradient else sum(a.nbytes for a, n in zip(case.arrays, case.needs, strict=True) if n)
+    _compare("backward", traced_peak(lambda: backward(case, saved)), fresh + cost.backward_workspace, slack)
+
+
+def _compare(call: str, traced: int, foreseen: int, slack: int) -> None:
+    assert abs(traced - foreseen) <= slack, f"{call}: {traced:,} bytes traced, {foreseen:,} foreseen, slack {slack:,}"

@@ -1,0 +1,11 @@
+"""Hypothesis profiles: `fast` repeats the same few examples on every run, `thorough` searches for new ones."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("fast", max_examples=12, deadline=None, derandomize=True, database=None)
+settings.register_profile("thorough", max_examples=400, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
