@@ -48,8 +48,8 @@ def plot_kept(ledgers: Mapping[str, Ledger], path: Path, *, title: str, by: Key 
         axes.text(total, place, f" {total:.3g}", va="center", fontsize=8)
     axes.set(yticks=range(len(bars)), yticklabels=list(bars), xlabel="kept for backward (MB = 1e6 bytes)", title=title)
     axes.invert_yaxis()
-    axes.margins(x=0.1)
-    axes.legend(fontsize=8, frameon=False)
+    axes.set_xlim(right=1.12 * max(left))
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=len(KINDS))
     save(figure, path)
 
 

@@ -9,11 +9,13 @@ from minitl.networks.irb import SingleBlock, irb
 from minitl.networks.mobilenet_v2 import mobilenet_v2
 from minitl.networks.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from minitl.networks.network import Model, Network
+from minitl.networks.proxyless_mobile import proxyless_mobile
 
 NETWORKS: dict[str, Callable[..., Network]] = {
     "mobilenet_v2": mobilenet_v2,
     "mobilenet_v3_small": mobilenet_v3_small,
     "mobilenet_v3_large": mobilenet_v3_large,
+    "proxyless_mobile": proxyless_mobile,
     "digits_irb": digits_irb,
 }
 
@@ -36,4 +38,5 @@ __all__ = [
     "mobilenet_v2",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
+    "proxyless_mobile",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from minitl.blocks import BlockSpec, ConvNorm, ConvSpec, InvertedResidual
-from minitl.layers import Dropout, Linear, Pool
-from minitl.networks.network import Classifier, Network, block_paths, build, check_options, make_divisible, triple
+from minitl.blocks import BlockSpec
+from minitl.networks.network import Network, make_divisible
+from minitl.networks.v2_style import v2_style
 
 # expanded, output channels, kernel, stride, SE channels; all Hard-Swish
 ROWS = [
@@ -25,11 +25,7 @@ def digits_irb(
 
     Norms have eps 1e-5 and momentum 0.1. Weights are drawn from `seed`.
     """
-    check_options("digits_irb", num_classes, width, dropout)
-    make = build(seed, dtype, eps=1e-5, momentum=0.1)
-    channels, last = make_divisible(16 * width), make_divisible(192 * width)
-    stem = ConvNorm(ConvSpec("stem", 3, channels, 3, 1, activation="hard_swish"), triple("features.0"), make)
-    blocks: list[InvertedResidual] = []
+    channels, specs = make_divisible(16 * width), []
     for expanded, outputs, kernel, stride, squeezed in ROWS:
         spec = BlockSpec(
             in_channels=channels,
@@ -40,15 +36,16 @@ def digits_irb(
             activation="hard_swish",
             se_channels=make_divisible(squeezed * width) if squeezed else 0,
         )
-        prefix = f"features.{len(blocks) + 1}.conv"
-        stages = ("expand", "depthwise", "project")
-        paths = block_paths(prefix, stages, flat_project=True, se_at=2 if squeezed else -1)
-        blocks.append(InvertedResidual(spec, paths.__getitem__, make))
+        specs.append(spec)
         channels = spec.out_channels
-    top = f"features.{len(blocks) + 1}"
-    head = ConvNorm(ConvSpec("head", channels, last, activation="hard_swish"), triple(top), make)
-    classifier: list[Classifier] = [
-        Dropout("classifier.0", dropout),
-        Linear("classifier.1", last, num_classes, rng=make.rng, dtype=dtype),
-    ]
-    return Network("digits_irb", stem, blocks, head, Pool("pool"), classifier, dtype=dtype)
+    return v2_style(
+        "digits_irb",
+        specs,
+        stem_stride=1,
+        last=make_divisible(192 * width),
+        num_classes=num_classes,
+        width=width,
+        dropout=dropout,
+        dtype=dtype,
+        seed=seed,
+    )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from minitl.blocks import BlockSpec, ConvNorm, ConvSpec, InvertedResidual
-from minitl.layers import Dropout, Linear, Pool
-from minitl.networks.network import Classifier, Network, block_paths, build, check_options, make_divisible, triple
+from minitl.networks.network import Network, make_divisible
+from minitl.networks.v2_style import relu6_blocks, v2_style
 
 # expansion, output channels, repeats, first stride; all 3x3
 STAGES = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
@@ -18,30 +17,15 @@ def mobilenet_v2(
     State dict names and shapes are torchvision's `mobilenet_v2(width_mult=width)`. Weights are
     drawn from `seed`.
     """
-    check_options("mobilenet_v2", num_classes, width, dropout)
-    make = build(seed, dtype, eps=1e-5, momentum=0.1)
-    channels, last = make_divisible(32 * width), make_divisible(1280 * max(1.0, width))
-    stem = ConvNorm(ConvSpec("stem", 3, channels, 3, 2, activation="relu6"), triple("features.0"), make)
-    blocks: list[InvertedResidual] = []
-    for expansion, outputs, repeats, first_stride in STAGES:
-        for repeat in range(repeats):
-            spec = BlockSpec(
-                in_channels=channels,
-                expanded_channels=channels * expansion,
-                out_channels=make_divisible(outputs * width),
-                kernel=3,
-                stride=first_stride if repeat == 0 else 1,
-                activation="relu6",
-                expand=expansion != 1,
-            )
-            stages = ("expand", "depthwise", "project") if spec.expand else ("depthwise", "project")
-            paths = block_paths(f"features.{len(blocks) + 1}.conv", stages, flat_project=True, se_at=-1)
-            blocks.append(InvertedResidual(spec, paths.__getitem__, make))
-            channels = spec.out_channels
-    top = f"features.{len(blocks) + 1}"
-    head = ConvNorm(ConvSpec("head", channels, last, activation="relu6"), triple(top), make)
-    classifier: list[Classifier] = [
-        Dropout("classifier.0", dropout),
-        Linear("classifier.1", last, num_classes, rng=make.rng, dtype=dtype),
-    ]
-    return Network("mobilenet_v2", stem, blocks, head, Pool("pool"), classifier, dtype=dtype)
+    rows = [(t, 3, outputs, stride if i == 0 else 1) for t, outputs, n, stride in STAGES for i in range(n)]
+    return v2_style(
+        "mobilenet_v2",
+        relu6_blocks(make_divisible(32 * width), rows, width),
+        stem_stride=2,
+        last=make_divisible(1280 * max(1.0, width)),
+        num_classes=num_classes,
+        width=width,
+        dropout=dropout,
+        dtype=dtype,
+        seed=seed,
+    )
