@@ -1,4 +1,4 @@
-"""Networks put together, and named, as torchvision's MobileNetV2 is: stem, blocks, 1x1 convolution, one linear layer."""
+"""Networks put together, and named, as torchvision's MobileNetV2: stem, blocks, 1x1 convolution, one linear layer."""
 
 from __future__ import annotations
 
