@@ -1,0 +1,91 @@
+"""Random inverted residual blocks and small networks, with numbers in them that hide nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+import minitl
+from minitl.arrays import Array
+from minitl.layers import Linear, Norm
+from minitl.networks import Model
+
+ACTIVATIONS = ("relu", "relu6", "hard_swish")
+EXTENTS = (2, 3, 5, 6, 9)
+
+
+@st.composite
+def block_attrs(draw: st.DrawFn, activations: tuple[str, ...] = ACTIVATIONS) -> dict[str, Any]:
+    """Attributes of `networks.irb`: with and without expansion, residual and squeeze-and-excite."""
+    channels, expand = draw(st.integers(1, 6)), draw(st.booleans())
+    return {
+        "in_channels": channels,
+        "expanded_channels": draw(st.integers(1, 9)) if expand else channels,
+        "out_channels": draw(st.sampled_from([channels, channels + 1])),
+        "kernel": draw(st.sampled_from([3, 5, 7])),
+        "stride": draw(st.sampled_from([1, 2])),
+        "activation": draw(st.sampled_from(activations)),
+        "se_channels": draw(st.sampled_from([0, 1, 3])),
+        "expand": expand,
+    }
+
+
+@st.composite
+def block_inputs(draw: st.DrawFn) -> tuple[int, int, int]:
+    """Batch, height and width: at least two values a channel are left after a stride of 2."""
+    n, h, w = draw(st.integers(1, 3)), draw(st.sampled_from(EXTENTS)), draw(st.sampled_from(EXTENTS))
+    return n, h + 1 if n == 1 and max(h, w) == 2 else h, w
+
+
+def trained(model: Any, method: str, blocks: int | None = None) -> Any:
+    """The model under a method."""
+    return minitl.methods.get(method, blocks=blocks).apply(model)
+
+
+def block(method: str, attrs: dict[str, Any], *, dtype: str = "float64", seed: int = 0) -> Any:
+    """A block under a method, no parameter or statistic of it at its initial 0 or 1."""
+    return stir(trained(minitl.networks.irb(**attrs, dtype=dtype), method), seed)
+
+
+def stir(model: Model, seed: int = 0) -> Any:
+    """Move biases, scales and statistics away from 0 and 1, and logits away from all being equal."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers():
+        for name, p in layer.parameters.items():
+            if name == "running_var":
+                p.value[...] = rng.uniform(0.5, 2, p.value.shape)
+            elif name in ("bias", "running_mean"):
+                p.value[...] = rng.uniform(-0.5, 0.5, p.value.shape)
+            elif isinstance(layer, Norm):
+                p.value[...] = rng.uniform(0.5, 1.5, p.value.shape) * rng.choice([-1, 1], p.value.shape)
+            elif isinstance(layer, Linear):
+                p.value[...] = rng.standard_normal(p.value.shape) / np.sqrt(p.value.shape[1])
+    return model
+
+
+def settle(model: Model, images: Array) -> Any:
+    """Set all running statistics near those of these images, so that frozen norms normalise."""
+    norms = [layer for layer in model.layers() if isinstance(layer, Norm)]
+    plans = [(layer, layer.plan) for layer in model.layers()]
+    momenta = [norm.momentum for norm in norms]
+    trained(model, "ft-all")
+    for norm in norms:
+        norm.momentum = 0.9
+    model(minitl.Tape(), images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum, norm.batches = momentum, 0
+    for layer, plan in plans:
+        layer.apply(plan)
+    return model
+
+
+def noise(shape: tuple[int, ...], seed: int = 0, dtype: str = "float64") -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def batch(model: Model, n: int = 3, resolution: int = 32, classes: int = 10) -> tuple[Array, Array]:
+    """Images and labels."""
+    images = noise((n, resolution, resolution, model.input_channels), 1, model.dtype)
+    return images, np.arange(n) % classes
