@@ -8,6 +8,7 @@ threads changes only when a chunk runs, never what it computes.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +19,7 @@ WORTH_A_CHUNK = 1 << 18  # multiply-adds or elements; below it, handing work ove
 
 _threads = os.cpu_count() or 1
 _pool: ThreadPoolExecutor | None = None
+_here = threading.local()  # `working` in the pool's own threads, which must not wait for one another
 
 
 def set_threads(count: int) -> None:
@@ -40,8 +42,8 @@ def chunks(count: int, work: int, align: int = 1) -> list[tuple[int, int]]:
 
 
 def run(task: Callable[[int, int], object], spans: list[tuple[int, int]]) -> None:
-    """Call `task(start, stop)` for every span; return when all are done."""
-    if len(spans) == 1 or _threads == 1:
+    """Call `task(start, stop)` for every span; return when all are done. A task may call `run` in its turn."""
+    if len(spans) == 1 or _threads == 1 or getattr(_here, "working", False):
         for start, stop in spans:
             task(start, stop)
         return
@@ -57,7 +59,7 @@ def run(task: Callable[[int, int], object], spans: list[tuple[int, int]]) -> Non
 def _executor() -> ThreadPoolExecutor:
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(_threads, thread_name_prefix="minitl")
+        _pool = ThreadPoolExecutor(_threads, "minitl", initializer=lambda: setattr(_here, "working", True))
     return _pool
 
 
