@@ -6,7 +6,7 @@ stands in the network (`path`, `role`, `height`), and hands its op to the tape a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -219,8 +219,3 @@ class Add(Layer):
 def cross_entropy(tape: Tape, logits: Var, labels: Any) -> Var:
     """Softmax cross-entropy of logits (N, K) and integer labels (N,), the mean over the batch."""
     return tape.run(ops.cross_entropy, logits, tape.labels(labels), layer="loss", role="loss")
-
-
-def total_bytes(parameters: Iterable[Parameter]) -> int:
-    """Bytes of the parameters' arrays."""
-    return sum(p.value.nbytes for p in parameters)

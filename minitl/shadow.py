@@ -15,7 +15,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes
 from minitl.ops.op import Attrs, Gradients, Op
 from minitl.saved import Saved
-from minitl.tape import Record, Tape, Var
+from minitl.tape import Parameter, Record, Tape, Var
 
 
 class Meter:
@@ -63,6 +63,10 @@ class ShadowTape(Tape):
         """Take in a phantom of labels (N,), copied as the real ones are."""
         return Var(self.phantom(labels.shape, "int64"))
 
+    def _read(self, parameter: Parameter) -> Array:
+        quantised = parameter.scale is not None
+        return self.phantom(parameter.value.shape, parameter.dtype) if quantised else parameter.value
+
     def _forward(
         self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
     ) -> tuple[Array, Saved]:
@@ -77,11 +81,13 @@ class ShadowTape(Tape):
 
     def _backward(self, record: Record, gy: Array) -> Gradients:
         cost = record.cost
+        params = [self._read(p) for p in record.parameters]
         results = tuple(
             (gy if cost.passes_gradient else self.phantom(shape, record.dtype)) if needed else None
             for shape, needed in zip(record.shapes, record.needs, strict=True)
         )
         self.meter.touch(cost.backward_workspace)
+        del params
         return results
 
     def _ones_like(self, loss: Array) -> Array:

@@ -23,12 +23,52 @@ INPUT = -1  # the record number of a value that no record made
 
 @dataclass(eq=False)
 class Parameter:
-    """A named array of the network: a weight, or a running statistic (`statistic=True`, never trained)."""
+    """A named array of the network: a weight, or a running statistic (`statistic=True`, never trained).
+
+    A frozen weight may be held quantised: `value` is then int8, and output channel o of it
+    stands for `scale[o] * value[o]`.
+    """
 
     name: str
     value: Array
     trained: bool = False
     statistic: bool = False
+    scale: Array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays held."""
+        return int(self.value.nbytes + (0 if self.scale is None else self.scale.nbytes))
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of the numbers it stands for."""
+        return str((self.value if self.scale is None else self.scale).dtype.name)
+
+    def array(self) -> Array:
+        """The numbers it stands for: the array itself, or a dequantised one made for the occasion."""
+        if self.scale is None:
+            return self.value
+        return np.multiply(self.value, _along_first(self.scale, self.value), dtype=self.scale.dtype)
+
+    def quantise(self) -> None:
+        """Hold the weight in 8 bits: scale[o] = max |w[o]| / 127, value = round(w / scale), error at most scale / 2."""
+        if self.scale is None:
+            most = np.abs(self.value).max(axis=tuple(range(1, self.value.ndim)))
+            scale = (np.where(most > 0, most, 1) / 127).astype(self.value.dtype)
+            self.value, self.scale = np.rint(self.value / _along_first(scale, self.value)).astype(np.int8), scale
+
+    def restore(self) -> None:
+        """Hold it as floating point again; what quantising rounded off does not come back."""
+        self.value, self.scale = self.array(), None
+
+    def assign(self, value: Array) -> None:
+        """Copy new numbers in, quantised again if it is held so."""
+        if self.scale is None:
+            self.value[...] = value
+        else:
+            self.value, self.scale = np.array(value, self.dtype), None
+            self.quantise()
 
 
 @dataclass(eq=False)
@@ -128,7 +168,8 @@ class Tape:
         needs = tuple(self.training and flag for flag in wanted)
         rule = rule or op.rules[0]
         try:
-            y, saved = self._forward(op, tuple(i.value for i in inputs), attrs, needs, rule)
+            arrays = tuple(i.value if isinstance(i, Var) else self._read(i) for i in inputs)
+            y, saved = self._forward(op, arrays, attrs, needs, rule)
         except MinitlError as error:
             raise error.at(layer) from None
         if not self.training:
@@ -192,7 +233,10 @@ class Tape:
                 block = blocks.setdefault(id(b.owner), len(blocks))
                 yield Holding(record, tensor, b.shape, b.array.dtype.name, b.bits, b.needed_for, block, b.nbytes)
 
-    # The four places where arrays are touched; `shadow.ShadowTape` replaces them by sizes.
+    # The five places where arrays are touched; `shadow.ShadowTape` replaces them by sizes.
+
+    def _read(self, parameter: Parameter) -> Array:
+        return parameter.array()
 
     def _forward(
         self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
@@ -200,7 +244,7 @@ class Tape:
         return op.forward(*arrays, attrs=attrs, needs=needs, rule=rule)
 
     def _backward(self, record: Record, gy: Array) -> Gradients:
-        params = [p.value for p in record.parameters]
+        params = [self._read(p) for p in record.parameters]
         return record.op.backward(record.saved, gy, attrs=record.attrs, needs=record.needs, params=params)
 
     def _ones_like(self, loss: Array) -> Array:
@@ -214,3 +258,7 @@ class Tape:
         else:
             fresh = owner(gradient) is not owner(gy)
             pending[source] = np.add(before, gradient, out=gradient if fresh else None)
+
+
+def _along_first(scale: Array, weight: Array) -> Array:
+    return scale.reshape(-1, *(1,) * (weight.ndim - 1))

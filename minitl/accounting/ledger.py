@@ -181,9 +181,9 @@ def _rows(holdings: Iterable[Holding]) -> list[Row]:
 
 def _totals(records: Sequence[Record], kept: int, slots: int, peak: int | None) -> Totals:
     parameters: dict[str, Parameter] = {p.name: p for record in records for p in record.parameters}
-    trained = sum(p.value.nbytes for p in parameters.values() if p.trained)
-    statistics = sum(p.value.nbytes for p in parameters.values() if p.statistic)
-    frozen = sum(p.value.nbytes for p in parameters.values()) - trained - statistics
+    trained = sum(p.nbytes for p in parameters.values() if p.trained)
+    statistics = sum(p.nbytes for p in parameters.values() if p.statistic)
+    frozen = sum(p.nbytes for p in parameters.values()) - trained - statistics
     costs = [record.cost for record in records]
     return Totals(
         kept_bytes=kept,

@@ -21,7 +21,9 @@ class Method:
 
     `policy(layer, blocks)` sees `layer.role` and `layer.height` (0 above the blocks, 1 for the
     top block, and so on down). `takes_blocks` says whether the number of tuned blocks is the
-    user's choice; where it is not, `blocks` is None.
+    user's choice; where it is not, `blocks` is None. `quantised` holds the
+    weights of convolutions and linear layers that are not trained as int8, with one scale an
+    output channel, and multiplies them out where they are used; norms and biases stay as they are.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Method:
     policy: Callable[[Layer, int], LayerPlan]
     takes_blocks: bool = False
     blocks: int | None = None
+    quantised: bool = False
 
     def with_blocks(self, blocks: int | None) -> Method:
         """The method with that many tuned blocks; raises where the method does not take a number."""
@@ -51,6 +54,11 @@ class Method:
                 layer.apply(self.policy(layer, blocks or 0))
             except MinitlError as error:
                 raise error.at(layer.path) from None
+            for parameter in layer.parameters.values():
+                if self.quantised and parameter.value.ndim > 1 and not parameter.trained:
+                    parameter.quantise()
+                else:
+                    parameter.restore()
         network.method, network.tuned_blocks = self.name, blocks
         return network
 

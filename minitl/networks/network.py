@@ -67,7 +67,7 @@ class Model:
         """Copies of all parameters and statistics under torchvision's names and shapes."""
         state = {}
         for layer in self.layers():
-            state.update({p.name: p.value.copy() for p in layer.parameters.values()})
+            state.update({p.name: p.array().copy() for p in layer.parameters.values()})
             if isinstance(layer, Norm):
                 state[f"{layer.path}.num_batches_tracked"] = np.array(layer.batches)
         return state
@@ -85,7 +85,7 @@ class Model:
         for name, value in values.items():
             _check_value(name, value, own[name].value)
         for name, value in values.items():
-            own[name].value[...] = value
+            own[name].assign(value)
         for name, norm in counters.items():
             norm.batches = int(state.get(name, norm.batches))
 

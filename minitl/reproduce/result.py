@@ -1,0 +1,62 @@
+"""One published figure, what minitl computes for it, and the difference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """A published figure beside the computed one.
+
+    `published` is the number as printed, so that its digits are known ("51.56"), or with a
+    reading error where it was read off a plot ("32.22+-0.06"). `convention` says by which rules
+    the figure was counted.
+    """
+
+    item: str
+    quantity: str
+    unit: str
+    published: str
+    computed: float
+    convention: str
+
+    @property
+    def printed(self) -> float:
+        """The published figure as a number."""
+        return float(self.published.split("+-")[0])
+
+    @property
+    def difference(self) -> float:
+        """Computed minus published."""
+        return self.computed - self.printed
+
+    @property
+    def verdict(self) -> str:
+        """How the two agree.
+
+        `rounded` or `truncated`: the computed figure, so shortened to the printed digits, is the
+        published one. `within reading`: within the error of reading it off a plot. Else `differs`.
+        """
+        text, _, reading = self.published.partition("+-")
+        if reading:
+            return "within reading" if abs(self.difference) <= float(reading) else "differs"
+        digits, exact = Decimal(text), Decimal(repr(self.computed))
+        if exact.quantize(digits, ROUND_HALF_EVEN) == digits:
+            return "rounded"
+        return "truncated" if exact.quantize(digits, ROUND_DOWN) == digits else "differs"
+
+    def to_json(self) -> dict[str, Any]:
+        """As a dictionary with the published figure as a number."""
+        return {
+            "item": self.item,
+            "quantity": self.quantity,
+            "unit": self.unit,
+            "published": self.printed,
+            "computed": self.computed,
+            "difference": self.difference,
+            "convention": self.convention,
+            "verdict": self.verdict,
+        }
