@@ -28,13 +28,18 @@ def matmul(a: Array, b: Array, out: Array, *, portable: bool = False) -> None:
         threads.run(lambda i, j: _ordered(a[i:j], b, sums[i // step], out[i:j]), spans)
         return
     with blas.one_thread():
-        threads.run(lambda i, j: np.matmul(a[i:j], b, out=out[i:j]), spans)
+        threads.run(lambda i, j: _blas(a[i:j], b, out[i:j]), spans)
 
 
 def workspace(a: tuple[int, int], b: tuple[int, int], *, portable: bool) -> int:
     """Bytes `matmul` allocates besides `out`, from the shapes of its operands."""
     (m, k), n = a, b[1]
     return len(threads.chunks(m, m * k * n)) * n * 8 if portable else 0
+
+
+def _blas(a: Array, b: Array, out: Array) -> None:
+    with blas.one_thread():
+        np.matmul(a, b, out=out)
 
 
 @jit
