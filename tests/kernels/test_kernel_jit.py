@@ -1,0 +1,89 @@
+"""Kernels compile on first use, run without a compiler, and run where nothing can be cached."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import NAMES, Dims, everything, make, run
+from checks import same_bytes
+from scripts import run_script
+
+import minitl
+from minitl.arrays import Array
+
+SMALL = Dims(n=2, h=5, w=3, c=3, o=2, k=3, stride=2, flag=True)
+
+
+def small_runs() -> dict[str, Array]:
+    """Everything that every op and rule gives on small inputs of both dtypes."""
+    return {
+        f"{name} {dtype} {part}": array
+        for name, spec in NAMES.items()
+        for dtype in ("float32", "float64")
+        for part, array in everything(run(make(spec, SMALL, dtype=dtype))).items()
+    }
+
+
+SAVE = """
+import sys, numpy
+import minitl.kernels.jit
+from test_kernel_jit import small_runs
+numpy.savez(sys.argv[1], **small_runs())
+import numba
+print(minitl.__file__, numba.config.DISABLE_JIT)
+"""
+
+
+def test_without_the_compiler_the_bytes_are_the_same(tmp_path: Path) -> None:
+    """Loops run in the order they are written, and no product is fused into a sum."""
+    file = tmp_path / "runs.npz"
+    out = run_script(SAVE, file, path=Path(__file__).parent, NUMBA_DISABLE_JIT="1")
+    assert out.split()[1] == "1"
+    plain, compiled = dict(np.load(file)), small_runs()
+    assert plain.keys() == compiled.keys()
+    assert [name for name, array in compiled.items() if not same_bytes(array, plain[name])] == []
+
+
+UNCACHED = """
+import numba
+from cases import NAMES, Dims, make, run
+from minitl.kernels import depthwise
+try:
+    numba.njit(cache=True)(depthwise._forward.__wrapped__)
+    print("cached")
+except RuntimeError:
+    print("cannot cache")
+y = run(make(NAMES["depthwise_conv"], Dims(), needs=[False] * 3)).y
+print(depthwise.__file__)
+print(y.tobytes().hex())
+"""
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_kernels_run_where_nothing_can_be_cached(tmp_path: Path, writable: bool) -> None:
+    package = tmp_path / "minitl"
+    shutil.copytree(Path(minitl.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    if not writable:
+        (package / "kernels" / "__pycache__").write_text("a file where Numba would make a directory")
+    nowhere = str(package / "__init__.py" / "no-home")
+    out = run_script(
+        UNCACHED,
+        path=tmp_path,
+        HOME=nowhere,
+        XDG_CACHE_HOME=nowhere,
+        NUMBA_CACHE_DIR=None,
+        PYTHONDONTWRITEBYTECODE="1",
+    ).split("\n")
+    assert out[0] == ("cached" if writable else "cannot cache")
+    assert Path(out[1]) == package / "kernels" / "depthwise.py"
+    assert out[2] == run(make(NAMES["depthwise_conv"], Dims(), needs=[False] * 3)).y.tobytes().hex()
+
+
+@pytest.mark.parametrize("module", ["minitl", "minitl.ops"])
+def test_importing_does_not_import_numba(module: str) -> None:
+    heavy = "{'numba', 'llvmlite', 'torch', 'matplotlib'}"
+    assert run_script(f"import sys, {module}; print({heavy} & set(sys.modules))").strip() == "set()"
+    assert run_script(f"import sys, {module}, numba; print({heavy} & set(sys.modules))").strip() != "set()"
