@@ -134,6 +134,8 @@ class Tape:
     def __init__(self, *, training: bool = True, seed: int = 0, portable: bool = False) -> None:
         self.training, self.seed, self.portable = training, seed, portable
         self.records: list[Record] = []
+        self.input_gradients: dict[int, Array] = {}  # of `variable`s, by their source, after backward
+        self._variables = 0
         self._held_before_backward: list[Holding] | None = None
 
     def images(self, images: Any, channels: int, dtype: str) -> Var:
@@ -152,6 +154,11 @@ class Tape:
             where = np.argwhere(~np.isfinite(images))[0].tolist()
             raise ValueRangeError(op="images", expected="finite values", got=f"{images[tuple(where)]} at {where}")
         return Var(images if images.base is None and images.flags.c_contiguous else images.copy(order="C"))
+
+    def variable(self, x: Var) -> Var:
+        """The same value as an input that wants a gradient, as if layers below it were trained."""
+        self._variables += 1
+        return Var(x.value, INPUT - self._variables, needs_grad=self.training)
 
     def labels(self, labels: Any) -> Var:
         """Take in integer class labels (N,), copied as int64 (the op refuses any other kind)."""
@@ -220,6 +227,7 @@ class Tape:
                 if gradient is not None:
                     gradients[parameter.name] = gradient
             del gy, results
+        self.input_gradients = pending
         return dict(reversed(gradients.items()))
 
     def holdings(self) -> list[Holding]:

@@ -26,16 +26,17 @@ PAPER = {
 class SingleBlock(Model):
     """One block; what a step differentiates is the sum of its outputs.
 
-    Layers are named `expand`, `expand_norm`, ..., `se.fc1`, ..., `project_norm`, `add`.
+    Layers are named `expand`, `expand_norm`, ..., `se.fc1`, ..., `project_norm`, `add`. With
+    `input_grad` the gradient of its input is computed too, as in the midst of a tuned network.
     """
 
-    def __init__(self, block: InvertedResidual, dtype: str) -> None:
+    def __init__(self, block: InvertedResidual, dtype: str, *, input_grad: bool = False) -> None:
         super().__init__("irb", [block], input_channels=block.spec.in_channels, dtype=dtype)
-        self.block = block
+        self.block, self.input_grad = block, input_grad
 
     def run(self, tape: Tape, x: Var) -> Var:
         """The block's output (N, H', W', out_channels)."""
-        return self.block(tape, x)
+        return self.block(tape, tape.variable(x) if self.input_grad else x)
 
     def loss(self, tape: Tape, output: Var, labels: Any) -> Var:
         """The output itself: `Tape.backward` starts from ones, so this is the gradient of its sum."""
@@ -47,7 +48,13 @@ class SingleBlock(Model):
 
 
 def irb(
-    *, eps: float = 1e-3, momentum: float = 0.01, dtype: str = "float32", seed: int = 0, **attrs: Any
+    *,
+    eps: float = 1e-3,
+    momentum: float = 0.01,
+    dtype: str = "float32",
+    seed: int = 0,
+    input_grad: bool = False,
+    **attrs: Any,
 ) -> SingleBlock:
     """A block with the attributes of `BlockSpec`.
 
@@ -58,4 +65,5 @@ def irb(
         if name not in PAPER:
             raise unknown("attribute", name, PAPER, layer="irb")
     spec = BlockSpec(**{**PAPER, **attrs})
-    return SingleBlock(InvertedResidual(spec, str, build(seed, dtype, eps=eps, momentum=momentum)), dtype)
+    make = build(seed, dtype, eps=eps, momentum=momentum)
+    return SingleBlock(InvertedResidual(spec, str, make), dtype, input_grad=input_grad)
