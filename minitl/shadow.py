@@ -15,7 +15,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes
 from minitl.ops.op import Attrs, Gradients, Op
 from minitl.saved import Saved
-from minitl.tape import Parameter, Record, Tape, Var
+from minitl.tape import K, Parameter, Record, Tape, Var
 
 
 class Meter:
@@ -93,7 +93,7 @@ class ShadowTape(Tape):
     def _ones_like(self, loss: Array) -> Array:
         return self.phantom(loss.shape, loss.dtype.name)
 
-    def _accumulate(self, pending: dict[int, Array], source: int, gradient: Array, gy: Array) -> None:
+    def _accumulate(self, pending: dict[K, Array], source: K, gradient: Array, gy: Array) -> None:
         if source in pending and gradient is gy:
             gradient = self.phantom(gy.shape, gy.dtype.name)
         pending[source] = gradient

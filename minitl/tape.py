@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from minitl.arrays import FLOATS, Array, Shape, owner
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
 from minitl.ops.op import Attrs, Cost, Gradients, Op
 from minitl.saved import Saved
+
+K = TypeVar("K", int, str)  # a record's number, or a parameter's name
 
 INPUT = -1  # the record number of a value that no record made
 
@@ -73,11 +75,15 @@ class Parameter:
 
 @dataclass(eq=False)
 class Var:
-    """A value on its way through the network: the array, the record that made it, and whether it wants a gradient."""
+    """A value on its way through the network: the array, the record that made it, and whether it wants a gradient.
+
+    `tape` is the mark of the tape that holds that record; an input has none and may go to any.
+    """
 
     value: Array
     source: int = INPUT
     needs_grad: bool = False
+    tape: object = None
 
     @property
     def shape(self) -> Shape:
@@ -134,6 +140,7 @@ class Tape:
     def __init__(self, *, training: bool = True, seed: int = 0, portable: bool = False) -> None:
         self.training, self.seed, self.portable = training, seed, portable
         self.records: list[Record] = []
+        self._mark = object()  # not the tape itself: a value in somebody's hand must not keep it alive
         self.input_gradients: dict[int, Array] = {}  # of `variable`s, by their source, after backward
         self._variables = 0
         self._held_before_backward: list[Holding] | None = None
@@ -144,8 +151,10 @@ class Tape:
         An array that does not own its memory is copied: kept for backward, a slice would keep
         the whole data set alive.
         """
-        if not isinstance(images, np.ndarray) or images.dtype.name not in FLOATS or images.dtype.name != dtype:
-            got = images.dtype.name if isinstance(images, np.ndarray) else type(images).__name__
+        got = images.dtype.name if isinstance(images, np.ndarray) else type(images).__name__
+        if got == dtype and not images.dtype.isnative:
+            got += " of swapped byte order"
+        if got not in FLOATS or got != dtype:
             raise DtypeError(op="images", expected=f"a {dtype} array", got=got, remedy=f"use .astype({dtype!r})")
         if images.ndim != 4 or images.shape[3] != channels or 0 in images.shape:
             expected, remedy = f"(N, H, W, {channels}), none of them 0", "arrays are channels last (NHWC)"
@@ -158,7 +167,7 @@ class Tape:
     def variable(self, x: Var) -> Var:
         """The same value as an input that wants a gradient, as if layers below it were trained."""
         self._variables += 1
-        return Var(x.value, INPUT - self._variables, needs_grad=self.training)
+        return Var(x.value, INPUT - self._variables, self.training, self._mark)
 
     def labels(self, labels: Any) -> Var:
         """Take in integer class labels (N,), copied as int64 (the op refuses any other kind)."""
@@ -171,6 +180,8 @@ class Tape:
         """Compute `op` and record it; an error it raises is given the layer's path."""
         attrs = dict(attrs or {}, **({"portable": True} if self.portable and "portable" in op.attrs else {}))
         flows = [i for i in inputs if isinstance(i, Var)]
+        if any(flow.tape not in (None, self._mark) for flow in flows):
+            raise UsageError("a value of another tape", op=op.name, layer=layer, remedy="use one Tape for a whole step")
         wanted = (i.needs_grad if isinstance(i, Var) else i.trained for i in inputs)
         needs = tuple(self.training and flag for flag in wanted)
         rule = rule or op.rules[0]
@@ -195,7 +206,7 @@ class Tape:
             saved=saved,
         )
         self.records.append(record)
-        return Var(y, len(self.records) - 1, any(needs))
+        return Var(y, len(self.records) - 1, any(needs), self._mark)
 
     def backward(self, loss: Var) -> dict[str, Array]:
         """Gradients of the scalar `loss` for every trained parameter it depends on, by name.
@@ -207,6 +218,8 @@ class Tape:
             raise UsageError(
                 "backward: the loss depends on no trained parameter", remedy="apply a method to the network first"
             )
+        if loss.tape is not self._mark:
+            raise UsageError("backward: the loss was computed on another tape", remedy="use one Tape for a whole step")
         if self._held_before_backward is not None:
             raise UsageError("backward: this tape was already walked back", remedy="run the forward pass on a new Tape")
         self._held_before_backward = self.holdings()
@@ -225,7 +238,7 @@ class Tape:
                     self._accumulate(pending, source, gradient, gy)
             for parameter, gradient in zip(record.parameters, results[flows:], strict=True):
                 if gradient is not None:
-                    gradients[parameter.name] = gradient
+                    self._accumulate(gradients, parameter.name, gradient, gy)
             del gy, results
         self.input_gradients = pending
         return dict(reversed(gradients.items()))
@@ -258,7 +271,7 @@ class Tape:
     def _ones_like(self, loss: Array) -> Array:
         return np.ones_like(loss)
 
-    def _accumulate(self, pending: dict[int, Array], source: int, gradient: Array, gy: Array) -> None:
+    def _accumulate(self, pending: dict[K, Array], source: K, gradient: Array, gy: Array) -> None:
         """Add to what `source` has been sent so far; an op that passes on `gy` itself still owns nothing new."""
         before = pending.get(source)
         if before is None:
