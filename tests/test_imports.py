@@ -1,0 +1,113 @@
+"""Imports point down: a module may import from its own layer and from those below, inside functions as well."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import minitl
+
+LAYERS = [  # ground floor first; a package is one layer, and so are modules that stand on one line
+    "errors",
+    "arrays",
+    "kernels",
+    "bits",
+    "saved",
+    "ops",
+    "tape shadow",
+    "layers",
+    "blocks",
+    "networks",
+    "methods",
+    "step",
+    "accounting",
+    "training",
+    "reproduce",
+    "oracle",
+    "__init__",
+    "verbs",
+    "cli",
+    "__main__",
+]
+FLOOR = {module: floor for floor, modules in enumerate(LAYERS) for module in modules.split()}
+
+
+def imported(source: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """(line, top-level module of minitl) for everything that `source`, in that package, imports from minitl."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _minitl(node.lineno, alias.name.split("."), ())
+        elif isinstance(node, ast.ImportFrom):
+            above = list(package[: len(package) + 1 - node.level]) if node.level else []
+            names = [*above, *(node.module.split(".") if node.module else [])]
+            for alias in node.names:
+                yield from _minitl(node.lineno, names, (alias.name,))
+
+
+def _minitl(line: int, names: list[str], last: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    if names[0] == "minitl":
+        modules = [*names[1:], *(name for name in last if name in FLOOR)]
+        yield line, modules[0] if modules else "__init__"
+
+
+def violations(sources: Mapping[str, str]) -> list[str]:
+    """What is wrong with the modules of minitl, given their source by path within the package."""
+    wrong = []
+    for path, source in sources.items():
+        parts = Path(path).with_suffix("").parts
+        if parts[0] not in FLOOR:
+            wrong.append(f"{path}: {parts[0]} has no layer: add it to LAYERS")
+            continue
+        for line, target in imported(source, ("minitl", *parts[:-1])):
+            if target not in FLOOR:
+                wrong.append(f"{path}:{line} imports {target}, which has no layer")
+            elif FLOOR[target] > FLOOR[parts[0]]:
+                wrong.append(f"{path}:{line} imports {target}, which stands above {parts[0]}")
+    return wrong
+
+
+def test_imports_point_down() -> None:
+    root = Path(minitl.__file__).parent
+    sources = {str(p.relative_to(root)): p.read_text("utf-8") for p in sorted(root.rglob("*.py"))}
+    assert len(sources) > 20
+    assert violations(sources) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("ops/relu.py", "from minitl.tape import Tape"),
+        ("ops/relu.py", "def f():\n    from minitl.tape import Tape"),
+        ("ops/relu.py", "import minitl.layers as l"),
+        ("ops/relu.py", "from minitl import blocks"),
+        ("ops/relu.py", "import minitl"),
+        ("ops/relu.py", "from minitl import MinitlError"),
+        ("ops/relu.py", "from ..tape import Tape"),
+        ("ops/relu.py", "from .. import tape"),
+        ("ops/relu.py", "from minitl.attic import old"),
+        ("errors.py", "from minitl.arrays import Array"),
+        ("attic.py", ""),
+    ],
+)
+def test_an_import_that_points_up_is_found(path: str, source: str) -> None:
+    assert len(violations({path: source})) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from minitl.kernels import depthwise",
+        "from minitl import kernels",
+        "from . import window",
+        "from .op import Op",
+        "from ..saved import Saved",
+        "import numpy",
+        "from numpy import tape",
+    ],
+)
+def test_an_import_that_points_down_is_not(source: str) -> None:
+    assert violations({"ops/relu.py": source}) == []
