@@ -13,9 +13,9 @@ from typing import NoReturn
 
 from minitl import __version__
 from minitl.errors import MinitlError
-from minitl.verbs import inspect
+from minitl.verbs import inspect, plan
 
-VERBS = {"inspect": inspect}
+VERBS = {"inspect": inspect, "plan": plan}
 
 
 class OneLineParser(argparse.ArgumentParser):

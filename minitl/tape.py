@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -107,7 +108,7 @@ class Record:
     needs: tuple[bool, ...]
     saved: Saved
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """What the op takes, foreseen from the shapes alone."""
         return self.op.cost(self.shapes, self.dtype, attrs=self.attrs, needs=self.needs, rule=self.rule)
@@ -208,8 +209,11 @@ class Tape:
         self.records.append(record)
         return Var(y, len(self.records) - 1, any(needs), self._mark)
 
-    def backward(self, loss: Var) -> dict[str, Array]:
-        """Gradients of the scalar `loss` for every trained parameter it depends on, by name.
+    def backward(self, loss: Var, gy: Array | None = None) -> dict[str, Array]:
+        """Gradients of `loss` for every trained parameter it depends on, by name.
+
+        For a `loss` that is no scalar but, say, the output of a block, `gy` of its shape says with
+        what weights its elements are summed (by default ones).
 
         Each record's buffers are freed as soon as its gradients are computed, so a tape can be
         walked back once. The ledger still tells afterwards what was held before.
@@ -222,8 +226,11 @@ class Tape:
             raise UsageError("backward: the loss was computed on another tape", remedy="use one Tape for a whole step")
         if self._held_before_backward is not None:
             raise UsageError("backward: this tape was already walked back", remedy="run the forward pass on a new Tape")
+        if gy is not None and (gy.shape, gy.dtype) != (loss.value.shape, loss.value.dtype):
+            expected = f"gy of shape {loss.shape}, {loss.value.dtype}"
+            raise ShapeError(op="backward", expected=expected, got=f"{gy.shape}, {gy.dtype}")
         self._held_before_backward = self.holdings()
-        pending: dict[int, Array] = {loss.source: self._ones_like(loss.value)}
+        pending: dict[int, Array] = {loss.source: self._ones_like(loss.value) if gy is None else gy}
         gradients: dict[str, Array] = {}
         for number in reversed(range(loss.source + 1)):
             gy = pending.pop(number, None)

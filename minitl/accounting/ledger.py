@@ -65,6 +65,11 @@ class Totals:
     macs: Split
     flops: Split
 
+    @property
+    def resident_bytes(self) -> int:
+        """What is held between steps: parameters, statistics, optimizer state."""
+        return self.trained_parameter_bytes + self.frozen_parameter_bytes + self.buffer_bytes + self.optimizer_bytes
+
     def to_json(self) -> dict[str, Any]:
         """As a dictionary; `macs` and `flops` name their convention."""
         data = asdict(self)
@@ -103,14 +108,14 @@ class Ledger:
         return f"{rows_table(self.rows)}\n\n{totals_table(self.totals)}"
 
 
-def ledger(tape: Tape, *, optimizer_slots: int = 0, peak_bytes: int | None = None) -> Ledger:
+def ledger(tape: Tape, *, optimizer_slots: int = 0) -> Ledger:
     """What `tape` holds, or held before it was walked back.
 
     `optimizer_slots` is how many numbers the optimizer keeps for each trained parameter (SGD
     with momentum 1, Adam 2).
     """
     rows = tuple(_rows(tape.holdings()))
-    return Ledger(rows, _totals(tape.records, sum(row.bytes for row in rows), optimizer_slots, peak_bytes))
+    return Ledger(rows, _totals(tape.records, sum(row.bytes for row in rows), optimizer_slots))
 
 
 def rows_table(rows: Sequence[Row]) -> str:
@@ -179,7 +184,7 @@ def _rows(holdings: Iterable[Holding]) -> list[Row]:
     return rows
 
 
-def _totals(records: Sequence[Record], kept: int, slots: int, peak: int | None) -> Totals:
+def _totals(records: Sequence[Record], kept: int, slots: int) -> Totals:
     parameters: dict[str, Parameter] = {p.name: p for record in records for p in record.parameters}
     trained = sum(p.nbytes for p in parameters.values() if p.trained)
     statistics = sum(p.nbytes for p in parameters.values() if p.statistic)
@@ -193,7 +198,7 @@ def _totals(records: Sequence[Record], kept: int, slots: int, peak: int | None) 
         gradient_bytes=trained,
         optimizer_bytes=slots * trained,
         total_bytes=kept + 2 * trained + frozen + statistics + slots * trained,
-        peak_bytes=peak,
+        peak_bytes=None,
         macs=sum((cost.macs for cost in costs), Split()),
         flops=sum((cost.flops for cost in costs), Split()),
     )

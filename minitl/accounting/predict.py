@@ -7,7 +7,7 @@ import gc
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,10 +33,9 @@ def predict(model: Model, *, batch: int, resolution: int, optimizer_slots: int =
     tape = ShadowTape()
     images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)
     forward_backward(model, tape, images, tape.phantom((batch,), "int64"))
-    resting = ledger(tape, optimizer_slots=optimizer_slots).totals
-    static = resting.trained_parameter_bytes + resting.frozen_parameter_bytes + resting.buffer_bytes
-    peak = static + resting.optimizer_bytes + tape.meter.peak
-    return ledger(tape, optimizer_slots=optimizer_slots, peak_bytes=peak)
+    found = ledger(tape, optimizer_slots=optimizer_slots)
+    totals = replace(found.totals, peak_bytes=found.totals.resident_bytes + tape.meter.peak)
+    return replace(found, totals=totals)
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,8 @@ def measure(model: Model, *, batch: int, resolution: int, optimizer_slots: int =
         before = tracemalloc.get_traced_memory()[0]
         activity.whole_step()
         in_step = tracemalloc.get_traced_memory()[1] - before
-    static = predicted.trained_parameter_bytes + predicted.frozen_parameter_bytes + predicted.buffer_bytes
     assert predicted.peak_bytes is not None
-    return Measured(held, traced, predicted.peak_bytes, static + predicted.optimizer_bytes + in_step)
+    return Measured(held, traced, predicted.peak_bytes, predicted.resident_bytes + in_step)
 
 
 class _StepOnNoise:

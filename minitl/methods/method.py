@@ -21,15 +21,17 @@ class Method:
 
     `policy(layer, blocks)` sees `layer.role` and `layer.height` (0 above the blocks, 1 for the
     top block, and so on down). `takes_blocks` says whether the number of tuned blocks is the
-    user's choice; where it is not, `blocks` is None. `quantised` holds the
-    weights of convolutions and linear layers that are not trained as int8, with one scale an
-    output channel, and multiplies them out where they are used; norms and biases stay as they are.
+    user's choice; where it is not, `blocks` is None. `exact` says whether all its gradients are
+    those of the forward. `quantised` holds the weights of convolutions and linear layers that
+    are not trained as int8, with one scale an output channel, and multiplies them out where they
+    are used; norms and biases stay as they are.
     """
 
     name: str
     summary: str
     policy: Callable[[Layer, int], LayerPlan]
     takes_blocks: bool = False
+    exact: bool = True
     blocks: int | None = None
     quantised: bool = False
 

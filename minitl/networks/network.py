@@ -14,7 +14,6 @@ from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError,
 from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
 from minitl.tape import Parameter, Tape, Var
 
-Block = InvertedResidual | ConvNorm
 Classifier = Linear | Activation | Dropout
 
 
@@ -27,7 +26,7 @@ class Model:
 
     num_classes: int | None = None
 
-    def __init__(self, name: str, blocks: Sequence[Block], *, input_channels: int, dtype: str) -> None:
+    def __init__(self, name: str, blocks: Sequence[InvertedResidual], *, input_channels: int, dtype: str) -> None:
         self.name, self.blocks, self.input_channels, self.dtype = name, tuple(blocks), input_channels, dtype
         self.method = "none"  # this and the next are set by Method.apply
         self.tuned_blocks: int | None = None

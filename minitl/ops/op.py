@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -153,9 +154,7 @@ class Op:
         self, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs | None = None, needs: Needs, rule: str = ""
     ) -> Cost:
         """What forward and backward of such a call take, computed without any array."""
-        attrs = attrs or {}
-        self._check(shapes, attrs, needs, rule)
-        return self.account(tuple(shapes), dtype, attrs=attrs, needs=tuple(needs), rule=rule or self.rules[0])
+        return _cost(self, tuple(shapes), dtype, tuple((attrs or {}).items()), tuple(needs), rule)
 
     def _check(self, shapes: Sequence[Shape], attrs: Attrs, needs: Needs, rule: str) -> None:
         least = len(self.inputs) - self.optional
@@ -185,6 +184,12 @@ class Op:
             raise DtypeError(
                 op=self.name, expected="float32 or float64 throughout", got=got, remedy="convert with .astype"
             )
+
+
+@lru_cache(maxsize=4096)  # a planner asks for the same layers over and over
+def _cost(op: Op, shapes: tuple[Shape, ...], dtype: str, attrs: Any, needs: tuple[bool, ...], rule: str) -> Cost:
+    op._check(shapes, dict(attrs), needs, rule)
+    return op.account(shapes, dtype, attrs=dict(attrs), needs=needs, rule=rule or op.rules[0])
 
 
 def beyond(left: int, *moments: int) -> int:

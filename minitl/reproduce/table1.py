@@ -33,7 +33,7 @@ class DenseBlock(Model):
     def __init__(self) -> None:
         spec = ConvSpec("stem", 96, 96, 5, 1, activation="relu")
         self.block = ConvNorm(spec, ("conv", "norm", "act"), build(0, "float32", eps=1e-5, momentum=0.1))
-        super().__init__("dense", [self.block], input_channels=96, dtype="float32")
+        super().__init__("dense", [], input_channels=96, dtype="float32")
 
     def run(self, tape: Tape, x: Var) -> Var:
         """The block's output."""

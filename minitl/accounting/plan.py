@@ -1,0 +1,103 @@
+"""Which method, on how many blocks, fits a budget: all of them are tried, on shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from minitl import methods
+from minitl.accounting.predict import predict
+from minitl.errors import ValueRangeError
+from minitl.networks import Model
+
+QUANTITIES = {"kept": "kept_bytes", "total": "total_bytes", "peak": "peak_bytes", "flops": "flops"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way to tune, and what a step of it takes (bytes, and FLOPs by the standard convention)."""
+
+    method: str
+    blocks: int | None
+    kept_bytes: int
+    total_bytes: int
+    peak_bytes: int
+    flops: int
+    trained_parameters: int
+    exact: bool
+
+    @property
+    def name(self) -> str:
+        """Method and number of blocks."""
+        return self.method if self.blocks is None else f"{self.method} {self.blocks}"
+
+    @property
+    def rank(self) -> tuple[int, bool, int]:
+        """Greater is better: most trained parameters, then exact gradients, then fewer FLOPs."""
+        return self.trained_parameters, self.exact, -self.flops
+
+    def need(self, of: str) -> int:
+        """What it takes of the quantity that is budgeted."""
+        return int(getattr(self, QUANTITIES[of]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The best way within a budget, and its surroundings.
+
+    `pareto` are the ways that no other matches in trained parameters for as little; `next` is
+    the cheapest way that would be better than `best`, None if there is none.
+    """
+
+    budget: int
+    of: str
+    best: Entry
+    pareto: tuple[Entry, ...]
+    next: Entry | None
+    entries: tuple[Entry, ...]
+
+
+def entries(model: Model, *, batch: int, resolution: int, optimizer_slots: int, quantised: bool) -> tuple[Entry, ...]:
+    """Every method, with every number of blocks it can take, applied to `model` in turn."""
+    found = []
+    for method in methods.METHODS.values():
+        for blocks in range(1, len(model.blocks) + 1) if method.takes_blocks else (None,):
+            methods.get(method.name, blocks, quantised).apply(model)
+            totals = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals
+            assert totals.peak_bytes is not None
+            found.append(
+                Entry(
+                    method=method.name,
+                    blocks=blocks,
+                    kept_bytes=totals.kept_bytes,
+                    total_bytes=totals.total_bytes,
+                    peak_bytes=totals.peak_bytes,
+                    flops=totals.flops.total,
+                    trained_parameters=sum(value.size for value in model.trained_parameters().values()),
+                    exact=method.exact,
+                )
+            )
+    return tuple(found)
+
+
+def plan(ways: Sequence[Entry], *, budget: int, of: str) -> Plan:
+    """The best of `ways` that takes at most `budget`; raises ValueRangeError, naming the smallest, where none does."""
+    affordable = [way for way in ways if way.need(of) <= budget]
+    if not affordable:
+        least = min(ways, key=lambda way: way.need(of))
+        raise ValueRangeError(
+            f"no method fits {budget:,} of {of}", remedy=f"the smallest that would is {least.need(of):,} ({least.name})"
+        )
+    best = max(affordable, key=lambda way: way.rank)
+    better = [way for way in ways if way.rank > best.rank]
+    following = min(better, key=lambda way: (way.need(of), *(-r for r in way.rank)), default=None)
+    return Plan(budget, of, best, pareto(ways, of), following, tuple(ways))
+
+
+def pareto(ways: Iterable[Entry], of: str) -> tuple[Entry, ...]:
+    """The ways better ranked than every way that takes no more, from the cheapest up."""
+    front: list[Entry] = []
+    for way in sorted(ways, key=lambda way: (way.need(of), *(-r for r in way.rank))):
+        if not front or way.rank > front[-1].rank:
+            front.append(way)
+    return tuple(front)

@@ -1,0 +1,131 @@
+"""`minitl plan`: what to tune within a budget."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from minitl.accounting.plan import QUANTITIES, Entry, Plan, entries, plan
+from minitl.accounting.plot import new_figure, save
+from minitl.accounting.table import table
+from minitl.errors import ValueRangeError
+from minitl.verbs import options
+
+HELP = "what to tune within a budget of memory or work"
+DESCRIPTION = """Tries every method with every number of blocks, on shapes alone, and names the best that fits: the one
+that trains most parameters, then exact gradients before approximate ones, then fewer FLOPs."""
+
+UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+PUBLIC = ("method", "blocks", "kept_bytes", "total_bytes", "peak_bytes", "flops", "trained_parameters")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `plan`."""
+    options.add_model(parser)
+    parser.add_argument("--budget", required=True, metavar="SIZE", help="as 16MiB, 40MB, 500000; FLOPs as 2GFLOPs")
+    parser.add_argument("--of", choices=tuple(QUANTITIES), default="total", help="what is budgeted (default: total)")
+    options.add_step(parser)
+    parser.add_argument("--int8", action="store_true", help="hold frozen weights as int8, a scale an output channel")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the Pareto set (.png, .pdf, .svg)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan; 0 if something fits (else an error says what would)."""
+    model, budget = options.model(args), parse_budget(args.budget, args.of)
+    ways = entries(
+        model,
+        batch=args.batch,
+        resolution=args.resolution,
+        optimizer_slots=options.slots(args),
+        quantised=args.int8,
+    )
+    found = plan(ways, budget=budget, of=args.of)
+    if args.plot:
+        _plot(found, args.plot, f"{model.name}, batch {args.batch}, {args.resolution} px")
+    if args.json:
+        options.print_json("plan", _json(found))
+    else:
+        print(f"{model.name}, batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}")
+        _print(found)
+        if args.plot:
+            print(f"\nwrote {args.plot}")
+    return 0
+
+
+def parse_budget(text: str, of: str) -> int:
+    """`16MiB` or `40 MB` in bytes, `2GFLOPs` in operations; raises ValueRangeError on any other unit."""
+    unit = "(?:FLOPs?)?" if of == "flops" else "(?:B|bytes)?"
+    scales = UNITS if of == "flops" else UNITS | BINARY
+    match = re.fullmatch(rf"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*({'|'.join(scales)}){unit}\s*", text)
+    if not match or float(match[1]) <= 0:
+        example = "2GFLOPs or 500M" if of == "flops" else "16MiB (2^20), 40MB (1e6) or a number of bytes"
+        raise ValueRangeError(f"budget: cannot read {text!r}", remedy=f"write it like {example}, above 0")
+    return int(float(match[1]) * scales[match[2]])
+
+
+def _json(found: Plan) -> dict[str, Any]:
+    return {
+        "budget_bytes": found.budget,
+        "of": found.of,
+        "best": _entry(found.best),
+        "pareto": [_entry(way) for way in found.pareto],
+        "binding": _binding(found),
+        "next": _entry(found.next) if found.next else None,
+    }
+
+
+def _entry(way: Entry) -> dict[str, Any]:
+    return {name: value for name, value in asdict(way).items() if name in PUBLIC}
+
+
+def _binding(found: Plan) -> dict[str, Any]:
+    used = found.best.need(found.of)
+    short = found.next.need(found.of) - found.budget if found.next else None
+    return {"of": found.of, "budget": found.budget, "used": used, "left": found.budget - used, "short_of_next": short}
+
+
+def _print(found: Plan) -> None:
+    def line(way: Entry) -> tuple[str, ...]:
+        memory = (f"{count / 1e6:,.3f}" for count in (way.kept_bytes, way.total_bytes, way.peak_bytes))
+        fits = "best" if way == found.best else "fits" if way.need(found.of) <= found.budget else ""
+        gradients = "exact" if way.exact else "approximate"
+        return (way.name, f"{way.trained_parameters:,}", gradients, *memory, f"{way.flops / 1e6:,.1f}", fits)
+
+    print(f"budget: {_amount(found.budget, found.of)} of {found.of}\n\nPareto set, the cheapest first:")
+    header = ("method", "trains", "gradients", "kept MB", "total MB", "peak MB", "MFLOPs", "")
+    print(table(header, [line(way) for way in found.pareto], right=(1, 3, 4, 5, 6)))
+    print(f"\nbest: {found.best.name}, {_amount(found.best.need(found.of), found.of)}")
+    if found.next:
+        short = found.next.need(found.of) - found.budget
+        print(f"binding: {found.of}; the next step up is {found.next.name}, {_amount(short, found.of)} over the budget")
+    else:
+        print("binding: nothing; there is no better method at any budget")
+
+
+def _amount(count: int, of: str) -> str:
+    return f"{count / 1e6:,.1f} MFLOPs" if of == "flops" else f"{count:,} bytes ({count / 1e6:,.3f} MB)"
+
+
+def _plot(found: Plan, path: Path, title: str) -> None:
+    figure, axes = new_figure(8, 4.5)
+    for exact, colour in ((True, "#4477aa"), (False, "#ee6677")):
+        ways = [way for way in found.entries if way.exact == exact]
+        needs = [way.need(found.of) / 1e6 for way in ways]
+        label = "exact gradients" if exact else "approximate gradients"
+        axes.scatter(needs, [way.trained_parameters for way in ways], color=colour, alpha=0.4, label=label)
+    steps = [(way.need(found.of) / 1e6, way.trained_parameters) for way in found.pareto]
+    axes.step(*zip(*steps, strict=True), where="post", color="#666666", linewidth=1, label="Pareto set")
+    axes.axvline(found.budget / 1e6, color="#228833", linestyle="--", label="budget")
+    best = (found.best.need(found.of) / 1e6, found.best.trained_parameters)
+    axes.annotate(found.best.name, best, xytext=(6, -12), textcoords="offset points", fontsize=9, weight="bold")
+    unit = "MFLOPs a step" if found.of == "flops" else f"{found.of} memory (MB = 1e6 bytes)"
+    axes.set(xscale="log", xlabel=unit, ylabel="trained parameters", title=title)
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks("{x:g}")
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    save(figure, path)
