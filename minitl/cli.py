@@ -13,9 +13,9 @@ from typing import NoReturn
 
 from minitl import __version__
 from minitl.errors import MinitlError
-from minitl.verbs import inspect, plan
+from minitl.verbs import inspect, plan, reproduce
 
-VERBS = {"inspect": inspect, "plan": plan}
+VERBS = {"inspect": inspect, "plan": plan, "reproduce": reproduce}
 
 
 class OneLineParser(argparse.ArgumentParser):

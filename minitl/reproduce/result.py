@@ -13,7 +13,8 @@ class Result:
 
     `published` is the number as printed, so that its digits are known ("51.56"), or with a
     reading error where it was read off a plot ("32.22+-0.06"). `convention` says by which rules
-    the figure was counted.
+    the figure was counted. `rederived` marks a figure that no paper prints, derived by
+    hand from the rules of one, as a check.
     """
 
     item: str
@@ -22,11 +23,18 @@ class Result:
     published: str
     computed: float
     convention: str
+    rederived: bool = False
 
     @property
     def printed(self) -> float:
         """The published figure as a number."""
         return float(self.published.split("+-")[0])
+
+    @property
+    def decimals(self) -> int:
+        """How many decimals to print: two more than were published, none for a count."""
+        places = -int(Decimal(self.published.split("+-")[0]).as_tuple().exponent)
+        return 0 if isinstance(self.computed, int) else places + 2
 
     @property
     def difference(self) -> float:
@@ -59,4 +67,5 @@ class Result:
             "difference": self.difference,
             "convention": self.convention,
             "verdict": self.verdict,
+            "rederived": self.rederived,
         }

@@ -185,8 +185,8 @@ def results() -> list[Result]:
 def _memories(network: Network) -> list[Result]:
     return [
         Result(
-            item=f"TinyTL {column}",
-            quantity=f"training memory at {resolution}",
+            item="tinytl",
+            quantity=f"training memory, {column} at {resolution}",
             unit="MB",
             published=published,
             computed=training_memory(leaves(network, resolution), COLUMNS[column]).mb,
@@ -200,12 +200,13 @@ def _memories(network: Network) -> list[Result]:
 def _parameters(network: Network) -> list[Result]:
     return [
         Result(
-            item=f"TinyTL {column}",
-            quantity="parameters",
+            item="tinytl",
+            quantity=f"parameters, {column}",
             unit="bytes",
             published=published,
             computed=training_memory(leaves(network, RESOLUTION), COLUMNS[column]).parameters,
-            convention="exact bytes, re-derived",
+            convention="exact bytes",
+            rederived=True,
         )
         for column, published in PARAMETER_BYTES.items()
     ]
@@ -214,10 +215,11 @@ def _parameters(network: Network) -> list[Result]:
 def _without_modules(network: Network) -> Result:
     bare = leaves(network, RESOLUTION, lite_residual=False)
     return Result(
-        item="TinyTL Full without lite residual modules",
-        quantity=f"training memory at {RESOLUTION}",
+        item="tinytl",
+        quantity=f"training memory, Full without lite residual modules at {RESOLUTION}",
         unit="MB",
         published=FULL_WITHOUT_MODULES,
         computed=training_memory(bare, everything).mb,
-        convention="TinyTL's counting rule, re-derived",
+        convention="TinyTL's counting rule",
+        rederived=True,
     )

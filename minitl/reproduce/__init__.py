@@ -1,0 +1,1 @@
+"""Published figures, and what minitl computes for them."""

@@ -1,0 +1,79 @@
+"""`minitl reproduce`: published figures beside the ones minitl computes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from minitl.accounting.plot import plot_kept
+from minitl.accounting.table import table
+from minitl.errors import unknown
+from minitl.reproduce import figure1, finetuning, results, table1, tinytl
+from minitl.reproduce.result import Result
+from minitl.verbs import options
+
+HELP = "published figures against computed ones"
+DESCRIPTION = """Computes the figures that the MobileTL and TinyTL papers publish, from tapes and shapes, and prints
+both with the difference. `rounded` and `truncated` say how the computed figure gives the printed digits; one that
+`differs` stays in the table."""
+
+ITEMS: dict[str, Callable[[], list[Result]]] = {
+    "table1": table1.results,
+    "figure1": figure1.results,
+    "finetuning": finetuning.results,
+    "results": results.results,
+    "tinytl": tinytl.results,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `reproduce`."""
+    parser.add_argument("item", nargs="?", default="all", metavar="ITEM", help=f"{', '.join(ITEMS)} or all (default)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw Figure 1 (.png, .pdf, .svg)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reproduce; the exit code is 0 also where a figure differs, which the table says."""
+    if args.item != "all" and args.item not in ITEMS:
+        raise unknown("item", args.item, (*ITEMS, "all"))
+    found = [row for name, rows in ITEMS.items() if args.item in (name, "all") for row in rows()]
+    if args.plot:
+        plot_kept(figure1.ledgers(), args.plot, title="One block: 96 -> 576 -> 96, 7x7, batch 8 (SE 144 in V3)")
+    if args.json:
+        options.print_json("reproduce", {"results": [row.to_json() for row in found]})
+    else:
+        _print(found)
+        if args.plot:
+            print(f"\nwrote {args.plot}")
+    return 0
+
+
+def _print(found: Sequence[Result]) -> None:
+    body = [
+        (
+            row.item,
+            row.quantity,
+            row.published.replace("+-", " +- "),
+            f"{row.computed:,.{row.decimals}f}",
+            f"{row.difference:+,.{row.decimals}f}",
+            row.unit,
+            f"{row.verdict} (re-derived)" if row.rederived else row.verdict,
+            row.convention,
+        )
+        for row in found
+    ]
+    header = ("item", "quantity", "published", "computed", "difference", "unit", "verdict", "convention")
+    print(table(header, body, right=(2, 3, 4)))
+    for kind, rows in (
+        ("published", [row for row in found if not row.rederived]),
+        ("re-derived", [row for row in found if row.rederived]),
+    ):
+        if rows:
+            exact = sum(row.verdict in ("rounded", "truncated") for row in rows)
+            near = sum(row.verdict == "within reading" for row in rows)
+            print(
+                f"\n{kind}: {exact + near} of {len(rows)} come out, {exact} to the printed digit and {near} within the "
+                "error of reading them off a plot"
+            )
