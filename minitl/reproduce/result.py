@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
+PUBLISHED, REDERIVED, CANDIDATE = KINDS = "published", "re-derived", "candidate"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -13,8 +15,9 @@ class Result:
 
     `published` is the number as printed, so that its digits are known ("51.56"), or with a
     reading error where it was read off a plot ("32.22+-0.06"). `convention` says by which rules
-    the figure was counted. `rederived` marks a figure that no paper prints, derived by
-    hand from the rules of one, as a check.
+    the figure was counted. `kind` tells apart the figures of a paper (`published`), those that no
+    paper prints but its rules give, as a check (`re-derived`), and published ones computed by a
+    rule that is only a guess (`candidate`).
     """
 
     item: str
@@ -23,7 +26,7 @@ class Result:
     published: str
     computed: float
     convention: str
-    rederived: bool = False
+    kind: str = PUBLISHED
 
     @property
     def printed(self) -> float:
@@ -67,5 +70,5 @@ class Result:
             "difference": self.difference,
             "convention": self.convention,
             "verdict": self.verdict,
-            "rederived": self.rederived,
+            "kind": self.kind,
         }

@@ -10,6 +10,7 @@ from minitl.ops import Split
 from minitl.reproduce.paper_flops import paper_flops
 from minitl.shadow import ShadowTape
 from minitl.step import forward_backward
+from minitl.tape import Record
 
 UNCOUNTED = ("dropout", "loss")  # roles for which the paper counts nothing
 
@@ -23,6 +24,7 @@ class PaperStep:
     parameters: int
     parameter_bytes: int
     work: dict[str, Split]  # by role
+    records: tuple[Record, ...]
 
     @property
     def flops(self) -> Split:
@@ -47,4 +49,5 @@ def paper_step(model: Model, *, batch: int, resolution: int) -> PaperStep:
         parameters=sum(p.value.size for p in weights),
         parameter_bytes=sum(p.nbytes if p.trained else p.value.size for p in weights),
         work=work,
+        records=tuple(tape.records),
     )

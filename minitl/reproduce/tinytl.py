@@ -31,7 +31,7 @@ from minitl.errors import unknown
 from minitl.networks.network import Network
 from minitl.networks.proxyless_mobile import proxyless_mobile
 from minitl.reproduce.lite_residual import Leaf, leaves
-from minitl.reproduce.result import Result
+from minitl.reproduce.result import REDERIVED, Result
 
 CLASSES, BATCH, RESOLUTION = 102, 8, 224
 
@@ -206,7 +206,7 @@ def _parameters(network: Network) -> list[Result]:
             published=published,
             computed=training_memory(leaves(network, RESOLUTION), COLUMNS[column]).parameters,
             convention="exact bytes",
-            rederived=True,
+            kind=REDERIVED,
         )
         for column, published in PARAMETER_BYTES.items()
     ]
@@ -221,5 +221,5 @@ def _without_modules(network: Network) -> Result:
         published=FULL_WITHOUT_MODULES,
         computed=training_memory(bare, everything).mb,
         convention="TinyTL's counting rule",
-        rederived=True,
+        kind=REDERIVED,
     )

@@ -10,7 +10,7 @@ from minitl.accounting.plot import plot_kept
 from minitl.accounting.table import table
 from minitl.errors import unknown
 from minitl.reproduce import figure1, finetuning, results, table1, tinytl
-from minitl.reproduce.result import Result
+from minitl.reproduce.result import KINDS, PUBLISHED, Result
 from minitl.verbs import options
 
 HELP = "published figures against computed ones"
@@ -59,21 +59,18 @@ def _print(found: Sequence[Result]) -> None:
             f"{row.computed:,.{row.decimals}f}",
             f"{row.difference:+,.{row.decimals}f}",
             row.unit,
-            f"{row.verdict} (re-derived)" if row.rederived else row.verdict,
+            row.verdict if row.kind == PUBLISHED else f"{row.verdict} ({row.kind})",
             row.convention,
         )
         for row in found
     ]
     header = ("item", "quantity", "published", "computed", "difference", "unit", "verdict", "convention")
     print(table(header, body, right=(2, 3, 4)))
-    for kind, rows in (
-        ("published", [row for row in found if not row.rederived]),
-        ("re-derived", [row for row in found if row.rederived]),
-    ):
-        if rows:
-            exact = sum(row.verdict in ("rounded", "truncated") for row in rows)
-            near = sum(row.verdict == "within reading" for row in rows)
+    for kind in KINDS:
+        verdicts = [row.verdict for row in found if row.kind == kind]
+        if verdicts:
+            exact, near = sum(v in ("rounded", "truncated") for v in verdicts), verdicts.count("within reading")
             print(
-                f"\n{kind}: {exact + near} of {len(rows)} come out, {exact} to the printed digit and {near} within the "
-                "error of reading them off a plot"
+                f"\n{kind}: {exact + near} of {len(verdicts)} come out, {exact} to the printed digit and {near} within "
+                "the error of reading them off a plot"
             )
