@@ -69,7 +69,7 @@ class Method:
         if not self.takes_blocks:
             return None
         blocks = min(DEFAULT_BLOCKS, available) if self.blocks is None else self.blocks
-        if not isinstance(blocks, int) or not 1 <= blocks <= available:
+        if type(blocks) is not int or not 1 <= blocks <= available:  # True is no number of blocks
             raise ValueRangeError(layer=network, expected=f"blocks from 1 to {available}", got=str(blocks))
         return blocks
 
