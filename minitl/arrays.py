@@ -24,6 +24,11 @@ def owner(array: Any) -> Any:
     return array
 
 
+def is_count(value: object, least: int) -> bool:
+    """Whether value is an integer of at least `least` (True and False are none)."""
+    return type(value) is int and value >= least
+
+
 def size(shape: Shape) -> int:
     """Number of elements in `shape` (1 for the scalar shape)."""
     count = 1

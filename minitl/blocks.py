@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minitl import ops
+from minitl.arrays import is_count
+from minitl.errors import ValueRangeError
 from minitl.layers import FROZEN, Activation, Add, Conv, Layer, Norm, Pool, Scale
 from minitl.tape import Tape, Var
 
@@ -111,6 +113,18 @@ class BlockSpec:
     activation: str
     se_channels: int = 0
     expand: bool = True
+
+    def __post_init__(self) -> None:
+        sizes = (self.in_channels, self.expanded_channels, self.out_channels)
+        for name, got, good, expected in (
+            ("channels", sizes, all(is_count(size, least=1) for size in sizes), "whole numbers, at least 1"),
+            ("se_channels", self.se_channels, is_count(self.se_channels, least=0), "a whole number, at least 0"),
+            ("kernel", self.kernel, is_count(self.kernel, least=1) and self.kernel % 2, "an odd number"),
+            ("stride", self.stride, is_count(self.stride, least=1) and self.stride <= 2, "1 or 2"),
+            ("expanded_channels", sizes[1], self.expand or sizes[0] == sizes[1], "those coming in, without expand"),
+        ):
+            if not good:
+                raise ValueRangeError(layer="irb", expected=f"{name} to be {expected}", got=str(got))
 
 
 class InvertedResidual:

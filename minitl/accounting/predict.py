@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from minitl.accounting.ledger import Ledger, ledger
-from minitl.arrays import Array
+from minitl.arrays import Array, is_count
 from minitl.errors import ValueRangeError
 from minitl.networks.network import Model
 from minitl.shadow import ShadowTape
@@ -28,7 +28,7 @@ def predict(model: Model, *, batch: int, resolution: int, optimizer_slots: int =
     parameter (SGD with momentum 1, Adam 2).
     """
     for name, value in (("batch", batch), ("resolution", resolution)):
-        if value < 1:
+        if not is_count(value, least=1):
             raise ValueRangeError(layer=model.name, expected=f"{name} of at least 1", got=str(value))
     tape = ShadowTape()
     images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minitl.blocks import BlockSpec
-from minitl.networks.network import Network, make_divisible
+from minitl.networks.network import Network, check_options, make_divisible
 from minitl.networks.v2_style import v2_style
 
 # expanded, output channels, kernel, stride, SE channels; all Hard-Swish
@@ -25,6 +25,7 @@ def digits_irb(
 
     Norms have eps 1e-5 and momentum 0.1. Weights are drawn from `seed`.
     """
+    check_options("digits_irb", num_classes, width, dropout)
     channels, specs = make_divisible(16 * width), []
     for expanded, outputs, kernel, stride, squeezed in ROWS:
         spec = BlockSpec(
@@ -44,7 +45,6 @@ def digits_irb(
         stem_stride=1,
         last=make_divisible(192 * width),
         num_classes=num_classes,
-        width=width,
         dropout=dropout,
         dtype=dtype,
         seed=seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minitl.networks.network import Network, make_divisible
+from minitl.networks.network import Network, check_options, make_divisible
 from minitl.networks.v2_style import relu6_blocks, v2_style
 
 # expansion, output channels, repeats, first stride; all 3x3
@@ -17,6 +17,7 @@ def mobilenet_v2(
     State dict names and shapes are torchvision's `mobilenet_v2(width_mult=width)`. Weights are
     drawn from `seed`.
     """
+    check_options("mobilenet_v2", num_classes, width, dropout)
     rows = [(t, 3, outputs, stride if i == 0 else 1) for t, outputs, n, stride in STAGES for i in range(n)]
     return v2_style(
         "mobilenet_v2",
@@ -24,7 +25,6 @@ def mobilenet_v2(
         stem_stride=2,
         last=make_divisible(1280 * max(1.0, width)),
         num_classes=num_classes,
-        width=width,
         dropout=dropout,
         dtype=dtype,
         seed=seed,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,9 @@ class Model:
 
     def __init__(self, name: str, blocks: Sequence[InvertedResidual], *, input_channels: int, dtype: str) -> None:
         self.name, self.blocks, self.input_channels, self.dtype = name, tuple(blocks), input_channels, dtype
-        self.method = "none"  # this and the next are set by Method.apply
+        self.method = "none"  # this and the next two are set by Method.apply
         self.tuned_blocks: int | None = None
+        self.checkpoint = False
         for height, block in enumerate(reversed(self.blocks), start=1):
             for layer in block.layers():
                 layer.height = height
@@ -42,6 +44,13 @@ class Model:
             raise error.at(self.name) from None
         return self.run(tape, x)
 
+    def run_block(self, tape: Tape, block: InvertedResidual, x: Var) -> Var:
+        """Run one block; with `checkpoint`, keep only its input and run it again in backward."""
+        if not self.checkpoint:
+            return block(tape, x)
+        first = next(block.layers())
+        return tape.checkpoint(block, x, layer=first.path, role=first.role)
+
     @abstractmethod
     def run(self, tape: Tape, x: Var) -> Var:
         """Run x through the layers."""
@@ -53,6 +62,12 @@ class Model:
     @abstractmethod
     def layers(self) -> Iterator[Layer]:
         """All layers in the order they run."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether all gradients are those of the forward: no layer has an approximate backward rule."""
+        acts = (layer for layer in self.layers() if isinstance(layer, Activation))
+        return not any(act.plan.rule in act.op.approximate for act in acts)
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters and running statistics, in the order of their layers."""
@@ -81,13 +96,12 @@ class Model:
         own = {p.name: p for p in self.parameters()}
         counters = {f"{layer.path}.num_batches_tracked": layer for layer in self.layers() if isinstance(layer, Norm)}
         self._check_names(set(own), set(state) - set(counters))
-        values = {name: np.asarray(state[name]) for name in own}
-        for name, value in values.items():
-            _check_value(name, value, own[name].value)
+        values = {name: _checked(parameter, state[name], self.dtype) for name, parameter in own.items()}
+        counts = {name: _checked_count(name, state[name]) for name in counters if name in state}
         for name, value in values.items():
             own[name].assign(value)
-        for name, norm in counters.items():
-            norm.batches = int(state.get(name, norm.batches))
+        for name, count in counts.items():
+            counters[name].batches = count
 
     def _check_names(self, expected: set[str], got: set[str]) -> None:
         if expected != got:
@@ -126,7 +140,7 @@ class Network(Model):
         """Logits (N, K)."""
         x = self.stem(tape, x)
         for block in self.blocks:
-            x = block(tape, x)
+            x = self.run_block(tape, block, x)
         x = self.pool(tape, self.head(tape, x))
         for layer in self.classifier:
             x = layer(tape, x)
@@ -166,12 +180,13 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 def check_options(network: str, num_classes: int, width: float, dropout: float) -> None:
     """Raise ValueRangeError unless there is a class, width is positive and dropout a probability below 1."""
-    for name, value, good, expected in (
-        ("num_classes", num_classes, num_classes >= 1, "at least 1"),
-        ("width", width, 0 < width <= 10, "above 0, at most 10"),
-        ("dropout", dropout, 0 <= dropout < 1, "0 <= dropout < 1"),
-    ):
-        if not good:
+    checks: tuple[tuple[str, Any, type, Callable[[Any], bool], str], ...] = (
+        ("num_classes", num_classes, Integral, lambda k: k >= 1, "a whole number, at least 1"),
+        ("width", width, Real, lambda w: 0 < w <= 10, "above 0, at most 10"),
+        ("dropout", dropout, Real, lambda p: 0 <= p < 1, "at least 0, below 1"),
+    )
+    for name, value, kind, good, expected in checks:
+        if not isinstance(value, kind) or isinstance(value, bool) or not good(value):
             raise ValueRangeError(layer=network, expected=f"{name} {expected}", got=str(value))
 
 
@@ -202,10 +217,23 @@ def block_paths(prefix: str, stages: Sequence[str], *, flat_project: bool, se_at
     return paths
 
 
-def _check_value(name: str, value: Array, own: Array) -> None:
-    if value.shape != own.shape:
-        raise ShapeError(layer=name, expected=f"shape {own.shape}", got=f"{value.shape}")
-    if value.dtype.kind != "f":
-        raise DtypeError(layer=name, expected="floating point", got=value.dtype.name)
-    if not np.isfinite(value).all():
-        raise ValueRangeError(layer=name, expected="finite values", got="NaN or infinity")
+def _checked(parameter: Parameter, value: Any, dtype: str) -> Array:
+    name, array, shape = parameter.name, np.asarray(value), parameter.value.shape
+    if array.shape != shape:
+        raise ShapeError(layer=name, expected=f"shape {shape}", got=f"{array.shape}")
+    if array.dtype.kind != "f":
+        raise DtypeError(layer=name, expected="floating point", got=array.dtype.name)
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype)
+    if not np.isfinite(array).all():
+        raise ValueRangeError(layer=name, expected=f"finite {dtype} values", got="NaN, infinity or an overflow")
+    if name.endswith(".running_var") and array.min() < 0:
+        raise ValueRangeError(layer=name, expected="no negative variance", got=f"{array.min()}")
+    return array
+
+
+def _checked_count(name: str, value: Any) -> int:
+    array = np.asarray(value)
+    if array.shape != () or array.dtype.kind not in "iu" or array < 0:
+        raise ValueRangeError(layer=name, expected="a count, 0 or more", got=str(value))
+    return int(array)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minitl.networks.network import Network, make_divisible
+from minitl.networks.network import Network, check_options, make_divisible
 from minitl.networks.v2_style import relu6_blocks, v2_style
 
 # output channels, first stride, and (expansion, kernel) of each block
@@ -24,6 +24,7 @@ def proxyless_mobile(
 
     State dict names follow MobileNetV2's style. Weights are drawn from `seed`.
     """
+    check_options("proxyless_mobile", num_classes, width, dropout)
     rows = [
         (expansion, kernel, outputs, stride if place == 0 else 1)
         for outputs, stride, blocks in STAGES
@@ -35,7 +36,6 @@ def proxyless_mobile(
         stem_stride=2,
         last=make_divisible(1280 * max(1.0, width)),
         num_classes=num_classes,
-        width=width,
         dropout=dropout,
         dtype=dtype,
         seed=seed,

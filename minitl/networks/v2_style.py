@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from minitl.blocks import BlockSpec, ConvNorm, ConvSpec, InvertedResidual
 from minitl.layers import Dropout, Linear, Pool
-from minitl.networks.network import Network, block_paths, build, check_options, make_divisible, triple
+from minitl.networks.network import Network, block_paths, build, make_divisible, triple
 
 Row = tuple[int, int, int, int]  # expansion, kernel, output channels, stride
 
@@ -28,7 +28,6 @@ def v2_style(
     stem_stride: int,
     last: int,
     num_classes: int,
-    width: float,
     dropout: float,
     dtype: str,
     seed: int,
@@ -36,9 +35,8 @@ def v2_style(
     """A network of the blocks given; stem and head have the first and last block's activation.
 
     Norms have eps 1e-5 and momentum 0.1. `last` is the number of channels of the final 1x1
-    convolution. Raises on options out of range.
+    convolution.
     """
-    check_options(name, num_classes, width, dropout)
     make = build(seed, dtype, eps=1e-5, momentum=0.1)
     first, top = specs[0], specs[-1]
     stem_spec = ConvSpec("stem", 3, first.in_channels, 3, stem_stride, activation=first.activation)
