@@ -70,6 +70,11 @@ class ConvNorm:
             x = self.norm(tape, self.conv(tape, x))
         return self.act(tape, x) if self.act else x
 
+    def after_conv(self, tape: Tape, x: Var) -> Var:
+        """Norm and activation, of a convolution that was run by itself."""
+        x = self.norm(tape, x)
+        return self.act(tape, x) if self.act else x
+
     def _folded(self, tape: Tape, x: Var) -> Var:
         parameters = (*self.conv.parameters.values(), *self.norm.parameters.values())
         attrs = {"kind": self.conv.op.name, "eps": self.norm.eps, **self.conv.attrs}
@@ -96,9 +101,12 @@ class SqueezeExcite:
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Run x (N, H, W, C) through."""
-        gate = self.act(tape, self.fc1(tape, self.pool(tape, x)))
-        gate = self.gate(tape, self.fc2(tape, gate))
-        return self.scale(tape, x, gate)
+        return self.scale(tape, x, self.gate_of(tape, x))
+
+    def gate_of(self, tape: Tape, x: Var) -> Var:
+        """The gate (N, 1, 1, C) for x."""
+        squeezed = self.act(tape, self.fc1(tape, self.pool(tape, x)))
+        return self.gate(tape, self.fc2(tape, squeezed))
 
 
 @dataclass(frozen=True)
@@ -163,9 +171,24 @@ class InvertedResidual:
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Run x (N, H, W, C) through."""
-        h = self.expand(tape, x) if self.expand else x
-        h = self.depthwise(tape, h)
-        if self.se:
-            h = self.se(tape, h)
-        h = self.project(tape, h)
+        h = self._project(tape, self._widen(tape, x))
         return self.add(tape, h, x) if self.add else h
+
+    def _widen(self, tape: Tape, x: Var) -> Var:
+        """Expand, then depthwise; with `recompute`, keep x instead of the depthwise convolution's input."""
+        if self.expand and self.expand.conv.plan.recompute:
+            conv = self.expand.conv
+            x = tape.checkpoint(self._widen_conv, x, layer=conv.path, role=conv.role)
+            return self.depthwise.after_conv(tape, x)
+        return self.depthwise(tape, self.expand(tape, x) if self.expand else x)
+
+    def _widen_conv(self, tape: Tape, x: Var) -> Var:
+        assert self.expand
+        return self.depthwise.conv(tape, self.expand(tape, x))
+
+    def _project(self, tape: Tape, h: Var) -> Var:
+        """Squeeze-and-excite, then project; with the gate `folded`, both in one."""
+        if self.se and self.se.scale.plan.rule == "folded" and tape.training:
+            h = self.project.conv.gated(tape, h, self.se.gate_of(tape, h))
+            return self.project.after_conv(tape, h)
+        return self.project(tape, self.se(tape, h) if self.se else h)

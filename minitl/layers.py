@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from zlib import crc32
 
 import numpy as np
 
@@ -32,12 +33,16 @@ class LayerPlan:
 
     `train` names the parameters that get a gradient; `statistics` says whether a norm uses the
     batch's or its frozen running ones; `rule` is an activation's backward rule ("" for the
-    op's first, the paper's baseline). What must be kept follows from these, in the op.
+    op's first, the paper's baseline), or `folded` for squeeze-and-excite's multiply: the gate
+    scales the projection's weights, and the gated map is never built. `recompute`, of an
+    expanding convolution, keeps the block's input instead of the depthwise convolution's, which
+    backward computes again. What must be kept follows from these, in the op.
     """
 
     train: frozenset[str] = frozenset()
     statistics: str = "frozen"
     rule: str = ""
+    recompute: bool = False
 
 
 FROZEN = LayerPlan()
@@ -107,6 +112,10 @@ class Conv(Layer):
         """Convolve x (N, H, W, C)."""
         return self._run(tape, self.op, x, *self.parameters.values(), attrs=self.attrs)
 
+    def gated(self, tape: Tape, x: Var, gate: Var) -> Var:
+        """Convolve gate x, for a pointwise convolution without bias, without building the product."""
+        return self._run(tape, ops.gated_conv, x, gate, self.parameters["weight"])
+
 
 class Norm(Layer):
     """Batch norm: over the batch, or with frozen statistics and scale."""
@@ -130,9 +139,9 @@ class Norm(Layer):
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Normalise x (N, H, W, C)."""
         if tape.training and self.plan.statistics == "batch":
-            attrs = {"eps": self.eps, "momentum": self.momentum}
+            attrs = {"eps": self.eps, "momentum": 0.0 if tape.rerun else self.momentum}
             y = self._run(tape, ops.batch_norm, x, *self.parameters.values(), attrs=attrs)
-            self.batches += tape.computes
+            self.batches += tape.computes and not tape.rerun
             return y
         return self._run(tape, ops.frozen_norm, x, *self.parameters.values(), attrs={"eps": self.eps})
 
@@ -182,10 +191,10 @@ class Dropout(Layer):
         self.p = p
 
     def __call__(self, tape: Tape, x: Var) -> Var:
-        """Drop a share p of x, by the tape's seed."""
+        """Drop a share p of x, by the tape's seed and the layer's path."""
         if not tape.training or self.p == 0:
             return x
-        return self._run(tape, ops.dropout, x, attrs={"p": self.p, "seed": (tape.seed, len(tape.records))})
+        return self._run(tape, ops.dropout, x, attrs={"p": self.p, "seed": (tape.seed, crc32(self.path.encode()))})
 
 
 class Pool(Layer):
@@ -201,7 +210,13 @@ class Pool(Layer):
 
 
 class Scale(Layer):
-    """Multiply a map by a gate a channel."""
+    """Multiply a map by a gate a channel. With the rule `folded` the convolution after it does it instead."""
+
+    def apply(self, plan: LayerPlan) -> None:
+        """Follow `plan`, whose rule may be `folded`."""
+        if plan.rule not in ("", "folded"):
+            raise unknown("rule", plan.rule, ("folded",), layer=self.path, op="scale")
+        super().apply(plan)
 
     def __call__(self, tape: Tape, x: Var, gate: Var) -> Var:
         """Multiply x (N, H, W, C) by gate (N, 1, 1, C)."""

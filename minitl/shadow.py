@@ -13,9 +13,9 @@ from typing import Any, cast
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
-from minitl.ops.op import Attrs, Gradients, Op
+from minitl.ops.op import OUTPUT, Attrs, Gradients, Op
 from minitl.saved import Saved
-from minitl.tape import K, Parameter, Record, Tape, Var
+from minitl.tape import K, OpRecord, Parameter, Tape, Var
 
 
 class Meter:
@@ -51,9 +51,12 @@ class ShadowTape(Tape):
 
     computes = False
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter | None = None) -> None:
         super().__init__()
-        self.meter = Meter()
+        self.meter = meter or Meter()
+
+    def _fresh(self) -> Tape:
+        return ShadowTape(self.meter)
 
     def images(self, images: Any, channels: int, dtype: str) -> Var:
         """Take in a phantom of images (N, H, W, 3)."""
@@ -74,12 +77,15 @@ class ShadowTape(Tape):
         cost = op.cost([a.shape for a in arrays], dtype, attrs=attrs, needs=needs, rule=rule)
         y, saved = self.phantom(cost.output, dtype), Saved()
         for kept in cost.kept:
-            array = arrays[kept.source] if kept.source is not None else self._packed(kept.nbytes, kept.dtype)
+            if kept.source is None:
+                array = self.phantom((kept.nbytes // np.dtype(kept.dtype).itemsize,), kept.dtype)
+            else:
+                array = y if kept.source == OUTPUT else arrays[kept.source]
             saved.keep(kept.tensor, array, kept.needed_for, codes=(kept.shape, kept.bits))
         self.meter.touch(cost.forward_workspace)
         return y, saved
 
-    def _backward(self, record: Record, gy: Array) -> Gradients:
+    def _backward(self, record: OpRecord, gy: Array) -> Gradients:
         cost = record.cost
         params = [self._read(p) for p in record.parameters]
         results = tuple(
@@ -101,6 +107,3 @@ class ShadowTape(Tape):
     def phantom(self, shape: Shape, dtype: str) -> Array:
         """A stand-in for an array, counted on this tape's meter."""
         return cast(Array, Phantom(shape, dtype, self.meter))
-
-    def _packed(self, count: int, dtype: str) -> Array:
-        return self.phantom((count // np.dtype(dtype).itemsize,), dtype)

@@ -7,7 +7,8 @@ are those in `Saved`: what is not kept there is freed as soon as the caller lets
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ import numpy as np
 
 from minitl.arrays import FLOATS, Array, Shape, owner
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
-from minitl.ops.op import Attrs, Cost, Gradients, Op
+from minitl.ops.op import EXACT, Attrs, Cost, Gradients, Op, Split, keeps_input
 from minitl.saved import Saved
 
 K = TypeVar("K", int, str)  # a record's number, or a parameter's name
@@ -92,15 +93,17 @@ class Var:
         return self.value.shape
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Record:
-    """One op that ran: everything backward and the accounting need to know, except arrays."""
+    """Something that ran: everything backward and the accounting need to know, except arrays.
 
-    op: Op
+    `sources` are the numbers of the records that made its inputs; `needs` says for these and
+    then for the parameters which gradients are wanted.
+    """
+
     layer: str
     role: str
     rule: str
-    attrs: Attrs
     sources: tuple[int, ...]
     parameters: tuple[Parameter, ...]
     shapes: tuple[Shape, ...]
@@ -108,10 +111,57 @@ class Record:
     needs: tuple[bool, ...]
     saved: Saved
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What ran."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> Cost:
+        """What it takes, foreseen from the shapes alone."""
+
+
+@dataclass(eq=False, kw_only=True)
+class OpRecord(Record):
+    """One op that ran."""
+
+    op: Op
+    attrs: Attrs
+
+    @property
+    def name(self) -> str:
+        """The op's name."""
+        return self.op.name
+
     @cached_property
     def cost(self) -> Cost:
-        """What the op takes, foreseen from the shapes alone."""
+        """The op's own account."""
         return self.op.cost(self.shapes, self.dtype, attrs=self.attrs, needs=self.needs, rule=self.rule)
+
+
+@dataclass(eq=False, kw_only=True)
+class Checkpoint(Record):
+    """A segment of the network of which only the input is kept, and which backward runs once more.
+
+    Chen et al. 2016, arXiv:1604.06174. `inner` are the records of its first run, which hold nothing.
+    """
+
+    segment: Callable[[Tape, Var], Var]
+    inner: tuple[OpRecord | Checkpoint, ...]
+    name = "checkpoint"
+
+    @cached_property
+    def cost(self) -> Cost:
+        """The segment's work, and its forward work once more."""
+        costs = [record.cost for record in self.inner]
+        macs, flops = (sum((getattr(cost, kind) for cost in costs), Split()) for kind in ("macs", "flops"))
+        return Cost(
+            output=costs[-1].output,
+            kept=(keeps_input("x", 0, self.shapes[0], self.dtype, ("recompute",)),),
+            macs=macs + Split(recompute=macs.forward),
+            flops=flops + Split(recompute=flops.forward),
+        )
 
 
 @dataclass(frozen=True)
@@ -140,10 +190,11 @@ class Tape:
 
     def __init__(self, *, training: bool = True, seed: int = 0, portable: bool = False) -> None:
         self.training, self.seed, self.portable = training, seed, portable
-        self.records: list[Record] = []
+        self.records: list[OpRecord | Checkpoint] = []
         self._mark = object()  # not the tape itself: a value in somebody's hand must not keep it alive
         self.input_gradients: dict[int, Array] = {}  # of `variable`s, by their source, after backward
         self._variables = 0
+        self.keeps, self.rerun = True, False  # see `checkpoint`
         self._held_before_backward: list[Holding] | None = None
 
     def images(self, images: Any, channels: int, dtype: str) -> Var:
@@ -165,10 +216,10 @@ class Tape:
             raise ValueRangeError(op="images", expected="finite values", got=f"{images[tuple(where)]} at {where}")
         return Var(images if images.base is None and images.flags.c_contiguous else images.copy(order="C"))
 
-    def variable(self, x: Var) -> Var:
+    def variable(self, x: Var, needs_grad: bool = True) -> Var:
         """The same value as an input that wants a gradient, as if layers below it were trained."""
         self._variables += 1
-        return Var(x.value, INPUT - self._variables, self.training, self._mark)
+        return Var(x.value, INPUT - self._variables, self.training and needs_grad, self._mark)
 
     def labels(self, labels: Any) -> Var:
         """Take in integer class labels (N,), copied as int64 (the op refuses any other kind)."""
@@ -188,12 +239,12 @@ class Tape:
         rule = rule or op.rules[0]
         try:
             arrays = tuple(i.value if isinstance(i, Var) else self._read(i) for i in inputs)
-            y, saved = self._forward(op, arrays, attrs, needs, rule)
+            y, saved = self._forward(op, arrays, attrs, needs if self.keeps else (False,) * len(needs), rule)
         except MinitlError as error:
             raise error.at(layer) from None
         if not self.training:
             return Var(y)
-        record = Record(
+        record = OpRecord(
             op=op,
             layer=layer,
             role=role,
@@ -208,6 +259,48 @@ class Tape:
         )
         self.records.append(record)
         return Var(y, len(self.records) - 1, any(needs), self._mark)
+
+    def checkpoint(self, segment: Callable[[Tape, Var], Var], x: Var, *, layer: str, role: str) -> Var:
+        """Run `segment` on x, keep x alone for its backward, and there run it again.
+
+        Both runs make the same calls, so gradients are those without a checkpoint, to the bit; the
+        second (`rerun`) leaves running statistics alone. Where the segment has nothing to train
+        and no gradient to pass on, it simply runs.
+        """
+        inner = self._fresh()
+        inner.keeps = False
+        y = segment(inner, inner.variable(x, x.needs_grad))
+        if not y.needs_grad:
+            self.records += inner.records
+            return Var(y.value)
+        parameters = tuple(dict.fromkeys(p for record in inner.records for p in record.parameters))
+        record = Checkpoint(
+            layer=layer,
+            role=role,
+            rule=EXACT,
+            sources=(x.source,),
+            parameters=parameters,
+            shapes=(x.shape,),
+            dtype=x.value.dtype.name,
+            needs=(x.needs_grad, *(p.trained for p in parameters)),
+            saved=Saved(),
+            segment=segment,
+            inner=tuple(inner.records),
+        )
+        if self.keeps:
+            record.saved.keep("x", x.value, ("recompute",))
+        self.records.append(record)
+        return Var(y.value, len(self.records) - 1, True, self._mark)
+
+    def _run_again(self, record: Checkpoint, gy: Array) -> Gradients:
+        inner = self._fresh()
+        inner.rerun = True
+        x = inner.variable(Var(record.saved["x"]), record.needs[0])
+        gradients = inner.backward(record.segment(inner, x), gy)
+        return (inner.input_gradients.get(x.source), *(gradients.get(p.name) for p in record.parameters))
+
+    def _fresh(self) -> Tape:
+        return Tape(training=self.training, seed=self.seed, portable=self.portable)
 
     def backward(self, loss: Var, gy: Array | None = None) -> dict[str, Array]:
         """Gradients of `loss` for every trained parameter it depends on, by name.
@@ -238,7 +331,7 @@ class Tape:
                 continue
             record = self.records[number]
             flows = len(record.sources)
-            results = self._backward(record, gy)
+            results = self._run_again(record, gy) if isinstance(record, Checkpoint) else self._backward(record, gy)
             record.saved = Saved()
             for source, gradient in zip(record.sources, results[:flows], strict=True):
                 if gradient is not None:
@@ -271,7 +364,7 @@ class Tape:
     ) -> tuple[Array, Saved]:
         return op.forward(*arrays, attrs=attrs, needs=needs, rule=rule)
 
-    def _backward(self, record: Record, gy: Array) -> Gradients:
+    def _backward(self, record: OpRecord, gy: Array) -> Gradients:
         params = [self._read(p) for p in record.parameters]
         return record.op.backward(record.saved, gy, attrs=record.attrs, needs=record.needs, params=params)
 

@@ -179,7 +179,7 @@ def _rows(holdings: Iterable[Holding]) -> list[Row]:
         counted.add(h.block)
         r = h.record
         rows.append(
-            Row(r.layer, r.op.name, r.role, r.rule, h.tensor, h.needed_for, h.shape, h.dtype, h.bits, adds, others)
+            Row(r.layer, r.name, r.role, r.rule, h.tensor, h.needed_for, h.shape, h.dtype, h.bits, adds, others)
         )
     return rows
 

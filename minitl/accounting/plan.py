@@ -62,7 +62,7 @@ def entries(model: Model, *, batch: int, resolution: int, optimizer_slots: int, 
     found = []
     for method in methods.METHODS.values():
         for blocks in range(1, len(model.blocks) + 1) if method.takes_blocks else (None,):
-            methods.get(method.name, blocks, quantised).apply(model)
+            methods.get(method.name, blocks, quantised=quantised).apply(model)
             totals = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals
             assert totals.peak_bytes is not None
             found.append(
@@ -74,7 +74,7 @@ def entries(model: Model, *, batch: int, resolution: int, optimizer_slots: int, 
                     peak_bytes=totals.peak_bytes,
                     flops=totals.flops.total,
                     trained_parameters=sum(value.size for value in model.trained_parameters().values()),
-                    exact=method.exact,
+                    exact=model.exact,
                 )
             )
     return tuple(found)

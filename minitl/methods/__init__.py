@@ -1,8 +1,10 @@
 """The methods, each a policy in a file of its own."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from minitl.errors import unknown
+from minitl.layers import ACTIVATIONS, ROLES
 from minitl.methods.ft_all import ft_all
 from minitl.methods.ft_bias import ft_bias
 from minitl.methods.ft_blocks import ft_blocks
@@ -10,19 +12,35 @@ from minitl.methods.ft_last import ft_last
 from minitl.methods.ft_norm import ft_norm
 from minitl.methods.method import Method
 from minitl.methods.mobiletl import mobiletl
+from minitl.methods.mobiletl_exact import mobiletl_exact
+from minitl.methods.mobiletl_recompute import mobiletl_recompute
 
-METHODS = {method.name: method for method in (ft_all, ft_last, ft_bias, ft_norm, ft_blocks, mobiletl)}
+METHODS = {
+    method.name: method
+    for method in (ft_all, ft_last, ft_bias, ft_norm, ft_blocks, mobiletl, mobiletl_exact, mobiletl_recompute)
+}
 
 
-def get(name: str, blocks: int | None = None, quantised: bool = False) -> Method:
+def get(
+    name: str,
+    blocks: int | None = None,
+    *,
+    quantised: bool = False,
+    checkpoint: bool = False,
+    rules: Mapping[str, str] | None = None,
+) -> Method:
     """The method of that name.
 
-    `blocks` is how many blocks from the top it tunes, where that is a choice; `quantised` holds
-    its frozen weights in 8 bits.
+    `blocks` is how many blocks from the top it tunes, where that is a choice; the other options
+    are those of every method (see `Method`). `rules` maps roles or activations to backward rules.
     """
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    return replace(METHODS[name].with_blocks(blocks), quantised=quantised)
+    for key in rules or {}:
+        if key not in ROLES and key not in ACTIVATIONS:
+            raise unknown("role or activation", key, (*ACTIVATIONS, *(r for r in ROLES if r.endswith("_act"))))
+    method = METHODS[name].with_blocks(blocks)
+    return replace(method, quantised=quantised, checkpoint=checkpoint, rules=tuple((rules or {}).items()))
 
 
 __all__ = ["METHODS", "Method", "get"]

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from minitl.arrays import is_count
 from minitl.errors import MinitlError, ValueRangeError
-from minitl.layers import Layer, LayerPlan, Linear, Norm
+from minitl.layers import Activation, Layer, LayerPlan, Linear, Norm
 from minitl.networks.network import Model
 
 M = TypeVar("M", bound=Model)
@@ -22,19 +22,23 @@ class Method:
 
     `policy(layer, blocks)` sees `layer.role` and `layer.height` (0 above the blocks, 1 for the
     top block, and so on down). `takes_blocks` says whether the number of tuned blocks is the
-    user's choice; where it is not, `blocks` is None. `exact` says whether all its gradients are
-    those of the forward. `quantised` holds the weights of convolutions and linear layers that
+    user's choice; where it is not, `blocks` is None.
+
+    Options of every method: `quantised` holds the weights of convolutions and linear layers that
     are not trained as int8, with one scale an output channel, and multiplies them out where they
-    are used; norms and biases stay as they are.
+    are used; norms and biases stay as they are. `checkpoint` keeps only the input of each tuned
+    block and runs the block again in backward. `rules` are pairs of a role or an activation's
+    name and the backward rule it takes instead of the policy's.
     """
 
     name: str
     summary: str
     policy: Callable[[Layer, int], LayerPlan]
     takes_blocks: bool = False
-    exact: bool = True
     blocks: int | None = None
     quantised: bool = False
+    checkpoint: bool = False
+    rules: tuple[tuple[str, str], ...] = ()
 
     def with_blocks(self, blocks: int | None) -> Method:
         """The method with that many tuned blocks; raises where the method does not take a number."""
@@ -54,7 +58,7 @@ class Method:
         blocks = self.resolve(len(network.blocks), network.name)
         for layer in network.layers():
             try:
-                layer.apply(self.policy(layer, blocks or 0))
+                layer.apply(self._plan(layer, blocks or 0))
             except MinitlError as error:
                 raise error.at(layer.path) from None
             for parameter in layer.parameters.values():
@@ -62,8 +66,15 @@ class Method:
                     parameter.quantise()
                 else:
                     parameter.restore()
-        network.method, network.tuned_blocks = self.name, blocks
+        network.method, network.tuned_blocks, network.checkpoint = self.name, blocks, self.checkpoint
         return network
+
+    def _plan(self, layer: Layer, blocks: int) -> LayerPlan:
+        plan = self.policy(layer, blocks)
+        for name, rule in self.rules:
+            if isinstance(layer, Activation) and name in (layer.role, layer.op.name):
+                plan = replace(plan, rule=rule)
+        return plan
 
     def resolve(self, available: int, network: str) -> int | None:
         """The number of blocks this method tunes in a network that has `available`."""

@@ -30,9 +30,5 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
 
 
 mobiletl = Method(
-    "mobiletl",
-    "the top blocks; inner norms: shift only; activations: sign rule",
-    policy,
-    takes_blocks=True,
-    exact=False,
+    "mobiletl", "the top blocks; inner norms: shift only; activations: sign rule", policy, takes_blocks=True
 )

@@ -36,7 +36,7 @@ class SingleBlock(Model):
 
     def run(self, tape: Tape, x: Var) -> Var:
         """The block's output (N, H', W', out_channels)."""
-        return self.block(tape, tape.variable(x) if self.input_grad else x)
+        return self.run_block(tape, self.block, tape.variable(x) if self.input_grad else x)
 
     def loss(self, tape: Tape, output: Var, labels: Any) -> Var:
         """The output itself: `Tape.backward` starts from ones, so this is the gradient of its sum."""

@@ -24,6 +24,7 @@ Needs = Sequence[bool]
 Gradients = tuple[Array | None, ...]
 
 EXACT = "exact"
+OUTPUT = -1
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,28 @@ class Split:
     forward: int = 0
     grad_input: int = 0
     grad_weight: int = 0
+    recompute: int = 0  # forward work done once more during backward
 
     def __add__(self, other: Split) -> Split:
         return Split(
-            self.forward + other.forward, self.grad_input + other.grad_input, self.grad_weight + other.grad_weight
+            self.forward + other.forward,
+            self.grad_input + other.grad_input,
+            self.grad_weight + other.grad_weight,
+            self.recompute + other.recompute,
         )
 
     @property
     def total(self) -> int:
         """Forward and backward together."""
-        return self.forward + self.grad_input + self.grad_weight
+        return self.forward + self.grad_input + self.grad_weight + self.recompute
 
 
 @dataclass(frozen=True)
 class Kept:
     """A buffer that forward will keep, foreseen from shapes (compare `saved.Buffer`).
 
-    `source` is the index of the input that it simply is, or None for a buffer of its own.
+    `source` is the index of the input that it simply is, OUTPUT for the output, or None for a
+    buffer of its own.
     """
 
     tensor: str
@@ -64,6 +70,11 @@ class Kept:
 def keeps_input(tensor: str, source: int, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
     """Input number `source`, kept as it is."""
     return Kept(tensor, shape, dtype, 8 * np.dtype(dtype).itemsize, nbytes(shape, dtype), needed_for, source)
+
+
+def keeps_output(tensor: str, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
+    """The output, kept as it is; free of charge where the op that reads it keeps it too."""
+    return keeps_input(tensor, OUTPUT, shape, dtype, needed_for)
 
 
 def keeps_array(tensor: str, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:

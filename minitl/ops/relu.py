@@ -1,6 +1,9 @@
 """ReLU:  y = max(x, 0),  slope 1 where x > 0, else 0 (at 0 as well).
 
-Backward needs to know the side of zero: one bit an element, packed, which is exact.
+Backward rules, both exact:
+
+    exact    1 bit   x > 0
+    output   y       slope 1[y > 0]: no mask at all, and no memory where the next convolution keeps y anyway
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, size
 from minitl.bits import pack, times_level
-from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, expect_values, keeps_codes
+from minitl.kernels import elementwise
+from minitl.ops.op import EXACT, Attrs, Cost, Gradients, Needs, Op, Split, expect_values, keeps_codes, keeps_output
 from minitl.saved import Saved
 
 LEVELS = (0.0, 1.0)
@@ -23,24 +27,31 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 
 
 def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
-    """y = max(x, 0); keeps one bit an element where gx is wanted."""
+    """y = max(x, 0); keeps one bit an element, or y itself, where gx is wanted."""
     saved = Saved()
-    if needs[0]:
+    if needs[0] and rule == EXACT:
         mask = pack((x > 0).view(np.uint8), 1)
         saved.keep("mask", mask, ("grad_input",), codes=(x.shape, 1))
-    return np.maximum(x, 0), saved
+    y = np.maximum(x, 0)
+    if needs[0] and rule != EXACT:
+        saved.keep("y", y, ("grad_input",))
+    return y, saved
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx = gy where x > 0, else 0."""
-    return (times_level(gy, saved["mask"], 1, LEVELS) if needs[0] else None,)
+    if not needs[0]:
+        return (None,)
+    if "mask" in saved:
+        return (times_level(gy, saved["mask"], 1, LEVELS),)
+    return (elementwise.where_inside(gy, saved["y"], np.inf),)
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation an element forward, 1 backward."""
     x = shapes[0]
-    kept = (keeps_codes("mask", x, 1),) if needs[0] else ()
-    return Cost(output=x, kept=kept, flops=Split(size(x), needs[0] * size(x)))
+    kept = keeps_codes("mask", x, 1) if rule == EXACT else keeps_output("y", x, dtype, ("grad_input",))
+    return Cost(output=x, kept=(kept,) if needs[0] else (), flops=Split(size(x), needs[0] * size(x)))
 
 
-relu = Op("relu", ("x",), output_shape, forward, backward, cost)
+relu = Op("relu", ("x",), output_shape, forward, backward, cost, rules=(EXACT, "output"))

@@ -39,7 +39,7 @@ ELEMENTWISE = {
 
 def paper_flops(record: Record) -> Split:
     """The work of one recorded op, by the paper's convention; raises for an op it has no count for."""
-    name = record.op.name
+    name = record.name
     if name in ELEMENTWISE:
         forward, backward = ELEMENTWISE[name]
         n = size(record.cost.output)
@@ -52,7 +52,7 @@ def paper_flops(record: Record) -> Split:
 def _product(record: Record) -> Split:
     (x, w, *_), needs = record.shapes, record.needs
     m, n = record.cost.macs.forward, size(record.cost.output)
-    gx = 2 * m - (size(x) if record.op.name == "depthwise_conv" else 0)
+    gx = 2 * m - (size(x) if record.name == "depthwise_conv" else 0)
     bias = n - w[0] if len(needs) > 2 and needs[2] else 0
     return Split(2 * m, needs[0] * gx, needs[1] * (2 * m - size(w)) + bias)
 

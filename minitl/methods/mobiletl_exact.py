@@ -1,0 +1,38 @@
+"""mobiletl-exact: MobileTL's trained set with exact activation gradients, in no more memory.
+
+What the next layer keeps anyway tells the slope. An inner activation's output y is the input of
+the convolution (or of the squeeze-and-excite) after it, which keeps it to train its weights:
+
+- ReLU and ReLU6: the slope is 1 where 0 < y (< 6). No mask at all.
+- Hard-Swish: y and one bit, the side of x = -3/2, give the exact slope; MobileTL's mask takes as much.
+- Squeeze-and-excite: the gate scales the projection's weights instead of the map, so the gated
+  map, which the projection would keep, is never built.
+
+Above the blocks no convolution follows: the head's activation feeds a pool. There exactness
+keeps a band mask for ReLU6, and the input for Hard-Swish.
+"""
+
+from dataclasses import replace
+
+from minitl.layers import Activation, Layer, LayerPlan
+from minitl.methods.method import Method
+from minitl.methods.mobiletl import mobiletl
+
+ABOVE = {"relu6": "band", "hard_swish": "exact", "relu": "exact"}
+
+
+def policy(layer: Layer, blocks: int) -> LayerPlan:
+    """As mobiletl, with exact rules that share what is kept anyway."""
+    plan = mobiletl.policy(layer, blocks)
+    if layer.height > blocks:
+        return plan
+    if isinstance(layer, Activation) and layer.role in ("expand_act", "depthwise_act"):
+        return replace(plan, rule="output")
+    if isinstance(layer, Activation) and layer.role in ("head_act", "classifier_act"):
+        return replace(plan, rule=ABOVE[layer.op.name])
+    return replace(plan, rule="folded") if layer.role == "se_scale" else plan
+
+
+mobiletl_exact = Method(
+    "mobiletl-exact", "as mobiletl, but exact gradients from what is kept anyway", policy, takes_blocks=True
+)

@@ -1,0 +1,98 @@
+"""Few-bit slopes: the piecewise constant function of 2^bits levels nearest to Hard-Swish's slope.
+
+After Novikov et al., "Few-bit Backward: Quantized Gradients of Activation Functions for Memory
+Footprint Reduction" (ICML 2023, arXiv:2202.00441): forward keeps the number of the interval x
+lies in, backward multiplies gy by that interval's level. Borders b and levels l minimise
+
+    sum over intervals of the integral of (h'(x) - l_i)^2 over [b_i, b_i+1],   on [-10, 10] with equal weight.
+
+On an interval the best level is the mean of h', which is (h(b_i+1) - h(b_i)) / (b_i+1 - b_i). The
+borders are found by dynamic programming on a grid (the global optimum among its points), and then
+moved to where they belong between the points: to where h' passes the middle of the two levels, or
+to a jump of h'. With one bit this gives border 0 and levels 0 and 1: MobileTL's sign rule.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from minitl.arrays import Array
+
+REACH = 10.0
+GRID = 1000  # intervals of the grid; 0 and both kinks are among its points
+POLISH = 1000  # rounds of moving borders and levels in turn; each takes at least 4 % off the distance left
+
+
+class Levels(NamedTuple):
+    """Sorted borders (2^bits - 1), a level for each interval between them (2^bits), and the squared L2 error."""
+
+    borders: tuple[float, ...]
+    levels: tuple[float, ...]
+    error: float
+
+
+@cache
+def hard_swish_levels(bits: int) -> Levels:
+    """The best borders and levels for that many bits."""
+    points = np.linspace(-REACH, REACH, GRID + 1)
+    edges = points[_best_path(_errors(points), 2**bits)]
+    for _ in range(POLISH):
+        edges[1:-1] = [_border(left, right, at) for left, right, at in zip(*_pairs(edges), edges[1:-1], strict=True)]
+    means = _means(edges[:-1], edges[1:])
+    error = float(_squared(edges[:-1], edges[1:]).sum() - (means**2 * np.diff(edges)).sum())
+    return Levels(tuple(edges[1:-1].tolist()), tuple(means.tolist()), error)
+
+
+def _h(x: Array) -> Array:
+    return np.asarray(x * np.clip(x + 3, 0, 6) / 6)
+
+
+def _means(left: Array, right: Array) -> Array:
+    return np.asarray((_h(right) - _h(left)) / (right - left))
+
+
+def _squared(left: Array, right: Array) -> Array:
+    """Integral of h'(x)^2 over [left, right]: ((2x + 3) / 6)^2 between the kinks, 1 above."""
+
+    def primitive(x: Array) -> Array:
+        inner = np.clip(x, -3, 3)
+        return np.asarray((2 * inner + 3) ** 3 / 216 + np.maximum(x - 3, 0))
+
+    return primitive(right) - primitive(left)
+
+
+def _errors(points: Array) -> Array:
+    """Squared error of one level on [points[i], points[j]], infinite unless i < j."""
+    left, right = points[:, None], points[None, :]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = _squared(left, right) - (_h(right) - _h(left)) ** 2 / (right - left)
+    return np.where(left < right, error, np.inf)
+
+
+def _best_path(errors: Array, intervals: int) -> Array:
+    """Indices of the points that part the grid into that many intervals at the least total error."""
+    best = errors[0]
+    choices = []
+    for _ in range(intervals - 1):
+        totals = best[:, None] + errors
+        choices.append(np.argmin(totals, axis=0))
+        best = np.min(totals, axis=0)
+    path = [len(errors) - 1]
+    for choice in reversed(choices):
+        path.append(int(choice[path[-1]]))
+    return np.array([0, *reversed(path)])
+
+
+def _pairs(edges: Array) -> tuple[Array, Array]:
+    means = _means(edges[:-1], edges[1:])
+    return means[:-1], means[1:]
+
+
+def _border(left: float, right: float, at: float) -> float:
+    """Where h' passes the middle of two levels; at a jump of h' the border stays on it."""
+    if abs(abs(at) - 3) < REACH / GRID:
+        return float(np.copysign(3.0, at))
+    return 1.5 * (left + right - 1) if abs(at) < 3 else at
