@@ -63,11 +63,11 @@ def check(model: Model, images: Array, labels: Any = None) -> None:
 
 
 @pytest.mark.parametrize(("method", "blocks"), METHODS, ids=[name for name, _ in METHODS])
-@given(attrs=block_attrs(), shape=block_inputs(), dtype=DTYPES)
+@given(attrs=block_attrs(), shape=block_inputs(), dtype=DTYPES, input_grad=st.booleans())
 def test_in_random_blocks(
-    method: str, blocks: int | None, attrs: dict[str, Any], shape: tuple[int, int, int], dtype: str
+    method: str, blocks: int | None, attrs: dict[str, Any], shape: tuple[int, int, int], dtype: str, input_grad: bool
 ) -> None:
-    model = trained(block("ft-all", attrs, dtype=dtype), method, blocks)
+    model = trained(block("ft-all", {**attrs, "input_grad": input_grad}, dtype=dtype), method, blocks)
     check(model, noise((*shape, attrs["in_channels"]), dtype=dtype))
 
 

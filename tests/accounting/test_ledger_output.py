@@ -46,7 +46,7 @@ def texts() -> dict[str, str]:
 def test_golden(name: str, request: pytest.FixtureRequest) -> None:
     """The tables, byte for byte. After a wanted change: pytest tests/accounting --overwrite, and read the diff."""
     path, text = GOLDEN / f"{name}.txt", texts()[name] + "\n"
-    if request.config.getoption("--overwrite", default=False):
+    if request.config.getoption("--overwrite"):
         path.write_text(text)
     assert text == path.read_text()
 
