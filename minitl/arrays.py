@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,12 @@ Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 FLOATS = ("float32", "float64")
+
+
+@cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """`dtype.name`, which NumPy works out anew each time it is asked."""
+    return dtype.name
 
 
 def owner(array: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, nbytes
+from minitl.arrays import Array, Shape, dtype_name, nbytes
 from minitl.ops.op import OUTPUT, Attrs, Gradients, Op
 from minitl.saved import Saved
 from minitl.tape import K, OpRecord, Parameter, Tape, Var
@@ -73,7 +73,7 @@ class ShadowTape(Tape):
     def _forward(
         self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
     ) -> tuple[Array, Saved]:
-        dtype = arrays[0].dtype.name
+        dtype = dtype_name(arrays[0].dtype)
         cost = op.cost([a.shape for a in arrays], dtype, attrs=attrs, needs=needs, rule=rule)
         y, saved = self.phantom(cost.output, dtype), Saved()
         for kept in cost.kept:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minitl.arrays import FLOATS, Array, Shape, owner
+from minitl.arrays import FLOATS, Array, Shape, dtype_name, owner
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
 from minitl.ops.op import EXACT, Attrs, Cost, Gradients, Op, Split, keeps_input
 from minitl.saved import Saved
@@ -253,7 +253,7 @@ class Tape:
             sources=tuple(flow.source for flow in flows),
             parameters=tuple(i for i in inputs if isinstance(i, Parameter)),
             shapes=tuple(i.value.shape for i in inputs),
-            dtype=inputs[0].value.dtype.name,
+            dtype=dtype_name(inputs[0].value.dtype),
             needs=needs,
             saved=saved,
         )
@@ -281,7 +281,7 @@ class Tape:
             sources=(x.source,),
             parameters=parameters,
             shapes=(x.shape,),
-            dtype=x.value.dtype.name,
+            dtype=dtype_name(x.value.dtype),
             needs=(x.needs_grad, *(p.trained for p in parameters)),
             saved=Saved(),
             segment=segment,
@@ -352,7 +352,7 @@ class Tape:
         for record in self.records:
             for tensor, b in record.saved.buffers.items():
                 block = blocks.setdefault(id(b.owner), len(blocks))
-                yield Holding(record, tensor, b.shape, b.array.dtype.name, b.bits, b.needed_for, block, b.nbytes)
+                yield Holding(record, tensor, b.shape, dtype_name(b.array.dtype), b.bits, b.needed_for, block, b.nbytes)
 
     # The five places where arrays are touched; `shadow.ShadowTape` replaces them by sizes.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from minitl import methods
@@ -57,17 +57,27 @@ class Plan:
     entries: tuple[Entry, ...]
 
 
-def entries(model: Model, *, batch: int, resolution: int, optimizer_slots: int, quantised: bool) -> tuple[Entry, ...]:
-    """Every method, with every number of blocks it can take, applied to `model` in turn."""
+def entries(
+    model: Model,
+    *,
+    batch: int,
+    resolution: int,
+    optimizer_slots: int,
+    method: Callable[[str, int | None], methods.Method] = methods.get,
+) -> tuple[Entry, ...]:
+    """Every method, with every number of blocks it can take, applied to `model` in turn.
+
+    `method` builds one from its name and blocks, with whatever options are to hold for all.
+    """
     found = []
-    for method in methods.METHODS.values():
-        for blocks in range(1, len(model.blocks) + 1) if method.takes_blocks else (None,):
-            methods.get(method.name, blocks, quantised=quantised).apply(model)
+    for name, known in methods.METHODS.items():
+        for blocks in range(1, len(model.blocks) + 1) if known.takes_blocks else (None,):
+            method(name, blocks).apply(model)
             totals = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals
             assert totals.peak_bytes is not None
             found.append(
                 Entry(
-                    method=method.name,
+                    method=name,
                     blocks=blocks,
                     kept_bytes=totals.kept_bytes,
                     total_bytes=totals.total_bytes,

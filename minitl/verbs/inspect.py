@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("--method", default="mobiletl", metavar="NAME", help=f"{', '.join(methods.METHODS)}")
     parser.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
-    parser.add_argument("--int8", action="store_true", help="hold frozen weights as int8, a scale an output channel")
+    options.add_method_options(parser)
     options.add_step(parser)
     parser.add_argument("--by", choices=("layer", "block"), default="layer", help="one row a buffer, or one a block")
     parser.add_argument("--against", metavar="METHOD", help="show the difference from this method")
@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         "dtype": model.dtype,
         "optimizer": args.optimizer,
         "int8": args.int8,
+        "checkpoint": args.checkpoint,
+        "rules": args.rule,
     }
     other = None
     if args.against:
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ledger(model: Model, args: argparse.Namespace, method: str, blocks: int | None) -> Ledger:
-    methods.get(method, blocks=blocks, quantised=args.int8).apply(model)
+    options.method(args, method, blocks).apply(model)
     return predict(model, batch=args.batch, resolution=args.resolution, optimizer_slots=options.slots(args))
 
 
@@ -115,7 +117,7 @@ def _print(
     print(
         f"{about['network']}, {about['method']}{tuned}: trains {summary}\n"
         f"batch {args.batch}, {args.resolution} x {args.resolution}, {about['dtype']}, optimizer {args.optimizer}"
-        f"{', frozen weights int8' if args.int8 else ''}\n"
+        f"{options.options_text(args)}\n"
     )
     if other:
         key = block if args.by == "block" else by_layer

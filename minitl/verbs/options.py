@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from minitl import networks
+from minitl import methods, networks
 from minitl.errors import ValueRangeError, unknown
-from minitl.methods import METHODS
+from minitl.methods import METHODS, Method
 from minitl.networks import Model
 from minitl.networks.irb import PAPER
 from minitl.training.optimizers import SGD, Adam
@@ -46,6 +46,38 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimizer", default="sgd", metavar="NAME", help="none, sgd (with momentum, the default) or adam"
     )
+
+
+def add_method_options(parser: argparse.ArgumentParser) -> None:
+    """What every method can be combined with."""
+    parser.add_argument("--int8", action="store_true", help="hold frozen weights as int8, a scale an output channel")
+    parser.add_argument(
+        "--checkpoint", action="store_true", help="keep only the tuned blocks' inputs and run the blocks again"
+    )
+    parser.add_argument(
+        "--rule",
+        action="append",
+        default=[],
+        metavar="WHAT=RULE",
+        help="backward rule of an activation (hard_swish=few2) or of a role (expand_act=output)",
+    )
+
+
+def method(args: argparse.Namespace, name: str, blocks: int | None) -> Method:
+    """The method of that name with the options given."""
+    rules = {}
+    for pair in args.rule:
+        what, equals, rule = pair.partition("=")
+        if not equals:
+            raise ValueRangeError(expected="--rule WHAT=RULE", got=repr(pair))
+        rules[what] = rule
+    return methods.get(name, blocks, quantised=args.int8, checkpoint=args.checkpoint, rules=rules)
+
+
+def options_text(args: argparse.Namespace) -> str:
+    """The method's options as they are told in a heading."""
+    told = ["frozen weights int8"] * args.int8 + ["checkpointed blocks"] * args.checkpoint + args.rule
+    return "".join(f", {option}" for option in told)
 
 
 def model(args: argparse.Namespace) -> Model:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", required=True, metavar="SIZE", help="as 16MiB, 40MB, 500000; FLOPs as 2GFLOPs")
     parser.add_argument("--of", choices=tuple(QUANTITIES), default="total", help="what is budgeted (default: total)")
     options.add_step(parser)
-    parser.add_argument("--int8", action="store_true", help="hold frozen weights as int8, a scale an output channel")
+    options.add_method_options(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the Pareto set (.png, .pdf, .svg)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         batch=args.batch,
         resolution=args.resolution,
         optimizer_slots=options.slots(args),
-        quantised=args.int8,
+        method=lambda name, blocks: options.method(args, name, blocks),
     )
     found = plan(ways, budget=budget, of=args.of)
     if args.plot:
@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         options.print_json("plan", _json(found))
     else:
-        print(f"{model.name}, batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}")
+        step = f"batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}"
+        print(f"{model.name}, {step}{options.options_text(args)}")
         _print(found)
         if args.plot:
             print(f"\nwrote {args.plot}")
