@@ -1,0 +1,86 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import minitl
+from minitl.errors import UnknownNameError, ValueRangeError
+from minitl.training.compare import CHOICES, Choice, Task, compare, ledger, network, pretrain
+
+TINY = Task(source=(0, 1), target=(2, 3, 4), size=8, source_epochs=1, images=20, epochs=1, batch=10)
+TWO = (Choice("ft-last"), Choice("mobiletl", 2))
+
+
+@pytest.fixture(scope="module")
+def results():
+    return compare(TWO, seeds=2, task=TINY, workers=2)
+
+
+def test_the_results_have_exactly_the_promised_fields(results):
+    fields = {"method", "blocks", "seeds", "accuracy", "kept_bytes", "peak_bytes", "trained_parameters"}
+    for result, choice in zip(results, TWO, strict=True):
+        data = json.loads(json.dumps(dataclasses.asdict(result)))
+        assert set(data) == fields | {"flops", "seconds"}
+        assert (result.method, result.blocks) == tuple(choice)
+        assert result.seeds == len(result.accuracy) == 2
+        assert all(0 <= accuracy <= 1 for accuracy in result.accuracy)
+        assert result.seconds > 0
+
+
+def test_the_bytes_and_flops_are_those_of_a_real_step(results):
+    for result, choice in zip(results, TWO, strict=True):
+        net, tape = network(TINY, choice), minitl.Tape()
+        loss = net.loss(tape, net(tape, np.zeros((10, 8, 8, 3), np.float32)), np.zeros(10, np.int64))
+        gradients = tape.backward(loss)
+        held = minitl.accounting.ledger(tape)
+        assert result.kept_bytes == held.kept_bytes
+        assert result.flops == held.totals.flops.total
+        assert result.trained_parameters == sum(gradient.size for gradient in gradients.values())
+        assert result.peak_bytes > result.kept_bytes + 3 * 4 * result.trained_parameters  # with Adam's two and p
+
+
+def test_the_number_of_workers_and_the_other_methods_change_no_result(results, capfd):
+    alone = compare(TWO[1:], seeds=2, task=TINY, workers=1, progress=True)
+    assert dataclasses.replace(alone[0], seconds=0) == dataclasses.replace(results[1], seconds=0)
+    out, err = capfd.readouterr()  # no terminal, so progress is a line a run
+    assert out == ""
+    assert [line[:14] for line in err.splitlines()] == [
+        "[1/4] seed 0: ",
+        "[2/4] seed 1: ",
+        "[3/4] seed 0: ",
+        "[4/4] seed 1: ",
+    ]
+
+
+def silent(loss):
+    pass
+
+
+def test_an_adaptation_starts_from_the_pretrained_features_and_a_classifier_of_its_own():
+    source = pretrain(TINY, 1, silent)
+    net = network(TINY, Choice("ft-last"), seed=1, state=source.state)
+    fresh = minitl.networks.digits_irb(num_classes=3, seed=1).state_dict()
+    for name, array in net.state_dict().items():
+        expected = fresh if name.startswith("classifier.") else source.state
+        assert np.array_equal(array, expected[name])
+
+
+def test_mobiletl_keeps_about_half_of_what_fine_tuning_the_same_blocks_does():
+    kept = {choice.method: ledger(choice).kept_bytes for choice in CHOICES}
+    assert kept["ft-last"] < kept["mobiletl"] < 0.55 * kept["ft-blocks"] < 0.2 * kept["ft-all"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "seeds", "error"),
+    [
+        ([Choice("ft-lots")], 1, UnknownNameError),
+        ([Choice("mobiletl", 99)], 1, ValueRangeError),
+        ([Choice("ft-last"), Choice("ft-last")], 1, ValueRangeError),
+        ([], 1, ValueRangeError),
+        (TWO, 0, ValueRangeError),
+    ],
+)
+def test_impossible_comparisons_are_refused_before_any_work(choices, seeds, error):
+    with pytest.raises(error):
+        compare(choices, seeds=seeds, task=TINY)

@@ -1,0 +1,125 @@
+import sys
+
+import numpy as np
+import pytest
+
+import minitl
+from minitl.errors import ValueRangeError
+from minitl.training.data import Dataset, digits, shift, split
+from minitl.training.fit import accuracy, fit
+from minitl.training.optimizers import SGD, Adam
+from minitl.training.schedules import constant
+
+PAIR = split(digits([0, 1], size=8), 40, seed=0)[0]
+
+
+def small_network(method="ft-all", seed=0):
+    return minitl.methods.get(method).apply(minitl.networks.digits_irb(num_classes=2, width=0.25, seed=seed))
+
+
+def train(network, **changes):
+    settings = {"optimizer": Adam(0.01), "epochs": 2, "batch_size": 10, "augment": shift, "seed": 3}
+    return fit(network, PAIR, **{**settings, **changes})
+
+
+def state_bytes(network):
+    return b"".join(array.tobytes() for array in network.state_dict().values())
+
+
+def test_training_learns():
+    network = small_network()
+    history = train(network, epochs=9, augment=None)
+    assert len(history.loss) == len(history.accuracy) == 9
+    assert history.loss[-1] < history.loss[0] / 3
+    assert history.accuracy[-1] > 0.9
+    assert accuracy(network, PAIR) > 0.9
+
+
+def test_the_same_seed_gives_the_same_bytes():
+    one, two, other = small_network(), small_network(), small_network()
+    assert train(one) == train(two)
+    assert state_bytes(one) == state_bytes(two)
+    train(other, seed=4)
+    assert state_bytes(one) != state_bytes(other)
+
+
+def test_only_what_the_method_trains_changes():
+    network = small_network("ft-last")
+    before = network.state_dict()
+    train(network)
+    changed = {name for name, array in network.state_dict().items() if not np.array_equal(array, before[name])}
+    assert changed == set(network.trained_parameters())
+
+
+def test_every_step_is_scheduled_and_ticked():
+    asked, losses = [], []
+
+    def schedule(step, steps):
+        asked.append((step, steps))
+        return 0.0
+
+    network = small_network("ft-last")
+    before = state_bytes(network)
+    history = train(network, batch_size=13, schedule=schedule, progress=losses.append)  # 40 = 3 * 13 + 1
+    assert asked == [(step, 6) for step in range(6)]
+    assert len(losses) == 6
+    assert state_bytes(network) == before  # the learning rate was scaled by zero
+    assert history.loss[0] == pytest.approx(np.mean(losses[:3]))
+
+
+def test_history_counts_the_images_of_a_smaller_last_batch_as_they_are():
+    losses = []
+    network = small_network("ft-last")
+    history = train(network, epochs=1, batch_size=15, schedule=lambda step, steps: 0.0, progress=losses.append)
+    assert history.loss[0] == pytest.approx(np.dot(losses, [15, 15, 10]) / 40)
+
+
+def test_one_step_of_sgd_is_minus_lr_times_the_gradient():
+    from minitl.step import loss_and_gradients
+
+    network, twin = small_network("ft-last"), small_network("ft-last")
+    _, _, gradients = loss_and_gradients(twin, PAIR.images, PAIR.labels)
+    before = network.state_dict()
+    train(network, optimizer=SGD(0.5), schedule=constant, epochs=1, batch_size=40, augment=None)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(before[name] - network.state_dict()[name], 0.5 * gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(1e30), SGD(0.1)])
+def test_a_loss_or_gradient_that_is_not_finite_stops_before_it_reaches_a_parameter(optimizer):
+    network = small_network()
+    if optimizer.lr < 1:
+        next(iter(network.trained_parameters().values()))[...] = np.nan
+    with pytest.raises(ValueRangeError, match="expected a finite"), np.errstate(all="ignore"):
+        train(network, optimizer=optimizer, epochs=20)
+
+
+@pytest.mark.parametrize("tqdm", ["installed", "missing"])
+def test_a_progress_bar_may_be_asked_for_anywhere(tqdm, monkeypatch, capfd):
+    if tqdm == "missing":
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    train(small_network("ft-last"), epochs=1, progress="adapting")
+    assert capfd.readouterr() == ("", "")  # no terminal: no bar
+
+
+class Fixed:
+    """Says 1 whatever it sees."""
+
+    def predict(self, images, batch_size):
+        assert batch_size == 7
+        return np.tile(np.float32([0.1, 0.9, 0.3]), (len(images), 1))
+
+
+def test_accuracy_is_the_fraction_correct():
+    data = Dataset(np.zeros((4, 2, 2, 3), np.float32), np.array([1, 0, 1, 2]), ("a", "b", "c"))
+    assert accuracy(Fixed(), data, batch_size=7) == 0.5
+
+
+def test_nothing_to_train_on_or_to_judge_by_is_refused():
+    nothing = PAIR.take(np.arange(0))
+    with pytest.raises(ValueRangeError, match="at least one image"):
+        accuracy(small_network(), nothing)
+    with pytest.raises(ValueRangeError, match="at least one epoch and one image"):
+        fit(small_network(), nothing, optimizer=SGD(0.1), epochs=1, batch_size=2)
+    with pytest.raises(ValueRangeError, match="at least one epoch"):
+        train(small_network(), epochs=0)
