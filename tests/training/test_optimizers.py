@@ -126,10 +126,10 @@ def test_float32_follows_float64(seed, kind):
 
 
 @pytest.mark.parametrize("kind", ["sgd decay", "adam decay"])
-def test_the_number_of_threads_changes_no_bit(kind):
+def test_the_number_of_threads_changes_no_bit(kind, monkeypatch):
     results = []
     for count in (1, 2):
-        threads.set_threads(count)
+        monkeypatch.setattr(threads, "_threads", count)
         p = {"w": np.linspace(-1, 1, 1 << 20, dtype=np.float32)}
         optimizer = OURS[kind]()
         for _ in range(2):
