@@ -24,6 +24,7 @@ from minitl.step import forward_backward
 from minitl.tape import Tape, Var
 
 METHODS = [("ft-all", None), ("ft-bias", None), ("ft-norm", None), ("ft-blocks", 1), ("mobiletl", 1)]
+METHODS += [("mobiletl-exact", 1), ("mobiletl-recompute", 1)]
 SMALL = [("digits_irb", {"dropout": 0.2}), ("mobilenet_v3_small", {"width": 0.25}), ("mobilenet_v2", {"width": 0.1})]
 DTYPES = st.sampled_from(["float32", "float64"])
 

@@ -39,7 +39,16 @@ def check(model: Model, n: int, resolution: int) -> int:
 @pytest.mark.parametrize(("network", "options", "n", "resolution"), CASES, ids=[case[0] for case in CASES])
 @pytest.mark.parametrize(
     ("method", "blocks"),
-    [("ft-all", None), ("ft-last", None), ("ft-bias", None), ("ft-norm", None), ("ft-blocks", 2), ("mobiletl", 4)],
+    [
+        ("ft-all", None),
+        ("ft-last", None),
+        ("ft-bias", None),
+        ("ft-norm", None),
+        ("ft-blocks", 2),
+        ("mobiletl", 4),
+        ("mobiletl-exact", 4),
+        ("mobiletl-recompute", 4),
+    ],
 )
 def test_networks(network: str, options: dict[str, Any], n: int, resolution: int, method: str, blocks: int) -> None:
     model = trained(minitl.networks.get(network, num_classes=10, **options), method, blocks)

@@ -33,7 +33,10 @@ TABLE = {
     "ft-bias": (BIASES, False, ()),
     "ft-norm": (dict.fromkeys(NORMS, BOTH), False, NORMS),
     "ft-blocks": (EVERYTHING, True, NORMS),
-    "mobiletl": (MOBILETL, True, ("project_norm", "head_norm", "stem_norm")),
+    **dict.fromkeys(
+        ("mobiletl", "mobiletl-exact", "mobiletl-recompute"),
+        (MOBILETL, True, ("project_norm", "head_norm", "stem_norm")),
+    ),
 }
 NETS = {"mobilenet_v3_small": 11, "mobilenet_v3_large": 15, "mobilenet_v2": 17, "proxyless_mobile": 20, "digits_irb": 7}
 CHOICES = [

@@ -116,6 +116,12 @@ def test_blocks_trained_as_usual(attrs: dict[str, Any], shape: tuple[int, int, i
     check_block("ft-blocks", attrs, shape, seed)
 
 
+@pytest.mark.parametrize("method", ["mobiletl-exact", "mobiletl-recompute"])
+@given(attrs=block_attrs(), shape=block_inputs(), seed=st.integers(0, 2**16))
+def test_mobiletl_exact(method: str, attrs: dict[str, Any], shape: tuple[int, int, int], seed: int) -> None:
+    check_block(method, attrs, shape, seed)
+
+
 @given(attrs=block_attrs(activations=("relu",)), shape=block_inputs(), seed=st.integers(0, 2**16))
 def test_mobiletl_is_exact_with_relu(attrs: dict[str, Any], shape: tuple[int, int, int], seed: int) -> None:
     """Shift-only norms have frozen statistics in the forward pass too, and ReLU's one bit is its slope."""
