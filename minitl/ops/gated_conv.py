@@ -39,6 +39,7 @@ def forward(x: Array, gate: Array, weight: Array, *, attrs: Attrs, needs: Needs,
     for image, factors, out in zip(x, gate, y, strict=True):
         gated = weight[:, :, 0, 0] * factors[0, 0]
         matmul(as_rows(image), gated.T, as_rows(out), portable=attrs.get("portable", False))
+        del gated
     saved = Saved()
     if needs[1] or needs[2]:
         saved.keep("x", x, ("grad_input",) * needs[1] + ("grad_weight",) * needs[2])

@@ -58,19 +58,20 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 
 def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """y = x relu6(x + 3) / 6; keeps what the rule needs where gx is wanted."""
-    y = np.empty_like(x)
-    elementwise.hard_swish(x.reshape(-1), y.reshape(-1))
     saved = Saved()
     if needs[0]:
         if rule == EXACT:
             saved.keep("x", x, ("grad_input",))
-        if rule in FROM_OUTPUT:
-            saved.keep("y", y, ("grad_input",))
         if rule in MASKS:
             saved.keep("mask", pack((x >= MASKS[rule]).view(np.uint8), 1), ("grad_input",), codes=(x.shape, 1))
         if rule in FEW:
             codes = elementwise.encode(x, np.array(hard_swish_levels(FEW[rule]).borders))
             saved.keep("codes", pack(codes, FEW[rule]), ("grad_input",), codes=(x.shape, FEW[rule]))
+            del codes
+    y = np.empty_like(x)
+    elementwise.hard_swish(x.reshape(-1), y.reshape(-1))
+    if needs[0] and rule in FROM_OUTPUT:
+        saved.keep("y", y, ("grad_input",))
     return y, saved
 
 
@@ -97,12 +98,12 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     x, kept = shapes[0], []
     if rule == EXACT:
         kept.append(keeps_input("x", 0, x, dtype, ("grad_input",)))
-    if rule in FROM_OUTPUT:
-        kept.append(keeps_output("y", x, dtype, ("grad_input",)))
     if rule in MASKS:
         kept.append(keeps_codes("mask", x, 1))
     if rule in FEW:
         kept.append(keeps_codes("codes", x, FEW[rule]))
+    if rule in FROM_OUTPUT:
+        kept.append(keeps_output("y", x, dtype, ("grad_input",)))
     backward = {EXACT: 4, "output": 5}.get(rule, 1)
     return Cost(output=x, kept=tuple(kept) if needs[0] else (), flops=Split(5 * size(x), needs[0] * backward * size(x)))
 
