@@ -63,7 +63,7 @@ class Spec:
 
     @property
     def name(self) -> str:
-        return f"{self.op.name}-{self.rule}" if self.rule else self.op.name
+        return f"{self.op.name}-{self.rule}" if len(self.op.rules) > 1 else self.op.name
 
     @property
     def exact(self) -> bool:
@@ -271,7 +271,18 @@ def _cross_entropy_bounds(case: Case, u: float) -> Run:
     return Run(np.array(1.1 * loss_error), (1.1 * gz_error if case.needs[0] else None, None), Saved())
 
 
+def _from_output_bounds(case: Case, u: float) -> Run:
+    """A slope sqrt(r) / 6 with r = 9 + 24 y is off by at most sqrt(error of r) / 6, as r may be 0."""
+    result = bounds(replace(case, spec=replace(case.spec, bounds=None, rule=case.op.rules[0])), u)
+    if case.op is not ops.hard_swish or not case.needs[0]:
+        return result
+    y = abs(forward(replace(case, op=case.spec.op))[0]).astype(np.float64)
+    return replace(result, gradients=(result.gradients[0] + abs(case.gy) * np.sqrt(8 * u * (9 + 24 * y)) / 6,))
+
+
 # The table
+
+KINKS = {ops.relu: (0,), ops.relu6: (0, 6), ops.hard_swish: (-3, 0, 3), ops.hard_sigmoid: (-3, 3)}
 
 
 def _map(d: Dims) -> Shape:
@@ -341,13 +352,19 @@ SPECS = [
         bounds=_batch_norm_bounds,
     ),
     Spec(ops.frozen_norm, _norm, _eps, terms=_most, multilinear=True),
-    Spec(ops.relu, _values, kinks=(0,)),
-    Spec(ops.relu6, _values, rule="codes", kinks=(0, 6)),
-    Spec(ops.relu6, _values, rule="band", kinks=(0, 6)),
-    Spec(ops.relu6, _values, rule="sign", kinks=(0, 6)),
-    Spec(ops.hard_swish, _values, rule="exact", kinks=(-3, 0, 3)),
-    Spec(ops.hard_swish, _values, rule="sign", kinks=(-3, 0, 3)),
-    Spec(ops.hard_sigmoid, _values, kinks=(-3, 3)),
+    *(
+        Spec(op, _values, rule=rule, kinks=kinks, bounds=_from_output_bounds if rule == "output" else None)
+        for op, kinks in KINKS.items()
+        for rule in op.rules
+    ),
+    Spec(
+        ops.gated_conv,
+        lambda d: (_map(d), (d.n, 1, 1, d.c), (d.o, d.c, 1, 1)),
+        _portable,
+        terms=_most,
+        multilinear=True,
+        third=lambda case: 6 * case.dims.c * float(abs(case.gy).sum()),  # of a product of three
+    ),
     Spec(ops.scale, lambda d: (_map(d), (d.n, 1, 1, d.c)), terms=_most, multilinear=True),
     Spec(ops.global_avg_pool, lambda d: (_map(d),), lambda d: {"keepdims": d.flag}, terms=_most, multilinear=True),
     Spec(ops.add, lambda d: (_map(d), _map(d)), multilinear=True),

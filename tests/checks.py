@@ -5,7 +5,6 @@ A check takes a `Case` whose op may be any op, also one with a planted fault (te
 
 from __future__ import annotations
 
-import gc
 import math
 import tracemalloc
 from collections.abc import Callable
@@ -157,7 +156,7 @@ def predicted(case: Case) -> ops.Cost:
 
 
 def check_kept(case: Case) -> None:
-    """`cost` foresees every kept buffer: name, shape, dtype, bits, bytes, use, and which input it is."""
+    """`cost` foresees every kept buffer: name, shape, dtype, bits, bytes, use, and whose it is (-1: the output)."""
     y, saved = forward(case)
     foreseen = {k.tensor: k for k in predicted(case).kept}
     assert predicted(case).output == y.shape
@@ -166,11 +165,12 @@ def check_kept(case: Case) -> None:
         kept = foreseen[tensor]
         held = (tensor, buffer.shape, buffer.array.dtype.name, buffer.bits, buffer.nbytes, buffer.needed_for)
         assert held == (tensor, kept.shape, kept.dtype, kept.bits, kept.nbytes, kept.needed_for), tensor
-        inputs = [i for i, a in enumerate(case.arrays) if owner(a) is buffer.owner]
-        dense = kept.source is not None and case.arrays[kept.source].flags.c_contiguous
-        assert inputs == ([kept.source] if dense else []), f"{tensor} is input {inputs}, foreseen {kept.source}"
+        given = (*case.arrays, y)
+        same = [i if i < len(case.arrays) else -1 for i, a in enumerate(given) if owner(a) is buffer.owner]
+        dense = kept.source is not None and given[kept.source].flags.c_contiguous  # others are copied
+        assert same == ([kept.source] if dense else []), f"{tensor} is input {same}, foreseen {kept.source}"
         if kept.source is not None:
-            assert np.array_equal(buffer.array, case.arrays[kept.source]), f"{tensor} is not the input"
+            assert np.array_equal(buffer.array, given[kept.source]), f"{tensor} is not the input"
     assert saved.nbytes == sum(k.nbytes for k in foreseen.values())
 
 
@@ -182,18 +182,26 @@ def use(op: Op, number: int) -> str:
     return "grad_scale" if op in (ops.batch_norm, ops.frozen_norm) else "grad_weight"
 
 
+class Without(Saved):
+    """The same buffers, of which one is named but cannot be read."""
+
+    def __init__(self, saved: Saved, tensor: str) -> None:
+        self.buffers, self.input_shape, self.tensor = saved.buffers, saved.input_shape, tensor
+
+    def __getitem__(self, name: str) -> Array:
+        if name == self.tensor:
+            raise KeyError(name)
+        return super().__getitem__(name)
+
+
 def check_needed_for(case: Case) -> None:
     """Taking a buffer away breaks some gradient of each kind it is declared for, and none of another kind."""
     _, saved = forward(case)
-    wanted = [i for i, need in enumerate(case.needs) if need]
     for tensor, buffer in saved.buffers.items():
-        poorer = Saved()
-        poorer.input_shape = saved.input_shape
-        poorer.buffers = {t: b for t, b in saved.buffers.items() if t != tensor}
         broken = set()
-        for i in wanted:
+        for i in [i for i, need in enumerate(case.needs) if need]:
             try:
-                backward(wanting(case, [i]), poorer)
+                backward(wanting(case, [i]), Without(saved, tensor))
             except KeyError:
                 broken.add(use(case.op, i))
         assert broken == set(buffer.needed_for), f"{tensor}: without it {broken} fail, declared {buffer.needed_for}"
@@ -204,7 +212,6 @@ def check_needed_for(case: Case) -> None:
 
 def traced_peak(call: Callable[[], Any]) -> int:
     """Bytes that `call` and what it returns hold at the highest moment, as tracemalloc sees them."""
-    gc.collect()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]

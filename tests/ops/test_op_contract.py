@@ -10,8 +10,17 @@ from checks import check_contract, check_float32, check_kept, check_needed_for, 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minitl import ops
+
 DTYPES = ("float32", "float64")
+OPS = [op for op in vars(ops).values() if isinstance(op, ops.Op)]
 everywhere = pytest.mark.parametrize("name", NAMES)
+
+
+def test_every_op_and_rule_has_cases() -> None:
+    covered = {(spec.op.name, spec.rule or spec.op.rules[0]) for spec in NAMES.values()}
+    assert covered == {(op.name, rule) for op in OPS for rule in op.rules}
+    assert len(OPS) > 10
 
 
 @everywhere

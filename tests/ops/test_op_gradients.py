@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from minitl import ops
 
 EXACT = [name for name, spec in NAMES.items() if spec.exact and spec.op is not ops.folded_conv]
-WHOLE = [ops.conv, ops.depthwise_conv, ops.pointwise_conv, ops.linear, ops.scale, ops.add]  # integers stay integers
+WHOLE = [
+    ops.conv,
+    ops.depthwise_conv,
+    ops.pointwise_conv,
+    ops.linear,
+    ops.gated_conv,
+    ops.scale,
+    ops.add,
+]  # integers stay integers
 
 
 @pytest.mark.parametrize("name", EXACT)
