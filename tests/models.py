@@ -39,9 +39,9 @@ def block_inputs(draw: st.DrawFn) -> tuple[int, int, int]:
     return n, h + 1 if n == 1 and max(h, w) == 2 else h, w
 
 
-def trained(model: Any, method: str, blocks: int | None = None) -> Any:
+def trained(model: Any, method: str, blocks: int | None = None, **options: Any) -> Any:
     """The model under a method."""
-    return minitl.methods.get(method, blocks=blocks).apply(model)
+    return minitl.methods.get(method, blocks=blocks, **options).apply(model)
 
 
 def block(method: str, attrs: dict[str, Any], *, dtype: str = "float64", seed: int = 0) -> Any:

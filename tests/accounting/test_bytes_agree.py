@@ -76,12 +76,26 @@ def test_in_random_blocks(
 @settings(max_examples=6)
 @given(
     method=st.sampled_from([*METHODS, ("ft-last", None), ("ft-blocks", 3), ("mobiletl", 4)]),
+    options=st.sampled_from([{}, {"checkpoint": True}, {"quantised": True}, {"checkpoint": True, "quantised": True}]),
     n=st.integers(2, 4), height=st.integers(17, 40), width=st.integers(17, 40), dtype=DTYPES,
 )  # fmt: skip
-def test_in_networks(network: Any, method: Any, n: int, height: int, width: int, dtype: str) -> None:
-    name, options = network
-    model = trained(minitl.networks.get(name, num_classes=7, dtype=dtype, **options), *method)
+def test_in_networks(network: Any, method: Any, options: Any, n: int, height: int, width: int, dtype: str) -> None:
+    name, size = network
+    model = trained(minitl.networks.get(name, num_classes=7, dtype=dtype, **size), *method, **options)
     check(model, noise((n, height, width, 3), dtype=dtype), np.arange(n))
+
+
+@given(attrs=block_attrs(), shape=block_inputs(), input_grad=st.booleans())
+def test_exact_keeps_no_more_than_mobiletl_and_recomputing_no_more_than_exact(
+    attrs: dict[str, Any], shape: tuple[int, int, int], input_grad: bool
+) -> None:
+    model = minitl.networks.irb(**attrs, input_grad=input_grad)
+    sizes = (*shape, attrs["in_channels"])
+    signs, exact, recompute = (
+        foreseen(trained(model, method), sizes).kept_bytes
+        for method in ("mobiletl", "mobiletl-exact", "mobiletl-recompute")
+    )
+    assert recompute <= exact <= signs
 
 
 @pytest.mark.parametrize(("method", "blocks"), [("ft-all", None), ("mobiletl", 3)])
