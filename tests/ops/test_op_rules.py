@@ -10,6 +10,7 @@ from minitl import ops
 from minitl.arrays import Array
 from minitl.bits import unpack
 from minitl.ops import Op
+from minitl.ops.few_bits import hard_swish_levels
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
@@ -35,11 +36,15 @@ def hard_swish_slope(x: Array) -> Array:
 
 SLOPES = {
     ("relu", ""): lambda x: x > 0,
+    ("relu", "output"): lambda x: x > 0,
     ("relu6", "codes"): lambda x: (x > 0) & (x < 6),
     ("relu6", "band"): lambda x: (x > 0) & (x < 6),
+    ("relu6", "output"): lambda x: (x > 0) & (x < 6),
     ("relu6", "sign"): lambda x: x >= 0,
     ("hard_swish", "exact"): hard_swish_slope,
     ("hard_swish", "sign"): lambda x: x >= 0,
+    ("hard_swish", "output-sign"): lambda x: ~np.signbit(x),
+    ("hard_swish", "few1"): lambda x: x >= 0,
     ("hard_sigmoid", ""): lambda x: ((x > -3) & (x < 3)) / x.dtype.type(6),
 }
 VALUES = {
@@ -75,15 +80,16 @@ def test_hard_swish_is_its_formula_in_that_order(dtype: str) -> None:
 
 
 @DTYPES
-def test_band_and_codes_give_the_same_gradient(dtype: str) -> None:
+def test_exact_rules_of_relu6_give_the_same_gradient(dtype: str) -> None:
     rng = np.random.default_rng(1)
     x = np.concatenate([around_kinks(dtype), rng.uniform(-3, 9, (500, 9)).astype(dtype)])
     gy = rng.standard_normal(x.shape).astype(dtype)
-    band, codes = (
+    codes, band, output = (
         ops.relu6.backward(ops.relu6.forward(x, needs=(True,), rule=rule)[1], gy, needs=(True,))[0]
-        for rule in ("band", "codes")
+        for rule in ("codes", "band", "output")
     )
     assert same_bytes(band, codes)
+    assert np.array_equal(output, codes)  # but zeros have no sign there
 
 
 @DTYPES
@@ -104,6 +110,33 @@ def test_how_far_the_sign_rule_is_from_the_slope(dtype: str) -> None:
     assert not swish[(x <= -3) | (x >= 3)].any()
     relu6 = slope(ops.relu6, x, "sign") != slope(ops.relu6, x, "codes")
     assert np.array_equal(relu6, (x == 0) | (x >= 6))
+
+
+@pytest.mark.parametrize(("dtype", "worst"), [("float32", 1.3e-4), ("float64", 5e-9)])
+def test_the_slope_of_hard_swish_from_its_output(dtype: str, worst: float) -> None:
+    """Off by a few roundings, but near x = -3/2, where the root magnifies the rounding of y; see the docstring."""
+    steps = np.arange(-18000, 18000)
+    near = -1.5 * (1 + steps * np.finfo(dtype).eps)  # neighbours in that dtype
+    wider = -1.5 + steps * 1e-7
+    x = np.concatenate([around_kinks(dtype), np.concatenate([near, wider, steps / 6000]).astype(dtype).reshape(-1, 9)])
+    error = abs(slope(ops.hard_swish, x, "output") - hard_swish_slope(x.astype("float64")))
+    assert 0 < error.max() <= worst
+    far = abs(x + 1.5) > 0.25  # there |s| >= 1/12; s^2 = r / 36, and r is off by 3 roundings of 9 + 24 |y| <= 81
+    assert error[far].max() <= 3 * 81 / (72 / 12) * np.finfo(dtype).eps / 2
+
+
+@DTYPES
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_select_the_level_of_the_interval(bits: int, dtype: str) -> None:
+    borders, levels, _ = hard_swish_levels(bits)
+    limits = np.array(borders, dtype)
+    x = np.concatenate([np.repeat(limits, 9), np.random.default_rng(6).uniform(-5, 5, 900).astype(dtype)]).reshape(
+        -1, 9
+    )
+    assert (len(borders), len(levels)) == (2**bits - 1, 2**bits)
+    assert same_bytes(
+        slope(ops.hard_swish, x, f"few{bits}"), np.array(levels, dtype)[np.searchsorted(limits, x, "right")]
+    )
 
 
 def test_sign_is_the_nearest_two_valued_slope() -> None:
