@@ -52,7 +52,7 @@ def nchw(x: Array) -> Any:
     return torch.tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
 
 
-def compare(found: dict[str, Array], expected: dict[str, Any], scale: float | None = None) -> tuple[float, float]:
+def compare(found: dict[str, Array], expected: dict[str, Any]) -> tuple[float, float]:
     """The largest difference, absolute and relative to the largest entry; names and shapes must be the same."""
     assert found.keys() == expected.keys()
     worst = largest = 0.0
@@ -61,7 +61,7 @@ def compare(found: dict[str, Array], expected: dict[str, Any], scale: float | No
         assert array.shape == other.shape, name
         worst = max(worst, float(abs(array - other).max()))
         largest = max(largest, float(abs(other).max()))
-    return worst, worst / (scale or largest or 1.0)
+    return worst, worst / (largest or 1.0)
 
 
 @pytest.mark.parametrize("width", [1.0, 0.5])
