@@ -10,10 +10,14 @@ wrote for both tasks: only the digits are new.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
@@ -21,23 +25,45 @@ import numpy as np
 from minitl import methods
 from minitl.accounting import Ledger, predict
 from minitl.arrays import Array
-from minitl.errors import ValueRangeError
+from minitl.errors import UsageError, ValueRangeError, unknown
+from minitl.kernels import threads
 from minitl.networks import Network, digits_irb
-from minitl.training.data import digits, shift, spans, split
+from minitl.training.data import digits, shift, split
 from minitl.training.fit import accuracy, fit
 from minitl.training.optimizers import Adam
-from minitl.training.progress import Silent, Tick, bar
-from minitl.training.workers import Workers
+from minitl.training.progress import Silent, bar
 
 
 class Choice(NamedTuple):
-    """A method, and how many blocks it tunes where that is a choice."""
+    """A method, how many blocks it tunes where that is a choice, and options.
+
+    Options are `int8`, `checkpoint`, and `WHAT=RULE` for the backward rule of an activation or role.
+    """
 
     method: str
     blocks: int | None = None
+    options: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return self.method + (f" {self.blocks}" if self.blocks else "")
+        return " ".join((self.method, *([str(self.blocks)] if self.blocks else ()), *self.options))
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """Read `mobiletl:2`, `ft-all`, `mobiletl:2+int8+hard_swish=few2`."""
+        name, *options = text.strip().split("+")
+        method, colon, blocks = name.partition(":")
+        if colon and not blocks.isdecimal():
+            raise ValueRangeError(op="compare", expected="METHOD:BLOCKS", got=repr(name))
+        return cls(method, int(blocks) if colon else None, tuple(options))
+
+    def build(self) -> methods.Method:
+        """The method; raises on a name, number or option there is not."""
+        rules = dict(option.split("=", 1) for option in self.options if "=" in option)
+        for option in self.options:
+            if "=" not in option and option not in ("int8", "checkpoint"):
+                raise unknown("option", option, ("int8", "checkpoint", "WHAT=RULE"), op="compare")
+        flags = {"quantised": "int8" in self.options, "checkpoint": "checkpoint" in self.options}
+        return methods.get(self.method, self.blocks, rules=rules, **flags)
 
 
 CHOICES = (
@@ -46,6 +72,7 @@ CHOICES = (
     Choice("ft-norm"),
     Choice("ft-blocks", 2),
     Choice("mobiletl", 2),
+    Choice("mobiletl-exact", 2),
     Choice("ft-all"),
 )
 
@@ -77,19 +104,26 @@ class Result:
     """One method's outcome over all seeds.
 
     `seeds` is how many there were (0, 1, ...), `accuracy` the fraction of the test set correct
-    for each. `kept_bytes`, `peak_bytes` and `flops` are of one training step, `trained_parameters`
+    for each. `kept_bytes`, `peak_bytes`, `total_bytes` and `flops` are of one training step, `trained_parameters`
     is a count, `seconds` the mean wall time of an adaptation on one thread.
     """
 
     method: str
     blocks: int | None
+    options: tuple[str, ...]
     seeds: int
     accuracy: list[float]
     kept_bytes: int
     peak_bytes: int
+    total_bytes: int
     trained_parameters: int
     flops: int
     seconds: float
+
+    @property
+    def choice(self) -> Choice:
+        """What it is the outcome of."""
+        return Choice(self.method, self.blocks, self.options)
 
 
 @dataclass(frozen=True)
@@ -120,9 +154,11 @@ def compare(
 ) -> list[Result]:
     """Pretrain and adapt with each choice and seed; the results in the order of `choices`.
 
-    Runs are spread over `workers` processes, by default one a core (see `Workers` for what that
-    asks of a script); the results are the same with any number, `seconds` apart. `progress`
-    tells on stderr how far it is. Raises UnknownNameError, ValueRangeError or UsageError.
+    Runs are spread over `workers` processes of one thread each, by default one a core: the steps
+    of a small network are too short to be shared among threads. The results are the same with any
+    number, `seconds` apart. The processes are started afresh ("spawn"), which imports the main
+    script: there, call this under `if __name__ == "__main__":`. `progress` tells on stderr how far
+    it is. Raises UnknownNameError, ValueRangeError or UsageError.
     """
     task = task or Task()
     if seeds < 1 or not choices or len(set(choices)) < len(choices):
@@ -132,23 +168,21 @@ def compare(
     held = [ledger(choice, task) for choice in choices]  # a method unknown is told before any work is done
     runs: list[Run] = []
     jobs = seeds * (1 + len(choices))
-    with (
-        bar("compare", seeds * _steps(task, len(choices))) if progress else nullcontext(Silent()) as shown,
-        Workers(min(workers or os.cpu_count() or 1, jobs), shown) as pool,
-    ):
-        for seed in range(seeds):
-            pool.submit(pretrain, task, seed)
-        for number, outcome in enumerate(pool.outcomes(), start=1):
-            if isinstance(outcome, Pretrained):
-                for choice in reversed(choices):  # the longest first
-                    pool.submit(adapt, task, outcome, choice)
-            else:
-                runs.append(outcome)
-            shown.line(f"[{number:{len(str(jobs))}}/{jobs}] {_told(outcome)}")
+    pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, jobs), get_context("spawn"), _settle)
+    with pool, bar("compare", jobs) if progress else nullcontext(Silent()) as shown:
+        waiting: set[Future[Pretrained | Run]] = {pool.submit(pretrain, task, seed) for seed in range(seeds)}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for outcome in map(_outcome, done):
+                if isinstance(outcome, Pretrained):
+                    waiting |= {pool.submit(adapt, task, outcome, choice) for choice in choices}
+                else:
+                    runs.append(outcome)
+                shown.advance(_told(outcome))
     return [_result(choice, kept, task, runs) for choice, kept in zip(choices, held, strict=True)]
 
 
-def pretrain(task: Task, seed: int, tick: Tick) -> Pretrained:
+def pretrain(task: Task, seed: int) -> Pretrained:
     """A fresh network, all of it trained on the source task."""
     network = methods.get("ft-all").apply(digits_irb(num_classes=len(task.source), seed=seed))
     fit(
@@ -159,12 +193,11 @@ def pretrain(task: Task, seed: int, tick: Tick) -> Pretrained:
         batch_size=task.source_batch,
         augment=shift,
         seed=seed,
-        progress=tick,
     )
     return Pretrained(seed, network.state_dict())
 
 
-def adapt(task: Task, pretrained: Pretrained, choice: Choice, tick: Tick) -> Run:
+def adapt(task: Task, pretrained: Pretrained, choice: Choice) -> Run:
     """A copy of the pretrained network, with a fresh classifier, trained on the target task by the chosen method."""
     seed = pretrained.seed
     train, test = split(digits(task.target, task.size), task.images, seed)
@@ -181,7 +214,6 @@ def adapt(task: Task, pretrained: Pretrained, choice: Choice, tick: Tick) -> Run
         batch_size=task.batch,
         augment=shift,
         seed=seed,
-        progress=tick,
     )
     seconds = time.perf_counter() - start
     return Run(choice, seed, accuracy(adapted, test), seconds)
@@ -193,8 +225,7 @@ def network(task: Task, choice: Choice, seed: int = 0, state: Mapping[str, Array
     if state is not None:
         fresh = {name: value for name, value in built.state_dict().items() if name.startswith("classifier.")}
         built.load_state_dict({**state, **fresh})
-    methods.get(choice.method, choice.blocks).apply(built)
-    return built
+    return choice.build().apply(built)
 
 
 def ledger(choice: Choice, task: Task | None = None) -> Ledger:
@@ -204,11 +235,19 @@ def ledger(choice: Choice, task: Task | None = None) -> Ledger:
     return predict(network(task, choice), batch=task.batch, resolution=task.size, optimizer_slots=slots)
 
 
-def _steps(task: Task, choices: int) -> int:
-    """Steps of one seed: pretraining, and every choice's adaptation."""
-    images = len(digits(task.source, size=8))
-    pretraining = task.source_epochs * len(spans(images, task.source_batch))
-    return pretraining + choices * task.epochs * len(spans(task.images, task.batch))
+def _settle() -> None:
+    """In a worker process: one thread, and on Ctrl-C it is the parent that speaks."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threads.set_threads(1)
+
+
+def _outcome(future: Future[Pretrained | Run]) -> Pretrained | Run:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise UsageError(
+            "a worker process ended unexpectedly", remedy="in a script, call this under `if __name__ == '__main__':`"
+        ) from None
 
 
 def _told(outcome: Pretrained | Run) -> str:
@@ -225,10 +264,12 @@ def _result(choice: Choice, held: Ledger, task: Task, runs: Sequence[Run]) -> Re
     return Result(
         method=choice.method,
         blocks=choice.blocks,
+        options=choice.options,
         seeds=len(own),
         accuracy=[run.accuracy for run in own],
         kept_bytes=held.totals.kept_bytes,
         peak_bytes=held.totals.peak_bytes,
+        total_bytes=held.totals.total_bytes,
         trained_parameters=sum(array.size for array in network(task, choice).trained_parameters().values()),
         flops=held.totals.flops.total,
         seconds=sum(run.seconds for run in own) / len(own),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ from minitl.networks.network import Network
 from minitl.step import loss_and_gradients
 from minitl.training.data import Augmentation, Dataset, batches, spans
 from minitl.training.optimizers import Optimizer
-from minitl.training.progress import Tick, following
+from minitl.training.progress import Silent, bar
 from minitl.training.schedules import Schedule, cosine
 
 
@@ -34,13 +35,13 @@ def fit(
     schedule: Schedule = cosine,
     augment: Augmentation | None = None,
     seed: int = 0,
-    progress: str | Tick | None = None,
+    progress: str | None = None,
 ) -> History:
     """Train, in place, what the network's method trains.
 
     `seed` decides the order of images, what `augment` does to them and what dropout drops: the
     same seed gives the same bytes. `schedule(step, steps)` scales the learning rate. `progress`
-    is a progress bar's description, or a function to call with the loss after each step. Raises
+    is a progress bar's description. Raises
     ValueRangeError for a loss or a gradient that is not finite, before it reaches a parameter.
     """
     if epochs < 1 or len(data) == 0:
@@ -48,7 +49,7 @@ def fit(
     rng = np.random.default_rng(seed)
     parameters, history = network.trained_parameters(), History()
     step, steps = 0, epochs * len(spans(len(data), batch_size))
-    with following(progress, steps) as tick:
+    with bar(progress, steps) if progress else nullcontext(Silent()) as shown:
         for _ in range(epochs):
             seen, correct, total_loss = 0, 0, 0.0
             for images, labels in batches(data, batch_size, rng, augment):
@@ -63,7 +64,7 @@ def fit(
                 seen += len(labels)
                 correct += count_correct(logits, labels)
                 total_loss += loss * len(labels)
-                tick(loss)
+                shown.step(loss)
             history.loss.append(total_loss / seen)
             history.accuracy.append(correct / seen)
     return history

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minitl.accounting.plot import new_figure, plot_kept, save
-from minitl.training.compare import Choice, Result, Task, ledger
+from minitl.training.compare import Result, Task, ledger
 
 COLOUR, HIGHLIGHT = "#4477aa", "#ee6677"  # of Paul Tol's bright scheme, told apart by all
 AROUND = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
@@ -42,7 +42,7 @@ def plot_accuracy(results: Sequence[Result], path: Path) -> None:
     for result in results:
         percent = [100 * fraction for fraction in result.accuracy]
         mean, spread = statistics.mean(percent), statistics.stdev(percent) if len(percent) > 1 else 0.0
-        name = str(Choice(result.method, result.blocks))
+        name = str(result.choice)
         dots.append(Dot(result.kept_bytes / 1e6, mean, spread, name))
         axes.errorbar(dots[-1].x, mean, spread, fmt="o", color=dots[-1].colour, capsize=3, markersize=7)
     axes.set(xscale="log", xlabel="kept for backward (MB = 1e6 bytes, log scale)", ylabel="test accuracy (%)")
@@ -59,7 +59,7 @@ def plot_accuracy(results: Sequence[Result], path: Path) -> None:
 def plot_memory(results: Sequence[Result], path: Path, task: Task | None = None) -> None:
     """Draw what each method's step keeps, stacked by kind of buffer; write .png, .pdf or .svg. Raises UsageError."""
     task = task or Task()
-    choices = [Choice(result.method, result.blocks) for result in results]
+    choices = [result.choice for result in results]
     title = f"digits_irb, batch {task.batch}, {task.size} px"
     plot_kept({str(choice): ledger(choice, task) for choice in choices}, path, title=title)
 

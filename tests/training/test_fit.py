@@ -5,6 +5,7 @@ import pytest
 
 import minitl
 from minitl.errors import ValueRangeError
+from minitl.step import loss_and_gradients
 from minitl.training.data import Dataset, digits, shift, split
 from minitl.training.fit import accuracy, fit
 from minitl.training.optimizers import SGD, Adam
@@ -51,8 +52,22 @@ def test_only_what_the_method_trains_changes():
     assert changed == set(network.trained_parameters())
 
 
-def test_every_step_is_scheduled_and_ticked():
-    asked, losses = [], []
+@pytest.fixture
+def losses(monkeypatch):
+    """The loss of every step that `fit` takes from now on."""
+    seen = []
+
+    def step(*arguments, **options):
+        results = loss_and_gradients(*arguments, **options)
+        seen.append(results[0])
+        return results
+
+    monkeypatch.setattr("minitl.training.fit.loss_and_gradients", step)
+    return seen
+
+
+def test_every_step_is_scheduled(losses):
+    asked = []
 
     def schedule(step, steps):
         asked.append((step, steps))
@@ -60,23 +75,20 @@ def test_every_step_is_scheduled_and_ticked():
 
     network = small_network("ft-last")
     before = state_bytes(network)
-    history = train(network, batch_size=13, schedule=schedule, progress=losses.append)  # 40 = 3 * 13 + 1
+    history = train(network, batch_size=13, schedule=schedule)  # 40 = 3 * 13 + 1
     assert asked == [(step, 6) for step in range(6)]
     assert len(losses) == 6
     assert state_bytes(network) == before  # the learning rate was scaled by zero
     assert history.loss[0] == pytest.approx(np.mean(losses[:3]))
 
 
-def test_history_counts_the_images_of_a_smaller_last_batch_as_they_are():
-    losses = []
+def test_history_counts_the_images_of_a_smaller_last_batch_as_they_are(losses):
     network = small_network("ft-last")
-    history = train(network, epochs=1, batch_size=15, schedule=lambda step, steps: 0.0, progress=losses.append)
+    history = train(network, epochs=1, batch_size=15, schedule=lambda step, steps: 0.0)
     assert history.loss[0] == pytest.approx(np.dot(losses, [15, 15, 10]) / 40)
 
 
 def test_one_step_of_sgd_is_minus_lr_times_the_gradient():
-    from minitl.step import loss_and_gradients
-
     network, twin = small_network("ft-last"), small_network("ft-last")
     _, _, gradients = loss_and_gradients(twin, PAIR.images, PAIR.labels)
     before = network.state_dict()

@@ -1,0 +1,70 @@
+"""`minitl compare`: the main job, on real images."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from minitl.accounting.table import table
+from minitl.training.compare import CHOICES, Choice, Result, compare
+from minitl.training.plots import plot_accuracy, plot_memory
+from minitl.verbs import options
+
+HELP = "the main job: adapt a network to new images with each method; accuracy against memory"
+DESCRIPTION = """Pretrains digits_irb on handwritten digits 0 to 4, then adapts it to digits 5 to 9 from 200 labelled
+images, once with each method and seed. Prints accuracy, memory and work of each method, and plots them."""
+DISCLAIMER = """1,797 images of 8x8 pixels (UCI handwritten digits), enlarged to 24x24; a small network; 5 classes. This
+shows what the methods keep, and that they learn; it is no evidence about CIFAR or ImageNet."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `compare`."""
+    default = ",".join(f"{c.method}:{c.blocks}" if c.blocks else c.method for c in CHOICES)
+    parser.add_argument(
+        "--methods",
+        metavar="LIST",
+        help="comma-separated METHOD[:BLOCKS][+int8][+checkpoint][+WHAT=RULE], as mobiletl:2+hard_swish=few2 "
+        f"(default: {default})",
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many seeds (default: 3)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes to spread the runs over (default: cores)")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write accuracy.png and memory.png there")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print, plot."""
+    choices = [Choice.parse(text) for text in args.methods.split(",")] if args.methods else CHOICES
+    results = compare(choices, seeds=args.seeds, workers=args.workers, progress=True)
+    plots = _plot(results, args.plots) if args.plots else []
+    if args.json:
+        options.print_json("compare", {"results": [asdict(r) for r in results], "plots": [str(p) for p in plots]})
+    else:
+        _print(results)
+        for path in plots:
+            print(f"wrote {path}")
+    return 0
+
+
+def _plot(results: Sequence[Result], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    accuracy, memory = folder / "accuracy.png", folder / "memory.png"
+    plot_accuracy(results, accuracy)
+    plot_memory(results, memory)
+    return [accuracy, memory]
+
+
+def _print(results: Sequence[Result]) -> None:
+    body = []
+    for r in results:
+        percent = [100 * fraction for fraction in r.accuracy]
+        spread = f"{statistics.stdev(percent):.1f}" if len(percent) > 1 else "-"
+        memory = (f"{count:,}" for count in (r.kept_bytes, r.peak_bytes, r.total_bytes))
+        work = (f"{r.trained_parameters:,}", f"{r.flops / 1e6:,.1f}", f"{r.seconds:.1f}")
+        body.append((str(r.choice), f"{statistics.mean(percent):.1f}", spread, *memory, *work))
+    header = ("method", "accuracy %", "+-", "kept bytes", "peak bytes", "total bytes", "trains", "MFLOPs a step", "s")
+    print(table(header, body, right=range(1, len(header))))
+    print(f"\n{results[0].seeds} seeds; +- is one standard deviation over them.\n{DISCLAIMER}")
