@@ -11,7 +11,8 @@ gradients = tape.backward(loss)
 from minitl import accounting, methods, networks, ops
 from minitl.errors import MinitlError
 from minitl.layers import cross_entropy
+from minitl.records import Var
 from minitl.tape import Tape
 
-__all__ = ["MinitlError", "Tape", "accounting", "cross_entropy", "methods", "networks", "ops"]
+__all__ = ["MinitlError", "Tape", "Var", "accounting", "cross_entropy", "methods", "networks", "ops"]
 __version__ = "0.1.0"

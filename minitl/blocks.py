@@ -11,7 +11,8 @@ from minitl import ops
 from minitl.arrays import is_count
 from minitl.errors import ValueRangeError
 from minitl.layers import FROZEN, Activation, Add, Conv, Layer, Norm, Pool, Scale
-from minitl.tape import Tape, Var
+from minitl.records import Var
+from minitl.tape import Tape
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ import numpy as np
 from minitl import ops
 from minitl.arrays import Array
 from minitl.errors import RuleError, unknown
-from minitl.tape import Parameter, Tape, Var
+from minitl.parameters import Parameter
+from minitl.records import Var
+from minitl.tape import Tape
 
 ROLES = (
     "stem", "stem_norm", "stem_act",

@@ -14,8 +14,10 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, dtype_name, nbytes
 from minitl.ops.op import OUTPUT, Attrs, Gradients, Op
+from minitl.parameters import Parameter
+from minitl.records import OpRecord, Var
 from minitl.saved import Saved
-from minitl.tape import K, OpRecord, Parameter, Tape, Var
+from minitl.tape import K, Tape
 
 
 class Meter:

@@ -6,7 +6,8 @@ from typing import Any
 
 from minitl.arrays import Array
 from minitl.networks.network import Model, Network
-from minitl.tape import Tape, Var
+from minitl.records import Var
+from minitl.tape import Tape
 
 
 def forward_backward(model: Model, tape: Tape, images: Any, labels: Any) -> tuple[Var, Var, dict[str, Array]]:

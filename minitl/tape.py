@@ -1,181 +1,24 @@
 """The tape: a list of what was computed, in order, which backward walks from its end.
 
-A Wengert list (Wengert 1964, DOI 10.1145/355586.364791). A record knows its op, the numbers of
-the records that made its inputs, and their shapes, but no arrays. The only arrays a tape holds
-are those in `Saved`: what is not kept there is freed as soon as the caller lets go of it.
+A Wengert list (Wengert 1964, DOI 10.1145/355586.364791). The only arrays a tape holds are those in
+its records' `Saved`: what is not kept there is freed as soon as the caller lets go of it.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 
-from minitl.arrays import FLOATS, Array, Shape, dtype_name, owner
+from minitl.arrays import FLOATS, Array, dtype_name, owner
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
-from minitl.ops.op import EXACT, Attrs, Cost, Gradients, Op, Split, keeps_input
+from minitl.ops.op import EXACT, Attrs, Gradients, Op
+from minitl.parameters import Parameter
+from minitl.records import INPUT, Checkpoint, Holding, OpRecord, Var
 from minitl.saved import Saved
 
 K = TypeVar("K", int, str)  # a record's number, or a parameter's name
-
-INPUT = -1  # the record number of a value that no record made
-
-
-@dataclass(eq=False)
-class Parameter:
-    """A named array of the network: a weight, or a running statistic (`statistic=True`, never trained).
-
-    A frozen weight may be held quantised: `value` is then int8, and output channel o of it
-    stands for `scale[o] * value[o]`.
-    """
-
-    name: str
-    value: Array
-    trained: bool = False
-    statistic: bool = False
-    scale: Array | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays held."""
-        return int(self.value.nbytes + (0 if self.scale is None else self.scale.nbytes))
-
-    @property
-    def dtype(self) -> str:
-        """Dtype of the numbers it stands for."""
-        return str((self.value if self.scale is None else self.scale).dtype.name)
-
-    def array(self) -> Array:
-        """The numbers it stands for: the array itself, or a dequantised one made for the occasion."""
-        if self.scale is None:
-            return self.value
-        return np.multiply(self.value, _along_first(self.scale, self.value), dtype=self.scale.dtype)
-
-    def quantise(self) -> None:
-        """Hold the weight in 8 bits: scale[o] = max |w[o]| / 127, value = round(w / scale), error at most scale / 2."""
-        if self.scale is None:
-            most = np.abs(self.value).max(axis=tuple(range(1, self.value.ndim)))
-            scale = (np.where(most > 0, most, 1) / 127).astype(self.value.dtype)
-            self.value, self.scale = np.rint(self.value / _along_first(scale, self.value)).astype(np.int8), scale
-
-    def restore(self) -> None:
-        """Hold it as floating point again; what quantising rounded off does not come back."""
-        self.value, self.scale = self.array(), None
-
-    def assign(self, value: Array) -> None:
-        """Copy new numbers in, quantised again if it is held so."""
-        if self.scale is None:
-            self.value[...] = value
-        else:
-            self.value, self.scale = np.array(value, self.dtype), None
-            self.quantise()
-
-
-@dataclass(eq=False)
-class Var:
-    """A value on its way through the network: the array, the record that made it, and whether it wants a gradient.
-
-    `tape` is the mark of the tape that holds that record; an input has none and may go to any.
-    """
-
-    value: Array
-    source: int = INPUT
-    needs_grad: bool = False
-    tape: object = None
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the value."""
-        return self.value.shape
-
-
-@dataclass(eq=False, kw_only=True)
-class Record:
-    """Something that ran: everything backward and the accounting need to know, except arrays.
-
-    `sources` are the numbers of the records that made its inputs; `needs` says for these and
-    then for the parameters which gradients are wanted.
-    """
-
-    layer: str
-    role: str
-    rule: str
-    sources: tuple[int, ...]
-    parameters: tuple[Parameter, ...]
-    shapes: tuple[Shape, ...]
-    dtype: str
-    needs: tuple[bool, ...]
-    saved: Saved
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What ran."""
-
-    @property
-    @abstractmethod
-    def cost(self) -> Cost:
-        """What it takes, foreseen from the shapes alone."""
-
-
-@dataclass(eq=False, kw_only=True)
-class OpRecord(Record):
-    """One op that ran."""
-
-    op: Op
-    attrs: Attrs
-
-    @property
-    def name(self) -> str:
-        """The op's name."""
-        return self.op.name
-
-    @cached_property
-    def cost(self) -> Cost:
-        """The op's own account."""
-        return self.op.cost(self.shapes, self.dtype, attrs=self.attrs, needs=self.needs, rule=self.rule)
-
-
-@dataclass(eq=False, kw_only=True)
-class Checkpoint(Record):
-    """A segment of the network of which only the input is kept, and which backward runs once more.
-
-    Chen et al. 2016, arXiv:1604.06174. `inner` are the records of its first run, which hold nothing.
-    """
-
-    segment: Callable[[Tape, Var], Var]
-    inner: tuple[OpRecord | Checkpoint, ...]
-    name = "checkpoint"
-
-    @cached_property
-    def cost(self) -> Cost:
-        """The segment's work, and its forward work once more."""
-        costs = [record.cost for record in self.inner]
-        macs, flops = (sum((getattr(cost, kind) for cost in costs), Split()) for kind in ("macs", "flops"))
-        return Cost(
-            output=costs[-1].output,
-            kept=(keeps_input("x", 0, self.shapes[0], self.dtype, ("recompute",)),),
-            macs=macs + Split(recompute=macs.forward),
-            flops=flops + Split(recompute=flops.forward),
-        )
-
-
-@dataclass(frozen=True)
-class Holding:
-    """One buffer a record holds. Holdings with the same `block` are the same memory, of `nbytes` bytes."""
-
-    record: Record
-    tensor: str
-    shape: Shape
-    dtype: str
-    bits: int
-    needed_for: tuple[str, ...]
-    block: int
-    nbytes: int
 
 
 class Tape:
@@ -379,7 +222,3 @@ class Tape:
         else:
             fresh = owner(gradient) is not owner(gy)
             pending[source] = np.add(before, gradient, out=gradient if fresh else None)
-
-
-def _along_first(scale: Array, weight: Array) -> Array:
-    return scale.reshape(-1, *(1,) * (weight.ndim - 1))

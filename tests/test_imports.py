@@ -17,6 +17,8 @@ LAYERS = [  # ground floor first; a package is one layer, and so are modules tha
     "bits",
     "saved",
     "ops",
+    "parameters",
+    "records",
     "tape shadow",
     "layers",
     "blocks",

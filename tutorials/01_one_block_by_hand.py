@@ -622,7 +622,7 @@ assert by_hand == [foreseen("ft-blocks"), foreseen("mobiletl")], "by hand and fo
 def frozen(passes_gradient):
     """The ledger of our block, all frozen."""
     tape = minitl.Tape()
-    minitl.networks.irb(**OURS).run(tape, minitl.tape.Var(x, needs_grad=passes_gradient))
+    minitl.networks.irb(**OURS).run(tape, minitl.Var(x, needs_grad=passes_gradient))
     return minitl.accounting.ledger(tape)
 
 

@@ -11,7 +11,9 @@ from typing import Any
 from minitl.accounting.table import mb, table
 from minitl.arrays import Shape
 from minitl.ops import Split
-from minitl.tape import Holding, Parameter, Record, Tape
+from minitl.parameters import Parameter
+from minitl.records import Holding, Record
+from minitl.tape import Tape
 
 STANDARD = "standard"  # the convention of `ops.op.Cost`
 WHY = {

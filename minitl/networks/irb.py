@@ -9,7 +9,8 @@ from minitl.blocks import BlockSpec, InvertedResidual
 from minitl.errors import unknown
 from minitl.layers import Layer
 from minitl.networks.network import Model, build
-from minitl.tape import Tape, Var
+from minitl.records import Var
+from minitl.tape import Tape
 
 PAPER = {
     "in_channels": 96,

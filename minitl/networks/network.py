@@ -13,7 +13,9 @@ from minitl.arrays import FLOATS, Array
 from minitl.blocks import Build, ConvNorm, InvertedResidual
 from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, ValueRangeError
 from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
-from minitl.tape import Parameter, Tape, Var
+from minitl.parameters import Parameter
+from minitl.records import Var
+from minitl.tape import Tape
 
 Classifier = Linear | Activation | Dropout
 

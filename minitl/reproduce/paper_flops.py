@@ -26,7 +26,7 @@ from collections.abc import Callable
 from minitl.arrays import size
 from minitl.errors import unknown
 from minitl.ops import Split
-from minitl.tape import Record
+from minitl.records import Record
 
 PAPER_FIT = "paper's FLOPs (a fit)"
 

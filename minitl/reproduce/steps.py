@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from minitl.accounting import Ledger, ledger
 from minitl.networks import Model
 from minitl.ops import Split
+from minitl.records import Record
 from minitl.reproduce.paper_flops import paper_flops
 from minitl.shadow import ShadowTape
 from minitl.step import forward_backward
-from minitl.tape import Record
 
 UNCOUNTED = ("dropout", "loss")  # roles for which the paper counts nothing
 

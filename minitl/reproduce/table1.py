@@ -15,10 +15,11 @@ from minitl.arrays import size
 from minitl.blocks import ConvNorm, ConvSpec
 from minitl.layers import Activation, Layer, LayerPlan
 from minitl.networks.network import Model, build
+from minitl.records import Var
 from minitl.reproduce.paper_flops import PAPER_FIT
 from minitl.reproduce.result import CANDIDATE, Result
 from minitl.reproduce.steps import PaperStep, paper_step
-from minitl.tape import Tape, Var
+from minitl.tape import Tape
 
 KEPT = "norm: x_hat and inv_std; ReLU and ReLU6 1 bit; Hard-Swish its input"
 ROWS = {  # parameters, MFLOPs, kept MB

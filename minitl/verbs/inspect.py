@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from minitl import methods
 from minitl.accounting import Ledger, Measured, measure, predict
@@ -13,7 +13,6 @@ from minitl.accounting.ledger import rows_table, totals_table
 from minitl.accounting.plot import plot_kept
 from minitl.accounting.report import Key, against_table, block_of, block_table, by_layer, percent, sums
 from minitl.accounting.table import table
-from minitl.networks import Model
 from minitl.verbs import options
 
 HELP = "per-layer memory and work of a training step"
@@ -40,13 +39,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", action="store_true", help="the rows as comma-separated values on stdout")
 
 
+class Inspection(NamedTuple):
+    """What was asked for, and what was found."""
+
+    args: argparse.Namespace
+    about: dict[str, Any]
+    block: Key
+    ledger: Ledger
+    other: Ledger | None
+    measured: Measured | None
+
+
 def run(args: argparse.Namespace) -> int:
     """Inspect; 1 if measured bytes are not the predicted ones, else 0."""
     model = options.model(args)
-    ledger = _ledger(model, args, args.method, args.blocks)
-    measured = None
-    if args.measure:
-        measured = measure(model, batch=args.batch, resolution=args.resolution, optimizer_slots=options.slots(args))
+    step = {"batch": args.batch, "resolution": args.resolution, "optimizer_slots": options.slots(args)}
+    options.method(args, args.method, args.blocks).apply(model)
+    ledger = predict(model, **step)
+    measured = measure(model, **step) if args.measure else None
     about = {
         "network": model.name,
         "method": model.method,
@@ -62,73 +72,57 @@ def run(args: argparse.Namespace) -> int:
     }
     other = None
     if args.against:
-        other = _ledger(model, args, args.against, options.blocks_for(args.against, model.tuned_blocks))
+        options.method(args, args.against, options.blocks_for(args.against, model.tuned_blocks)).apply(model)
+        other = predict(model, **step)
+    found = Inspection(args, about, block_of(model), ledger, other, measured)
     if args.plot:
-        _plot(args, about, ledger, other, block_of(model))
+        _plot(found)
     if args.json:
-        options.print_json("inspect", _json(about, ledger, other, measured, args, block_of(model)))
+        options.print_json("inspect", _json(found))
     elif args.csv:
         print(ledger.to_csv(), end="")
     else:
-        _print(about, ledger, other, measured, args, block_of(model))
+        _print(found)
     return int(measured is not None and not measured.held_bytes == measured.traced_bytes == ledger.kept_bytes)
 
 
-def _ledger(model: Model, args: argparse.Namespace, method: str, blocks: int | None) -> Ledger:
-    options.method(args, method, blocks).apply(model)
-    return predict(model, batch=args.batch, resolution=args.resolution, optimizer_slots=options.slots(args))
-
-
-def _plot(args: argparse.Namespace, about: dict[str, Any], ledger: Ledger, other: Ledger | None, block: Key) -> None:
-    ledgers = {about["method"]: ledger} | ({args.against: other} if other else {})
+def _plot(found: Inspection) -> None:
+    args, about = found.args, found.about
+    ledgers = {about["method"]: found.ledger} | ({args.against: found.other} if found.other else {})
     title = f"{about['network']}, batch {args.batch}, {args.resolution} px"
-    plot_kept(ledgers, args.plot, title=title, by=block if args.by == "block" else None)
+    plot_kept(ledgers, args.plot, title=title, by=found.block if args.by == "block" else None)
 
 
-def _json(
-    about: dict[str, Any],
-    ledger: Ledger,
-    other: Ledger | None,
-    measured: Measured | None,
-    args: argparse.Namespace,
-    block: Key,
-) -> dict[str, Any]:
-    data = {**about, **ledger.to_json()}
-    if args.by == "block":
-        data["by_block"] = sums(ledger.rows, block)
-    if other:
-        data["against"] = {"method": args.against, **other.to_json()}
-    if measured:
-        data["measured"] = asdict(measured)
+def _json(found: Inspection) -> dict[str, Any]:
+    data = {**found.about, **found.ledger.to_json()}
+    if found.args.by == "block":
+        data["by_block"] = sums(found.ledger.rows, found.block)
+    if found.other:
+        data["against"] = {"method": found.args.against, **found.other.to_json()}
+    if found.measured:
+        data["measured"] = asdict(found.measured)
     return data
 
 
-def _print(
-    about: dict[str, Any],
-    ledger: Ledger,
-    other: Ledger | None,
-    measured: Measured | None,
-    args: argparse.Namespace,
-    block: Key,
-) -> None:
+def _print(found: Inspection) -> None:
+    args, about, ledger = found.args, found.about, found.ledger
     count = about["blocks"]
     tuned = f" (top {count} blocks)" if count and count > 1 else " (top block)" if count else ""
-    summary = methods.METHODS[about["method"]].summary
     print(
-        f"{about['network']}, {about['method']}{tuned}: trains {summary}\n"
+        f"{about['network']}, {about['method']}{tuned}: trains {methods.METHODS[about['method']].summary}\n"
         f"batch {args.batch}, {args.resolution} x {args.resolution}, {about['dtype']}, optimizer {args.optimizer}"
         f"{options.options_text(args)}\n"
     )
-    if other:
-        key = block if args.by == "block" else by_layer
-        print(against_table(ledger, other, (about["method"], args.against), key))
+    if found.other:
+        key = found.block if args.by == "block" else by_layer
+        print(against_table(ledger, found.other, (about["method"], args.against), key))
     elif args.by == "block":
-        print(block_table(ledger, block))
+        print(block_table(ledger, found.block))
     else:
         print(f"{READING}\n\n{rows_table(ledger.rows)}")
     print(f"\n{totals_table(ledger.totals)}")
-    if measured:
-        print(f"\n{_measured_table(ledger, measured)}")
+    if found.measured:
+        print(f"\n{_measured_table(ledger, found.measured)}")
     if args.plot:
         print(f"\nwrote {args.plot}")
 

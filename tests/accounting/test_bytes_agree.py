@@ -18,10 +18,11 @@ from minitl.arrays import Array
 from minitl.layers import Conv, LayerPlan
 from minitl.networks import Model
 from minitl.ops import relu
+from minitl.records import Var
 from minitl.saved import Saved
 from minitl.shadow import ShadowTape
 from minitl.step import forward_backward
-from minitl.tape import Tape, Var
+from minitl.tape import Tape
 
 METHODS = [("ft-all", None), ("ft-bias", None), ("ft-norm", None), ("ft-blocks", 1), ("mobiletl", 1)]
 METHODS += [("mobiletl-exact", 1), ("mobiletl-recompute", 1)]

@@ -13,7 +13,8 @@ from minitl import ops
 from minitl.arrays import Array
 from minitl.kernels import threads
 from minitl.layers import Dropout
-from minitl.tape import Tape, Var
+from minitl.records import Var
+from minitl.tape import Tape
 
 DIGITS = [("ft-all", None), ("ft-norm", None), ("ft-bias", None), ("ft-blocks", 3), ("mobiletl", 3)]
 

@@ -15,7 +15,9 @@ from minitl.arrays import Array
 from minitl.layers import FROZEN, LayerPlan, Linear
 from minitl.ops import Op
 from minitl.ops.op import Gradients
-from minitl.tape import Parameter, Tape, Var
+from minitl.parameters import Parameter
+from minitl.records import Var
+from minitl.tape import Tape
 
 RNG = np.random.default_rng(0)
 GY = RNG.standard_normal((2, 3, 3, 4))

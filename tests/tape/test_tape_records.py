@@ -19,8 +19,10 @@ from minitl.accounting import ledger
 from minitl.arrays import Array, owner
 from minitl.errors import UsageError
 from minitl.ops import Op
+from minitl.parameters import Parameter
+from minitl.records import Record, Var
 from minitl.saved import Saved
-from minitl.tape import Parameter, Record, Tape, Var
+from minitl.tape import Tape
 
 
 def arrays_in(thing: Any, path: str = "record") -> list[str]:

@@ -1,0 +1,123 @@
+"""What a tape writes down: values on their way, and records of what ran.
+
+A record knows what ran, the numbers of the records that made its inputs, and their shapes, but
+no arrays; those that backward needs are in its `Saved`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from minitl.arrays import Array, Shape
+from minitl.ops.op import Attrs, Cost, Op, Split, keeps_input
+from minitl.parameters import Parameter
+from minitl.saved import Saved
+
+INPUT = -1  # the record number of a value that no record made
+
+
+@dataclass(eq=False)
+class Var:
+    """A value on its way through the network: the array, the record that made it, and whether it wants a gradient.
+
+    `tape` is the mark of the tape that holds that record; an input has none and may go to any.
+    """
+
+    value: Array
+    source: int = INPUT
+    needs_grad: bool = False
+    tape: object = None
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the value."""
+        return self.value.shape
+
+
+@dataclass(eq=False, kw_only=True)
+class Record:
+    """Something that ran: everything backward and the accounting need to know, except arrays.
+
+    `sources` are the numbers of the records that made its inputs; `needs` says for these and
+    then for the parameters which gradients are wanted.
+    """
+
+    layer: str
+    role: str
+    rule: str
+    sources: tuple[int, ...]
+    parameters: tuple[Parameter, ...]
+    shapes: tuple[Shape, ...]
+    dtype: str
+    needs: tuple[bool, ...]
+    saved: Saved
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What ran."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> Cost:
+        """What it takes, foreseen from the shapes alone."""
+
+
+@dataclass(eq=False, kw_only=True)
+class OpRecord(Record):
+    """One op that ran."""
+
+    op: Op
+    attrs: Attrs
+
+    @property
+    def name(self) -> str:
+        """The op's name."""
+        return self.op.name
+
+    @cached_property
+    def cost(self) -> Cost:
+        """The op's own account."""
+        return self.op.cost(self.shapes, self.dtype, attrs=self.attrs, needs=self.needs, rule=self.rule)
+
+
+@dataclass(eq=False, kw_only=True)
+class Checkpoint(Record):
+    """A segment of the network of which only the input is kept, and which backward runs once more.
+
+    Chen et al. 2016, arXiv:1604.06174. `inner` are the records of its first run, which hold nothing.
+    """
+
+    segment: Callable[[Any, Var], Var]  # of a tape and the input
+    inner: tuple[OpRecord | Checkpoint, ...]
+    name = "checkpoint"
+
+    @cached_property
+    def cost(self) -> Cost:
+        """The segment's work, and its forward work once more."""
+        costs = [record.cost for record in self.inner]
+        macs, flops = (sum((getattr(cost, kind) for cost in costs), Split()) for kind in ("macs", "flops"))
+        return Cost(
+            output=costs[-1].output,
+            kept=(keeps_input("x", 0, self.shapes[0], self.dtype, ("recompute",)),),
+            macs=macs + Split(recompute=macs.forward),
+            flops=flops + Split(recompute=flops.forward),
+        )
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One buffer a record holds. Holdings with the same `block` are the same memory, of `nbytes` bytes."""
+
+    record: Record
+    tensor: str
+    shape: Shape
+    dtype: str
+    bits: int
+    needed_for: tuple[str, ...]
+    block: int
+    nbytes: int
