@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("fast", max_examples=12, deadline=None, derandomize=True, database=None)
-settings.register_profile("thorough", max_examples=400, deadline=None, print_blob=True)
+settings.register_profile("thorough", max_examples=200, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
