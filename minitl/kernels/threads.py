@@ -43,7 +43,7 @@ def chunks(count: int, work: int, align: int = 1) -> list[tuple[int, int]]:
 
 def run(task: Callable[[int, int], object], spans: list[tuple[int, int]]) -> None:
     """Call `task(start, stop)` for every span; return when all are done. A task may call `run` in its turn."""
-    if len(spans) == 1 or _threads == 1 or getattr(_here, "working", False):
+    if len(spans) == 1 or _threads == 1 or in_pool():
         for start, stop in spans:
             task(start, stop)
         return
@@ -54,6 +54,11 @@ def run(task: Callable[[int, int], object], spans: list[tuple[int, int]]) -> Non
             future.result()
     finally:
         held.clear()
+
+
+def in_pool() -> bool:
+    """Whether this is one of the threads that chunks are handed to."""
+    return getattr(_here, "working", False)
 
 
 def _executor() -> ThreadPoolExecutor:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl.arrays import FLOATS, Array, Shape, nbytes
+from minitl.arrays import FLOATS, Array, Shape, dtype_name, nbytes
 from minitl.bits import packed_shape
 from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, unknown
 from minitl.saved import Saved
@@ -186,7 +186,7 @@ class Op:
 
     def _check_dtypes(self, arrays: Sequence[Array]) -> None:
         floats = [
-            a.dtype.name if a.dtype.isnative else str(a.dtype)
+            dtype_name(a.dtype) if a.dtype.isnative else str(a.dtype)
             for a, name in zip(arrays, self.inputs, strict=False)
             if name != "labels"
         ]
