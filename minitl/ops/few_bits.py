@@ -23,7 +23,7 @@ from minitl.arrays import Array
 
 REACH = 10.0
 GRID = 1000  # intervals of the grid; 0 and both kinks are among its points
-POLISH = 1000  # rounds of moving borders and levels in turn; each takes at least 4 % off the distance left
+POLISH = 3000  # rounds of moving borders and levels in turn; each takes at least 1 % off the distance left
 
 
 class Levels(NamedTuple):
