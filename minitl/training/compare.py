@@ -171,14 +171,18 @@ def compare(
     pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, jobs), get_context("spawn"), _settle)
     with pool, bar("compare", jobs) if progress else nullcontext(Silent()) as shown:
         waiting: set[Future[Pretrained | Run]] = {pool.submit(pretrain, task, seed) for seed in range(seeds)}
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for outcome in map(_outcome, done):
-                if isinstance(outcome, Pretrained):
-                    waiting |= {pool.submit(adapt, task, outcome, choice) for choice in choices}
-                else:
-                    runs.append(outcome)
-                shown.advance(_told(outcome))
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for outcome in map(_outcome, done):
+                    if isinstance(outcome, Pretrained):
+                        waiting |= {pool.submit(adapt, task, outcome, choice) for choice in choices}
+                    else:
+                        runs.append(outcome)
+                    shown.advance(_told(outcome))
+        except BaseException:  # an error or Ctrl-C: begin nothing more, or leaving the pool would wait for all of it
+            pool.shutdown(cancel_futures=True)
+            raise
     return [_result(choice, kept, task, runs) for choice, kept in zip(choices, held, strict=True)]
 
 

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import multiprocessing
+import time
 
 import numpy as np
 import pytest
@@ -46,6 +48,18 @@ def test_the_number_of_workers_and_the_other_methods_change_no_result(results, c
     out, err = capfd.readouterr()  # no terminal, so progress is a line a run
     assert out == ""
     assert [line[:8] for line in err.splitlines()] == ["seed 0: ", "seed 1: ", "seed 0: ", "seed 1: "]
+
+
+def test_after_an_interruption_no_further_run_is_begun(monkeypatch):
+    def interrupt(outcome):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minitl.training.compare._told", interrupt)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        compare(TWO, seeds=300, task=TINY, workers=1)  # all of them would take minutes
+    assert time.monotonic() - start < 60
+    assert not multiprocessing.active_children()
 
 
 def test_an_adaptation_starts_from_the_pretrained_features_and_a_classifier_of_its_own():
