@@ -25,6 +25,11 @@ class OneLineParser(argparse.ArgumentParser):
         """Exit 2 with the message and where to read more."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Exit, once all that was printed has gone out."""
+        sys.stdout.flush()
+        super().exit(status, message)
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
@@ -40,13 +45,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    args = parser().parse_args(arguments)
     try:
+        args = parser().parse_args(arguments)
         code: int = VERBS[args.verb].run(args)
         sys.stdout.flush()
         return code
     except MinitlError as error:
         print(f"minitl {args.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"minitl {args.verb}: not enough memory: {str(error) or 'use a smaller batch'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

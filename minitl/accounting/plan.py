@@ -72,7 +72,8 @@ def entries(
     found = []
     for name, known in methods.METHODS.items():
         for blocks in range(1, len(model.blocks) + 1) if known.takes_blocks else (None,):
-            method(name, blocks).apply(model)
+            if not method(name, blocks).apply(model).trained_parameters():
+                continue  # a single block has no final linear layer for ft-last to train
             totals = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals
             assert totals.peak_bytes is not None
             found.append(

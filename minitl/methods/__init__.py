@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from minitl.errors import unknown
+from minitl.errors import ValueRangeError, unknown
 from minitl.layers import ACTIVATIONS, ROLES
 from minitl.methods.ft_all import ft_all
 from minitl.methods.ft_bias import ft_bias
@@ -19,6 +19,8 @@ METHODS = {
     method.name: method
     for method in (ft_all, ft_last, ft_bias, ft_norm, ft_blocks, mobiletl, mobiletl_exact, mobiletl_recompute)
 }
+
+RULED = (*ACTIVATIONS, *(role for role in ROLES if role.endswith("_act")), "se_gate")  # what has a backward rule
 
 
 def get(
@@ -36,9 +38,11 @@ def get(
     """
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    for key in rules or {}:
-        if key not in ROLES and key not in ACTIVATIONS:
-            raise unknown("role or activation", key, (*ACTIVATIONS, *(r for r in ROLES if r.endswith("_act"))))
+    for key, rule in (rules or {}).items():
+        if key not in RULED:
+            raise unknown("activation or role of one", key, RULED)
+        if not rule:
+            raise ValueRangeError(expected=f"a backward rule for {key}", got="none")
     method = METHODS[name].with_blocks(blocks)
     return replace(method, quantised=quantised, checkpoint=checkpoint, rules=tuple((rules or {}).items()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import dropwhile
 from numbers import Integral, Real
 from typing import Any
 
@@ -67,8 +68,9 @@ class Model:
 
     @property
     def exact(self) -> bool:
-        """Whether all gradients are those of the forward: no layer has an approximate backward rule."""
-        acts = (layer for layer in self.layers() if isinstance(layer, Activation))
+        """Whether all gradients are the forward's: no approximate backward rule above the lowest trained layer."""
+        above = dropwhile(lambda layer: not layer.plan.train, self.layers())
+        acts = (layer for layer in above if isinstance(layer, Activation))
         return not any(act.plan.rule in act.op.approximate for act in acts)
 
     def parameters(self) -> Iterator[Parameter]:

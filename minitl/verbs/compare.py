@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from minitl.accounting.plot import new_figure
 from minitl.accounting.table import table
+from minitl.errors import UsageError, ValueRangeError
 from minitl.training.compare import CHOICES, Choice, Result, compare
 from minitl.training.plots import plot_accuracy, plot_memory
 from minitl.verbs import options
@@ -37,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, plot."""
-    choices = [Choice.parse(text) for text in args.methods.split(",")] if args.methods else CHOICES
+    choices = CHOICES if args.methods is None else [Choice.parse(text) for text in args.methods.split(",")]
+    if args.workers is not None and args.workers < 1:
+        raise ValueRangeError(expected="at least one worker", got=str(args.workers))
+    if args.plots:
+        _prepare(args.plots)
     results = compare(choices, seeds=args.seeds, workers=args.workers, progress=True)
     plots = _plot(results, args.plots) if args.plots else []
     if args.json:
@@ -49,8 +55,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _prepare(folder: Path) -> None:
+    """Find out before the work what would keep its plots from being written."""
+    new_figure(1, 1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"plots: cannot make the folder {folder}: {error.strerror}") from None
+
+
 def _plot(results: Sequence[Result], folder: Path) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
     accuracy, memory = folder / "accuracy.png", folder / "memory.png"
     plot_accuracy(results, accuracy)
     plot_memory(results, memory)

@@ -63,7 +63,7 @@ def parse_budget(text: str, of: str) -> int:
     unit = "(?:FLOPs?)?" if of == "flops" else "(?:B|bytes)?"
     scales = UNITS if of == "flops" else UNITS | BINARY
     match = re.fullmatch(rf"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*({'|'.join(scales)}){unit}\s*", text)
-    if not match or float(match[1]) <= 0:
+    if not match or not 0 < float(match[1]) < float("inf"):
         example = "2GFLOPs or 500M" if of == "flops" else "16MiB (2^20), 40MB (1e6) or a number of bytes"
         raise ValueRangeError(f"budget: cannot read {text!r}", remedy=f"write it like {example}, above 0")
     return int(float(match[1]) * scales[match[2]])
