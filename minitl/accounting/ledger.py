@@ -11,6 +11,7 @@ from typing import Any
 from minitl.accounting.table import mb, table
 from minitl.arrays import Shape
 from minitl.ops import Split
+from minitl.ops.op import EXACT
 from minitl.parameters import Parameter
 from minitl.records import Holding, Record
 from minitl.tape import Tape
@@ -121,13 +122,17 @@ def ledger(tape: Tape, *, optimizer_slots: int = 0) -> Ledger:
 
 
 def rows_table(rows: Sequence[Row]) -> str:
-    """The rows as a table that says what is kept, why, and how many bytes it adds."""
+    """The rows as a table that says what is kept, why, and how many bytes it adds.
+
+    The role is left out where it says no more than the layer's name.
+    """
     kept = sum(row.bytes for row in rows)
+    named = all(row.role == row.layer.replace(".", "_") for row in rows)
     body = [
         (
             row.layer,
-            row.role,
-            f"{row.op}" if row.rule == "exact" else f"{row.op}:{row.rule}",
+            *(() if named else (row.role,)),
+            row.op if row.rule == EXACT else f"{row.op}:{row.rule}",
             row.tensor,
             " + ".join(WHY[need] for need in row.needed_for),
             shape_text(row.shape),
@@ -138,8 +143,9 @@ def rows_table(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    header = ("layer", "role", "op:rule", "keeps", "for the", "shape", "bits", "bytes", "%", "shared with")
-    return table(header, body, right=(6, 7, 8))
+    first = ("layer",) if named else ("layer", "role")
+    header = (*first, "op:rule", "keeps", "for the", "shape", "bits", "bytes", "%", "shared with")
+    return table(header, body, right=range(len(header) - 4, len(header) - 1))
 
 
 def totals_table(totals: Totals) -> str:

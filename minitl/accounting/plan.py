@@ -99,7 +99,7 @@ def plan(ways: Sequence[Entry], *, budget: int, of: str) -> Plan:
         raise ValueRangeError(
             f"no method fits {budget:,} of {of}", remedy=f"the smallest that would is {least.need(of):,} ({least.name})"
         )
-    best = max(affordable, key=lambda way: way.rank)
+    best = max(affordable, key=lambda way: (*way.rank, -way.need(of)))
     better = [way for way in ways if way.rank > best.rank]
     following = min(better, key=lambda way: (way.need(of), *(-r for r in way.rank)), default=None)
     return Plan(budget, of, best, pareto(ways, of), following, tuple(ways))
