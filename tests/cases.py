@@ -48,7 +48,6 @@ class Spec:
     `terms` bounds how many roundings stand between the inputs and any one number the op gives.
     `third` bounds the third derivative of <gy, y> along a line whose direction is at most 1 in
     every coordinate; None says that y is a polynomial of degree two at most along such a line.
-    `multilinear`: y is affine in every single input, so that each gradient is an adjoint.
     """
 
     op: Op
@@ -57,7 +56,6 @@ class Spec:
     rule: str = ""
     terms: Callable[[Dims], int] = lambda d: 8
     kinks: tuple[float, ...] = ()
-    multilinear: bool = False
     third: Callable[[Case], float] | None = None
     bounds: Callable[[Case, float], Run] | None = None
 
@@ -340,10 +338,10 @@ def _eps(d: Dims) -> dict[str, Any]:
 
 
 SPECS = [
-    Spec(ops.conv, _conv, _stride, terms=_most, multilinear=True),
-    Spec(ops.depthwise_conv, _depthwise, _stride, terms=_most, multilinear=True),
-    Spec(ops.pointwise_conv, _pointwise, _portable, terms=_most, multilinear=True),
-    Spec(ops.linear, _linear, _portable, terms=_most, multilinear=True),
+    Spec(ops.conv, _conv, _stride, terms=_most),
+    Spec(ops.depthwise_conv, _depthwise, _stride, terms=_most),
+    Spec(ops.pointwise_conv, _pointwise, _portable, terms=_most),
+    Spec(ops.linear, _linear, _portable, terms=_most),
     Spec(
         ops.batch_norm,
         _norm,
@@ -351,7 +349,7 @@ SPECS = [
         third=_batch_norm_third,
         bounds=_batch_norm_bounds,
     ),
-    Spec(ops.frozen_norm, _norm, _eps, terms=_most, multilinear=True),
+    Spec(ops.frozen_norm, _norm, _eps, terms=_most),
     *(
         Spec(op, _values, rule=rule, kinks=kinks, bounds=_from_output_bounds if rule == "output" else None)
         for op, kinks in KINKS.items()
@@ -362,13 +360,12 @@ SPECS = [
         lambda d: (_map(d), (d.n, 1, 1, d.c), (d.o, d.c, 1, 1)),
         _portable,
         terms=_most,
-        multilinear=True,
         third=lambda case: 6 * case.dims.c * float(abs(case.gy).sum()),  # of a product of three
     ),
-    Spec(ops.scale, lambda d: (_map(d), (d.n, 1, 1, d.c)), terms=_most, multilinear=True),
-    Spec(ops.global_avg_pool, lambda d: (_map(d),), lambda d: {"keepdims": d.flag}, terms=_most, multilinear=True),
-    Spec(ops.add, lambda d: (_map(d), _map(d)), multilinear=True),
-    Spec(ops.dropout, _values, lambda d: {"p": d.p, "seed": d.c}, multilinear=True),
+    Spec(ops.scale, lambda d: (_map(d), (d.n, 1, 1, d.c)), terms=_most),
+    Spec(ops.global_avg_pool, lambda d: (_map(d),), lambda d: {"keepdims": d.flag}, terms=_most),
+    Spec(ops.add, lambda d: (_map(d), _map(d))),
+    Spec(ops.dropout, _values, lambda d: {"p": d.p, "seed": d.c}),
     Spec(
         ops.cross_entropy,
         lambda d: ((d.n, d.c + 1), (d.n,)),
