@@ -1,0 +1,819 @@
+"""Wrong implementations of MobileTL, each a small patch of a correct one, for the oracle to catch.
+
+`Correct` is a compact NumPy implementation cut into small methods. A mutant overrides one or two
+of them with a mistake that people make. `answer(case)` gives what the oracle asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Back = Callable[[Array], Any]
+Result = tuple[Array, Back]
+
+INNER_NORMS = ("expand_norm.", "depthwise_norm.")
+BASELINE = {"relu": "exact", "relu6": "codes", "hard_swish": "exact", "hard_sigmoid": "exact"}
+B = 1.0773837106674353  # the outer border of Hard-Swish's slope in two bits; the rest follows from it
+OUTER, INNER = -B * (3 - B) / (6 * (10 - B)), (3 - B) / 6
+FEW_LEVELS = {
+    "few2": ([-B, 0, B], [OUTER, INNER, 1 - INNER, 1 - OUTER]),
+    "few4": ([3 * i / 7 - 3 for i in range(15)], [0, *((i - 3) / 7 for i in range(14)), 1]),
+}
+MUTANTS: dict[str, type[Correct]] = {}
+
+
+class Correct:
+    """One answer to one case. Each op gives its output and a function from gy to gx; both fill in the rest."""
+
+    def __init__(self, case: Any) -> None:
+        self.attrs, self.method, self.rule, self.layout = case.attrs, case.method, case.rule, case.layout
+        self.required, self.op = set(case.required), case.op
+        arrays = {name: np.array(a) for name, a in case.inputs.items()}
+        self.p = {n.split(".", 1)[1]: a for n, a in arrays.items() if n.startswith(("param.", "buffer."))}
+        self.parameters = [n.removeprefix("param.") for n in arrays if n.startswith("param.")]
+        self.x, self.gy = self.inward(arrays["input.x"]), self.inward(arrays["grad_output"])
+        self.labels = arrays.get("input.labels")
+        self.grads: dict[str, Array] = {}
+        self.after: dict[str, Array] = {}
+        self.kept: dict[str, Array] = {}
+
+    def answer(self) -> dict[str, Array]:
+        y, back = self.run()
+        gx = back(self.gy)
+        got = {"output": self.outward(y)}
+        if "grad_input.x" in self.required:
+            got["grad_input.x"] = self.outward(gx)
+        got |= {f"grad_param.{n}": g for n, g in self.grads.items() if self.trains(n)}
+        got |= {f"buffer_after.{n}": a for n, a in self.after.items()}
+        return got | {f"kept.{n}": a for n, a in self.kept.items()}
+
+    def run(self) -> Result:
+        stride = self.attrs.get("stride", 1)
+        match self.op:
+            case "conv" | "pointwise_conv" | "linear":
+                return self.conv("", self.x, stride)
+            case "depthwise_conv":
+                return self.conv("", self.x, stride, depthwise=True)
+            case "batch_norm":
+                return self.batch_norm("", self.x)
+            case "frozen_norm":
+                return self.frozen_norm("", self.x)
+            case "relu" | "relu6" | "hard_swish" | "hard_sigmoid":
+                return self.act("", self.x, self.op, self.rule)
+            case "squeeze_excite":
+                return self.squeeze_excite("", self.x)
+            case "global_avg_pool":
+                return self.pool(self.x)
+            case "cross_entropy":
+                return self.cross_entropy(self.x, self.labels)
+            case "irb":
+                return self.irb(self.x)
+        raise ValueError(self.op)
+
+    # Layout, and what is trained
+
+    def inward(self, a: Array) -> Array:
+        return np.moveaxis(a, 1, -1) if self.layout == "nchw" and a.ndim == 4 else a
+
+    def outward(self, a: Array) -> Array:
+        return np.moveaxis(a, -1, 1) if self.layout == "nchw" and a.ndim == 4 else a
+
+    def trains(self, name: str) -> bool:
+        if self.op != "irb":
+            return f"grad_param.{name}" in self.required
+        return self.method == "ft" or name not in [f"{norm}weight" for norm in INNER_NORMS]
+
+    # Packed bits: eight positions of a channel a byte, low bit first
+
+    def pack(self, codes: Array, bits: int = 1) -> Array:
+        """Codes (..., C) of `bits` bits each."""
+        flat = codes.reshape(-1, codes.shape[-1]).astype(np.uint8)
+        single = (flat[:, None, :] >> np.arange(bits, dtype=np.uint8)[None, :, None]) & 1
+        return self.packbits(single.reshape(-1, flat.shape[1]))
+
+    def packbits(self, flat: Array) -> Array:
+        return np.packbits(flat, axis=0, bitorder="little")
+
+    # Convolutions, tap by tap; linear layers are convolutions of one position
+
+    def before(self, size: int, kernel: int, stride: int) -> int:
+        """Zeros in front of the first row or column."""
+        return kernel // 2
+
+    def taps(self, shape: tuple[int, ...], kernel: int, stride: int) -> Iterator[tuple[int, int, Any]]:
+        """Of each tap (u, v), the places of the padded map that it reads."""
+        high, wide = (stride * (-(-size // stride) - 1) + 1 for size in shape[1:3])
+        for u in range(kernel):
+            for v in range(kernel):
+                yield u, v, (slice(None), slice(u, u + high, stride), slice(v, v + wide, stride))
+
+    def plus(self, total: Array, term: Array) -> Array:
+        """One step of a sum."""
+        return total + term
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        return a @ b
+
+    def weight_gradient(self, taps: Array) -> Array:
+        """From (O, C / groups, k, k) as summed to what is returned."""
+        return taps
+
+    def bias_gradient(self, gy: Array) -> Array:
+        return gy.sum(axis=(0, 1, 2))
+
+    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
+        if x.ndim == 2:
+            y, back_map = self.conv(layer, x[:, None, None, :], stride)
+            return y[:, 0, 0], lambda gy: back_map(gy[:, None, None, :])[:, 0, 0]
+        w, bias = self.p[f"{layer}weight"], self.p.get(f"{layer}bias")
+        w = w.reshape(*w.shape[:2], *(w.shape[2:] or (1, 1)))
+        k = w.shape[2]
+        (n, h, wide, c), o = x.shape, len(w)
+        top, left = self.before(h, k, stride), self.before(wide, k, stride)
+        padded = np.pad(x, ((0, 0), (top, k), (left, k), (0, 0)))
+        taps = list(self.taps(x.shape, k, stride))
+
+        y = np.zeros((n, -(-h // stride), -(-wide // stride), o), x.dtype)
+        for u, v, at in taps:
+            matrix = w[:, 0, u, v] if depthwise else w[:, :, u, v].T
+            y = self.plus(y, padded[at] * matrix if depthwise else self.matmul(padded[at], matrix))
+
+        def back(gy: Array) -> Array:
+            gx, gw = np.zeros_like(padded), np.zeros_like(w)
+            rows = gy.reshape(-1, o)
+            for u, v, at in taps:
+                if depthwise:
+                    gx[at] = self.plus(gx[at], gy * w[:, 0, u, v])
+                    gw[:, 0, u, v] = (padded[at] * gy).sum(axis=(0, 1, 2))
+                else:
+                    gx[at] = self.plus(gx[at], self.matmul(gy, w[:, :, u, v]))
+                    gw[:, :, u, v] = self.matmul(rows.T, padded[at].reshape(-1, c))
+            self.grads[f"{layer}weight"] = self.weight_gradient(gw).reshape(self.p[f"{layer}weight"].shape)
+            if bias is not None:
+                self.grads[f"{layer}bias"] = self.bias_gradient(gy)
+            return gx[:, top : top + h, left : left + wide]
+
+        return y if bias is None else y + bias, back
+
+    # Norms
+
+    def inv_std(self, variance: Array) -> Array:
+        return 1 / np.sqrt(variance + self.attrs["eps"])
+
+    def statistics(self, layer: str, x: Array) -> tuple[Array, Array]:
+        """Mean and biased variance to normalise by."""
+        mean = x.mean(axis=(0, 1, 2))
+        return mean, self.variance(x, mean)
+
+    def variance(self, x: Array, mean: Array) -> Array:
+        return np.square(x - mean).mean(axis=(0, 1, 2))
+
+    def unbiased(self, variance: Array, m: int) -> Array:
+        return variance * (m / (m - 1))
+
+    def moved(self, running: Array, batch: Array) -> Array:
+        momentum = self.attrs["momentum"]
+        return (1 - momentum) * running + momentum * batch
+
+    def move_statistics(self, layer: str, x: Array) -> None:
+        mean = x.mean(axis=(0, 1, 2))
+        variance = self.unbiased(np.square(x - mean).mean(axis=(0, 1, 2)), x[..., 0].size)
+        for name, batch in (("running_mean", mean), ("running_var", variance)):
+            self.after[layer + name] = self.moved(self.p[layer + name], batch)
+
+    def batch_norm(self, layer: str, x: Array) -> Result:
+        gamma, beta = self.p[f"{layer}weight"], self.p[f"{layer}bias"]
+        mean, variance = self.statistics(layer, x)
+        inv_std = self.inv_std(variance)
+        x_hat = (x - mean) * inv_std
+        self.move_statistics(layer, x)
+        return gamma * x_hat + beta, lambda gy: self.batch_norm_back(layer, gy, x_hat, inv_std)
+
+    def batch_norm_back(self, layer: str, gy: Array, x_hat: Array, inv_std: Array) -> Array:
+        m = gy[..., 0].size
+        along, total = (gy * x_hat).sum(axis=(0, 1, 2)), gy.sum(axis=(0, 1, 2))
+        self.grads |= {f"{layer}weight": along, f"{layer}bias": total}
+        return self.p[f"{layer}weight"] * inv_std * (gy - total / m - x_hat * (along / m))
+
+    def frozen_norm(self, layer: str, x: Array) -> Result:
+        scale = self.p[f"{layer}weight"] * self.inv_std(self.p[f"{layer}running_var"])
+
+        def back(gy: Array) -> Array:
+            self.grads[f"{layer}bias"] = gy.sum(axis=(0, 1, 2))
+            return gy * scale
+
+        return (x - self.p[f"{layer}running_mean"]) * scale + self.p[f"{layer}bias"], back
+
+    # Activations: forward and slope
+
+    def relu(self, x: Array) -> Array:
+        return np.maximum(x, 0)
+
+    def relu6(self, x: Array) -> Array:
+        return np.clip(x, 0, 6)
+
+    def hard_sigmoid(self, x: Array) -> Array:
+        return np.clip(x + 3, 0, 6) / 6
+
+    def hard_swish(self, x: Array) -> Array:
+        return x * np.clip(x + 3, 0, 6) / 6
+
+    def relu_slope(self, x: Array) -> Array:
+        return x > 0
+
+    def relu6_slope(self, x: Array) -> Array:
+        return (x > 0) & (x < 6)
+
+    def hard_sigmoid_slope(self, x: Array) -> Array:
+        return ((x > -3) & (x < 3)) * x.dtype.type(1 / 6)
+
+    def hard_swish_slope(self, x: Array) -> Array:
+        return np.where(x <= -3, 0, np.where(x >= 3, 1, (2 * x + 3) / 6))
+
+    def sign(self, x: Array) -> Array:
+        return x >= 0
+
+    def act(self, layer: str, x: Array, kind: str, rule: str = "") -> Result:
+        rule = rule or BASELINE[kind]
+        self.keep_codes(layer, x, kind, rule)
+        slope = self.slope(x, kind, rule).astype(x.dtype)
+        return getattr(self, kind)(x), lambda gy: gy * slope
+
+    def slope(self, x: Array, kind: str, rule: str) -> Array:
+        if rule == "output-sign":
+            return ~np.signbit(self.hard_swish(x))
+        if rule in ("sign", "few1"):
+            return self.sign(x)
+        if rule.startswith("few"):
+            borders, levels = FEW_LEVELS[rule]
+            return np.array(levels)[np.digitize(x, borders)]
+        return getattr(self, f"{kind}_slope")(x)
+
+    def keep_codes(self, layer: str, x: Array, kind: str, rule: str) -> None:
+        if layer == "expand_act." and self.method == "mobiletl-recompute":
+            return
+        if rule == "codes":
+            self.kept[f"{layer}codes"] = self.pack((x > 0) + (x >= 6).astype(np.uint8), 2)
+        elif rule == "sign":
+            self.kept[f"{layer}mask"] = self.pack(self.sign(x))
+        elif rule == "output" and kind == "hard_swish":
+            self.kept[f"{layer}mask"] = self.pack(x >= -1.5)
+        elif (rule == "band" or kind in ("relu", "hard_sigmoid")) and rule != "output":
+            self.kept[f"{layer}mask"] = self.pack(getattr(self, f"{kind}_slope")(x) != 0)
+
+    # The rest
+
+    def pool(self, x: Array) -> Result:
+        area = x.shape[1] * x.shape[2]
+        return x.mean(axis=(1, 2)), lambda gy: np.broadcast_to(gy[:, None, None] / area, x.shape)
+
+    def squeeze_excite(self, layer: str, x: Array) -> Result:
+        pooled, back_pool = self.pool(x)
+        h, back1 = self.conv(f"{layer}fc1.", pooled[:, None, None])
+        h, back2 = self.act(f"{layer}act.", h, self.squeezed())
+        h, back3 = self.conv(f"{layer}fc2.", h)
+        gate, back4 = self.act(f"{layer}gate.", h, "hard_sigmoid")
+
+        def back(gy: Array) -> Array:
+            to_gate = self.gate_gradient(gy, x)
+            return gy * gate + back_pool(back1(back2(back3(back4(to_gate))))[:, 0, 0])
+
+        return x * gate, back
+
+    def squeezed(self) -> str:
+        """The activation between the two layers of squeeze-and-excite."""
+        return "relu"
+
+    def gate_gradient(self, gy: Array, x: Array) -> Array:
+        return (gy * x).sum(axis=(1, 2), keepdims=True)
+
+    def cross_entropy(self, z: Array, labels: Array) -> Result:
+        shifted = z - z.max(axis=1, keepdims=True)
+        total = np.exp(shifted).sum(axis=1, keepdims=True)
+        p, at = np.exp(shifted) / total, (np.arange(len(z)), labels)
+        loss = (np.log(total[:, 0]) - shifted[at]).mean()
+
+        def back(gy: Array) -> Array:
+            gz = p.copy()
+            gz[at] -= 1
+            return gz * gy / self.samples(len(z))
+
+        return np.array(loss, z.dtype), back
+
+    def samples(self, count: int) -> int:
+        """What the gradient of the loss is divided by."""
+        return count
+
+    def inner_norm(self, layer: str, x: Array) -> Result:
+        return self.batch_norm(layer, x) if self.method == "ft" else self.frozen_norm(layer, x)
+
+    def expands(self) -> bool:
+        return self.attrs.get("expand", True)
+
+    def irb(self, x: Array) -> Result:
+        kind, backs, h = self.attrs["activation"], [], x
+        rule = "" if self.method == "ft" or (kind == "relu" and self.method == "mobiletl") else "output"
+        rule = "sign" if rule and self.method == "mobiletl" else rule
+
+        def then(result: Result) -> Array:
+            backs.append(result[1])
+            return result[0]
+
+        if self.expands():
+            h = then(self.conv("expand.", h))
+            h = then(self.inner_norm("expand_norm.", h))
+            h = then(self.act("expand_act.", h, kind, rule))
+        h = then(self.conv("depthwise.", h, self.attrs["stride"], depthwise=True))
+        h = then(self.inner_norm("depthwise_norm.", h))
+        h = then(self.act("depthwise_act.", h, kind, rule))
+        if self.attrs.get("se_channels", 0):
+            h = then(self.squeeze_excite("se.", h))
+        h = then(self.conv("project.", h))
+        h = then(self.batch_norm("project_norm.", h))
+
+        def back(gy: Array) -> Array:
+            gx = gy
+            for step in reversed(backs):
+                gx = step(gx)
+            return self.residual_gradient(gx, gy) if h.shape == x.shape else gx
+
+        return h + x if h.shape == x.shape else h, back
+
+    def residual_gradient(self, gx: Array, gy: Array) -> Array:
+        return gx + gy
+
+
+def mutant(mistake: str) -> Callable[[type[Correct]], type[Correct]]:
+    def register(cls: type[Correct]) -> type[Correct]:
+        assert mistake not in MUTANTS
+        MUTANTS[mistake] = cls
+        return cls
+
+    return register
+
+
+# Masks and slopes
+
+
+@mutant("mask bits flipped")
+class FlippedMask(Correct):
+    def sign(self, x: Array) -> Array:
+        return x < 0
+
+
+@mutant("one mask bit in a thousand wrong, in what is kept only")
+class OneBitWrong(Correct):
+    def packbits(self, flat: Array) -> Array:
+        packed = super().packbits(flat)
+        packed.reshape(-1)[::125] ^= 1
+        return packed
+
+
+@mutant("masks packed high bit first")
+class BigEndian(Correct):
+    def packbits(self, flat: Array) -> Array:
+        return np.packbits(flat, axis=0, bitorder="big")
+
+
+@mutant("masks packed along channels")
+class PackedAlongChannels(Correct):
+    def packbits(self, flat: Array) -> Array:
+        return np.packbits(flat.reshape(-1), bitorder="little")
+
+
+@mutant("masks packed in (n, c, h, w) order")
+class PackedPlanes(Correct):
+    def packbits(self, flat: Array) -> Array:
+        return np.packbits(flat.T.reshape(-1), bitorder="little")
+
+
+@mutant("sign rule x > 0 instead of x >= 0")
+class StrictSign(Correct):
+    def sign(self, x: Array) -> Array:
+        return x > 0
+
+
+@mutant("exact slope where the sign rule is asked for")
+class ExactForSign(Correct):
+    def slope(self, x: Array, kind: str, rule: str) -> Array:
+        return super().slope(x, kind, BASELINE[kind] if rule == "sign" else rule)
+
+
+@mutant("sign rule where the exact slope is asked for")
+class SignForExact(Correct):
+    def slope(self, x: Array, kind: str, rule: str) -> Array:
+        signed = kind in ("relu6", "hard_swish") and rule in ("exact", "codes", "band", "output")
+        return super().slope(x, kind, "sign" if signed else rule)
+
+
+@mutant("relu6 without its upper clip, forward")
+class UnclippedForward(Correct):
+    def relu6(self, x: Array) -> Array:
+        return np.maximum(x, 0)
+
+
+@mutant("relu6 without its upper clip, backward")
+class UnclippedBackward(Correct):
+    def relu6_slope(self, x: Array) -> Array:
+        return x > 0
+
+
+@mutant("relu6 slope 1 at 6")
+class SlopeAtSix(Correct):
+    def relu6_slope(self, x: Array) -> Array:
+        return (x > 0) & (x <= 6)
+
+
+@mutant("relu slope 1 at 0")
+class SlopeAtZero(Correct):
+    def relu_slope(self, x: Array) -> Array:
+        return x >= 0
+
+
+@mutant("hard-swish slope (2x + 3) / 6 held between 0 and 1: no overshoot, no jump")
+class NoJump(Correct):
+    def hard_swish_slope(self, x: Array) -> Array:
+        return np.clip((2 * x + 3) / 6, 0, 1)
+
+
+@mutant("hard-swish slope (2x + 3) / 6 at the kinks too")
+class SlopeAtKinks(Correct):
+    def hard_swish_slope(self, x: Array) -> Array:
+        return np.where(x < -3, 0, np.where(x > 3, 1, (2 * x + 3) / 6))
+
+
+@mutant("hard-swish slope x / 3 + 1 / 3")
+class WrongSlope(Correct):
+    def hard_swish_slope(self, x: Array) -> Array:
+        return np.where(x <= -3, 0, np.where(x >= 3, 1, (2 * x + 2) / 6))
+
+
+@mutant("hard-swish takes a rounded 1/6 (a float16 constant)")
+class RoundedSixth(Correct):
+    def hard_swish(self, x: Array) -> Array:
+        return x * np.clip(x + 3, 0, 6) * x.dtype.type(np.float16(1 / 6))
+
+
+@mutant("hard-swish slope from its output without the bit: rising everywhere")
+class NoBit(Correct):
+    def slope(self, x: Array, kind: str, rule: str) -> Array:
+        if kind != "hard_swish" or rule != "output":
+            return super().slope(x, kind, rule)
+        return np.where((x > -3) & (x < 3), np.abs(2 * x + 3) / 6, self.hard_swish_slope(x))
+
+
+@mutant("gradient passed straight through activations")
+class StraightThrough(Correct):
+    def slope(self, x: Array, kind: str, rule: str) -> Array:
+        return np.ones(x.shape) if rule == "sign" else super().slope(x, kind, rule)
+
+
+@mutant("swish instead of hard-swish")
+class Swish(Correct):
+    def hard_swish(self, x: Array) -> Array:
+        return x / (1 + np.exp(-x))
+
+
+@mutant("hard-sigmoid slope 1/3")
+class SlopeOfThird(Correct):
+    def hard_sigmoid_slope(self, x: Array) -> Array:
+        return 2 * super().hard_sigmoid_slope(x)
+
+
+@mutant("hard-sigmoid slope 1/6 at the kinks too")
+class HardSigmoidKinks(Correct):
+    def hard_sigmoid_slope(self, x: Array) -> Array:
+        return ((x >= -3) & (x <= 3)) * x.dtype.type(1 / 6)
+
+
+@mutant("hard-sigmoid 0.2 x + 0.5, as Keras once had it")
+class KerasHardSigmoid(Correct):
+    def hard_sigmoid(self, x: Array) -> Array:
+        return np.clip(0.2 * x + 0.5, 0, 1)
+
+
+# Convolutions
+
+
+@mutant("padding off by one")
+class PaddingOffByOne(Correct):
+    def before(self, size: int, kernel: int, stride: int) -> int:
+        return kernel // 2 - (kernel > 1)
+
+
+@mutant("stride 2 starts one later on even sizes (TensorFlow's SAME)")
+class SamePadding(Correct):
+    def before(self, size: int, kernel: int, stride: int) -> int:
+        return max((-(-size // stride) - 1) * stride + kernel - size, 0) // 2
+
+
+@mutant("weight gradient with its taps transposed")
+class TransposedTaps(Correct):
+    def weight_gradient(self, taps: Array) -> Array:
+        return taps.swapaxes(2, 3)
+
+
+@mutant("weight gradient with its taps reversed (correlation for convolution)")
+class ReversedTaps(Correct):
+    def weight_gradient(self, taps: Array) -> Array:
+        return taps[:, :, ::-1, ::-1]
+
+
+@mutant("weight gradient averaged over the batch")
+class AveragedWeight(Correct):
+    def weight_gradient(self, taps: Array) -> Array:
+        return taps / len(self.x)
+
+
+@mutant("bias gradient averaged over the batch")
+class AveragedBias(Correct):
+    def bias_gradient(self, gy: Array) -> Array:
+        return super().bias_gradient(gy) / len(gy)
+
+
+@mutant("the last row of taps forgotten")
+class LostTaps(Correct):
+    def taps(self, shape: tuple[int, ...], kernel: int, stride: int) -> Iterator[tuple[int, int, Any]]:
+        every = list(super().taps(shape, kernel, stride))
+        return iter(every[: -kernel or None] if kernel > 1 else every)
+
+
+@mutant("maps read as NCHW where they are NHWC, and the other way round")
+class MixedLayout(Correct):
+    def inward(self, a: Array) -> Array:
+        return a.reshape(np.moveaxis(a, 1, -1).shape) if self.layout == "nchw" and a.ndim == 4 else a
+
+    def outward(self, a: Array) -> Array:
+        if a.ndim != 4:
+            return a
+        n, h, w, c = a.shape
+        if self.layout == "nchw":
+            return a.reshape(n, c, h, w)
+        return np.ascontiguousarray(np.moveaxis(a, -1, 1)).reshape(a.shape)
+
+
+@mutant("sums accumulated in bfloat16")
+class Bfloat16Sums(Correct):
+    def plus(self, total: Array, term: Array) -> Array:
+        return bfloat16(total + term)
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        total = np.zeros((*a.shape[:-1], b.shape[1]), a.dtype)
+        for i in range(len(b)):
+            total = bfloat16(total + a[..., i : i + 1] * b[i])
+        return total
+
+
+# Norms
+
+
+@mutant("batch statistics instead of frozen ones")
+class BatchForFrozen(Correct):
+    def frozen_norm(self, layer: str, x: Array) -> Result:
+        self.attrs = {"momentum": 0.1, **self.attrs}
+        after = dict(self.after)
+        result = self.batch_norm(layer, x)
+        self.after = after
+        return result
+
+
+@mutant("frozen statistics instead of the batch's")
+class FrozenForBatch(Correct):
+    def batch_norm(self, layer: str, x: Array) -> Result:
+        self.move_statistics(layer, x)
+        y, back_frozen = self.frozen_norm(layer, x)
+        x_hat = (y - self.p[f"{layer}bias"]) / self.p[f"{layer}weight"]
+
+        def back(gy: Array) -> Array:
+            self.grads[f"{layer}weight"] = (gy * x_hat).sum(axis=(0, 1, 2))
+            return back_frozen(gy)
+
+        return y, back
+
+
+@mutant("batch statistics taken as constants in backward")
+class DetachedStatistics(Correct):
+    def batch_norm_back(self, layer: str, gy: Array, x_hat: Array, inv_std: Array) -> Array:
+        super().batch_norm_back(layer, gy, x_hat, inv_std)
+        return gy * (self.p[f"{layer}weight"] * inv_std)
+
+
+@mutant("running variance biased")
+class BiasedRunning(Correct):
+    def unbiased(self, variance: Array, m: int) -> Array:
+        return variance
+
+
+@mutant("normalised by the unbiased variance")
+class UnbiasedVariance(Correct):
+    def variance(self, x: Array, mean: Array) -> Array:
+        return super().variance(x, mean) * (x[..., 0].size / (x[..., 0].size - 1))
+
+
+@mutant("momentum the wrong way round")
+class ReversedMomentum(Correct):
+    def moved(self, running: Array, batch: Array) -> Array:
+        momentum = self.attrs["momentum"]
+        return momentum * running + (1 - momentum) * batch
+
+
+@mutant("eps outside the square root")
+class EpsOutside(Correct):
+    def inv_std(self, variance: Array) -> Array:
+        return 1 / (np.sqrt(variance) + self.attrs["eps"])
+
+
+@mutant("eps left out")
+class NoEps(Correct):
+    def inv_std(self, variance: Array) -> Array:
+        return 1 / np.sqrt(variance)
+
+
+@mutant("eps of the other preset")
+class OtherEps(Correct):
+    def inv_std(self, variance: Array) -> Array:
+        return 1 / np.sqrt(variance + (1e-5 if self.attrs["eps"] > 1e-4 else 1e-3))
+
+
+@mutant("gradient of a frozen scale returned")
+class ScaleGradient(Correct):
+    def frozen_norm(self, layer: str, x: Array) -> Result:
+        y, back = super().frozen_norm(layer, x)
+        x_hat = (x - self.p[f"{layer}running_mean"]) * self.inv_std(self.p[f"{layer}running_var"])
+
+        def with_scale(gy: Array) -> Array:
+            self.grads[f"{layer}weight"] = (gy * x_hat).sum(axis=(0, 1, 2))
+            return back(gy)
+
+        return y, with_scale
+
+    def trains(self, name: str) -> bool:
+        return True
+
+
+@mutant("running statistics updated although frozen")
+class FrozenMoves(Correct):
+    def frozen_norm(self, layer: str, x: Array) -> Result:
+        self.attrs = {"momentum": 0.1, **self.attrs}
+        self.move_statistics(layer, x)
+        return super().frozen_norm(layer, x)
+
+
+@mutant("running statistics updated twice where the block runs again")
+class MovedTwice(Correct):
+    def moved(self, running: Array, batch: Array) -> Array:
+        once = super().moved(running, batch)
+        return super().moved(once, batch) if self.method == "mobiletl-recompute" else once
+
+
+@mutant("running statistics not updated")
+class NotMoved(Correct):
+    def moved(self, running: Array, batch: Array) -> Array:
+        return running
+
+
+@mutant("shift gradient of inner norms missing")
+class NoShiftGradient(Correct):
+    def trains(self, name: str) -> bool:
+        return super().trains(name) and name not in [f"{norm}bias" for norm in INNER_NORMS]
+
+
+# Blocks, squeeze-and-excite, loss
+
+
+@mutant("residual gradient doubled")
+class DoubledResidual(Correct):
+    def residual_gradient(self, gx: Array, gy: Array) -> Array:
+        return gx + 2 * gy
+
+
+@mutant("residual gradient missing")
+class NoResidual(Correct):
+    def residual_gradient(self, gx: Array, gy: Array) -> Array:
+        return gx
+
+
+@mutant("gradient of the gate forgotten")
+class NoGateGradient(Correct):
+    def gate_gradient(self, gy: Array, x: Array) -> Array:
+        return np.zeros_like(gy[:, :1, :1])
+
+
+@mutant("gradient of the gate doubled")
+class DoubledGateGradient(Correct):
+    def gate_gradient(self, gy: Array, x: Array) -> Array:
+        return 2 * super().gate_gradient(gy, x)
+
+
+@mutant("squeeze-and-excite squeezes with the block's activation")
+class OwnActivation(Correct):
+    def squeezed(self) -> str:
+        return self.attrs.get("activation", "hard_swish")
+
+
+@mutant("no expansion where the channels already agree")
+class SkippedExpansion(Correct):
+    def expands(self) -> bool:
+        return super().expands() and self.attrs["expanded_channels"] != self.attrs["in_channels"]
+
+
+@mutant("an activation after the projection")
+class ActivatedProjection(Correct):
+    def batch_norm(self, layer: str, x: Array) -> Result:
+        y, back = super().batch_norm(layer, x)
+        if layer != "project_norm.":
+            return y, back
+        z, back_act = super().act("late.", y, self.attrs["activation"])
+        self.kept = {name: a for name, a in self.kept.items() if not name.startswith("late.")}
+        return z, lambda gy: back(back_act(gy))
+
+
+@mutant("squeeze-and-excite sums where it should average")
+class SummingPool(Correct):
+    def pool(self, x: Array) -> Result:
+        return x.sum(axis=(1, 2)), lambda gy: np.broadcast_to(gy[:, None, None], x.shape)
+
+
+@mutant("pool's gradient not divided by the area")
+class UndividedPool(Correct):
+    def pool(self, x: Array) -> Result:
+        return super().pool(x)[0], lambda gy: np.broadcast_to(gy[:, None, None], x.shape)
+
+
+@mutant("cross-entropy's gradient summed over the batch, its loss averaged")
+class SummedLoss(Correct):
+    def samples(self, count: int) -> int:
+        return 1
+
+
+# What is handed in
+
+
+@mutant("NaN in the output")
+class NanOutput(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        got["output"] = np.array(got["output"])
+        got["output"][(-1,) * got["output"].ndim] = np.nan
+        return got
+
+
+@mutant("NaN in a gradient, everywhere")
+class NanGradient(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        return {name: a * np.nan if name.startswith("grad_") else a for name, a in got.items()}
+
+
+@mutant("input gradient not handed in")
+class MissingTensor(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        got.pop("grad_input.x", None)
+        return got
+
+
+@mutant("rounded to float16, handed in as float32")
+class RoundedToHalf(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        return {name: a.astype(np.float16).astype(a.dtype) if a.dtype.kind == "f" else a for name, a in got.items()}
+
+
+@mutant("computed in bfloat16, handed in as float16")
+class WrongHalf(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        return {
+            name: bfloat16(a.astype(np.float32)).astype(np.float16) if a.dtype.kind == "f" else a
+            for name, a in got.items()
+        }
+
+
+@mutant("weight gradients as (k, k, in, out)")
+class TapsFirst(Correct):
+    def weight_gradient(self, taps: Array) -> Array:
+        return np.ascontiguousarray(taps.transpose(2, 3, 1, 0))
+
+
+@mutant("a vector of shape (1, C, 1, 1)")
+class ExtraAxes(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        return {n: a[None, :, None, None] if a.ndim == 1 and n.startswith("grad_p") else a for n, a in got.items()}
+
+
+@mutant("integers instead of floats")
+class Integers(Correct):
+    def answer(self) -> dict[str, Array]:
+        return {name: a.astype(np.int32) if a.dtype.kind == "f" else a for name, a in super().answer().items()}
+
+
+def bfloat16(a: Array) -> Array:
+    """The upper 16 bits of float32, as the array's own dtype."""
+    bits = np.ascontiguousarray(a, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+    return bits.view(np.float32).astype(a.dtype)
