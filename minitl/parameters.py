@@ -40,10 +40,13 @@ class Parameter:
         return np.multiply(self.value, _along_first(self.scale, self.value), dtype=self.scale.dtype)
 
     def quantise(self) -> None:
-        """Hold the weight in 8 bits: scale[o] = max |w[o]| / 127, value = round(w / scale), error at most scale / 2."""
+        """Hold the weight in 8 bits: scale[o] = max |w[o]| / 127, value = round(w / scale), error at most scale / 2.
+
+        A scale is a normal number, also for a channel of zeros or of all but zeros.
+        """
         if self.scale is None:
             most = np.abs(self.value).max(axis=tuple(range(1, self.value.ndim)))
-            scale = (np.where(most > 0, most, 1) / 127).astype(self.value.dtype)
+            scale = np.maximum(most / 127, np.finfo(most.dtype).tiny).astype(self.value.dtype)
             self.value, self.scale = np.rint(self.value / _along_first(scale, self.value)).astype(np.int8), scale
 
     def restore(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ HELP = "what to tune within a budget of memory or work"
 DESCRIPTION = """Tries every method with every number of blocks, on shapes alone, and names the best that fits: the one
 that trains most parameters, then exact gradients before approximate ones, then fewer FLOPs."""
 
-UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 PUBLIC = ("method", "blocks", "kept_bytes", "total_bytes", "peak_bytes", "flops", "trained_parameters")
 
@@ -62,11 +63,12 @@ def parse_budget(text: str, of: str) -> int:
     """`16MiB` or `40 MB` in bytes, `2GFLOPs` in operations; raises ValueRangeError on any other unit."""
     unit = "(?:FLOPs?)?" if of == "flops" else "(?:B|bytes)?"
     scales = UNITS if of == "flops" else UNITS | BINARY
-    match = re.fullmatch(rf"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*({'|'.join(scales)}){unit}\s*", text)
-    if not match or not 0 < float(match[1]) < float("inf"):
+    match = re.fullmatch(rf"\s*([0-9]*\.?[0-9]+(?:e[0-9]{{1,2}})?)\s*({'|'.join(scales)}){unit}\s*", text)
+    budget = int(Decimal(match[1]) * scales[match[2]]) if match else 0
+    if not 1 <= budget <= 10**18:
         example = "2GFLOPs or 500M" if of == "flops" else "16MiB (2^20), 40MB (1e6) or a number of bytes"
-        raise ValueRangeError(f"budget: cannot read {text!r}", remedy=f"write it like {example}, above 0")
-    return int(float(match[1]) * scales[match[2]])
+        raise ValueRangeError(f"budget: cannot read {text!r}", remedy=f"write it like {example}, from 1 to 10^18")
+    return budget
 
 
 def _json(found: Plan) -> dict[str, Any]:
