@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from minitl.errors import ValueRangeError
 
 MAX_CHUNKS = 8
-WORTH_A_CHUNK = 1 << 18  # multiply-adds or elements; below it, handing work over costs more than it gains
+WORTH_A_CHUNK = 1 << 20  # multiply-adds or elements; below it, handing work over costs more than it gains
 
 _threads = os.cpu_count() or 1
 _pool: ThreadPoolExecutor | None = None

@@ -10,6 +10,14 @@ from hypothesis import strategies as st
 
 from minitl.arrays import Array
 from minitl.bits import pack, packed_shape, times_level, unpack
+from minitl.kernels import threads
+
+
+@pytest.fixture(autouse=True)
+def many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels part their work early, so that small data is in several chunks."""
+    monkeypatch.setattr(threads, "WORTH_A_CHUNK", 1 << 18)
+
 
 BITS = pytest.mark.parametrize("bits", [1, 2, 4])
 SHAPES = st.one_of(

@@ -18,6 +18,13 @@ from threadpoolctl import threadpool_limits
 from minitl import ops
 from minitl.kernels import threads
 
+
+@pytest.fixture(autouse=True)
+def many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels part their work early, so that small data is in several chunks."""
+    monkeypatch.setattr(threads, "WORTH_A_CHUNK", 1 << 18)
+
+
 MAP = Dims(n=4, h=32, w=32, c=130, o=40, k=3)  # 2^19 elements and more
 LARGE = {
     "conv": Dims(n=4, h=32, w=32, c=24, o=12),

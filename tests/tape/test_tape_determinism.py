@@ -16,6 +16,13 @@ from minitl.layers import Dropout
 from minitl.records import Var
 from minitl.tape import Tape
 
+
+@pytest.fixture(autouse=True)
+def many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels part their work early, so that small data is in several chunks."""
+    monkeypatch.setattr(threads, "WORTH_A_CHUNK", 1 << 18)
+
+
 DIGITS = [("ft-all", None), ("ft-norm", None), ("ft-bias", None), ("ft-blocks", 3), ("mobiletl", 3)]
 
 
