@@ -8,18 +8,18 @@ hands both to `check.c`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from minitl.arrays import Array
 from minitl.errors import DtypeError, ValueRangeError
+from minitl.oracle.case import SCHEMA, Case
 
-SCHEMA = "minitl-oracle/1"
 BOUND = "tol.f32."
 FORWARD, GRAD_INPUT, GRAD_WEIGHT = (f"defined(MINITL_{step})" for step in ("FORWARD", "GRAD_INPUT", "GRAD_WEIGHT"))
 SECTIONS = (  # title, condition, how the names of its tensors begin
@@ -61,43 +61,7 @@ int minitl_check_u8(const char *name, const uint8_t *got, const uint8_t *expecte
 """
 
 
-class Exportable(Protocol):
-    """The part of an oracle case that a header shows."""
-
-    @property
-    def name(self) -> str:
-        """Name of the case."""
-
-    @property
-    def op(self) -> str:
-        """Name of the op, or `irb`."""
-
-    @property
-    def attrs(self) -> Mapping[str, Any]:
-        """Attributes of the op."""
-
-    @property
-    def method(self) -> str:
-        """Method of an irb."""
-
-    @property
-    def rule(self) -> str:
-        """Backward rule of a single op."""
-
-    @property
-    def layout(self) -> str:
-        """`nchw` or `nhwc`."""
-
-    @property
-    def approximate_gradient(self) -> bool:
-        """Whether the gradient is not the derivative of the forward."""
-
-    @property
-    def tensors(self) -> Mapping[str, Array]:
-        """Inputs, expected values and bounds, by name."""
-
-
-def write_header(case: Exportable, path: str | Path) -> None:
+def write_header(case: Case, path: str | Path) -> None:
     """Write the header of `case` to `path`; the same case gives the same bytes.
 
     Raises DtypeError where an input is no float32 number, so that a float32 program could not be
@@ -111,7 +75,7 @@ def checker() -> str:
     return files("minitl.oracle").joinpath("check.c").read_text(encoding="ascii")
 
 
-def header(case: Exportable) -> str:
+def header(case: Case) -> str:
     """The text of the header."""
     guard = f"MINITL_CASE_{identifier(case.name)}_H"
     lines = [OPENING.format(case=_plain(case.name), version=version("minitl"), schema=SCHEMA, guard=guard)]
@@ -135,7 +99,7 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9 _.,=()\[\]-]", "_", text)
 
 
-def _definitions(case: Exportable) -> dict[str, str]:
+def _definitions(case: Case) -> dict[str, str]:
     """Macros of the layout, of the maps' extents, and of the attributes."""
     macros = {"LAYOUT_CHW" if case.layout == "nchw" else "LAYOUT_HWC": "1"}
     for label in (f"op {case.op}", f"rule {case.rule}", f"method {case.method}"):
@@ -168,7 +132,7 @@ def _attribute(name: str, value: Any) -> Iterator[tuple[str, str]]:
         raise ValueRangeError(op="c header", expected="attributes that are numbers or text", got=f"{name}={value!r}")
 
 
-def _arrays(case: Exportable, name: str) -> Iterator[str]:
+def _arrays(case: Case, name: str) -> Iterator[str]:
     """The tensor's array, and that of its bound where it has one."""
     values, bound = case.tensors[name], case.tensors.get(BOUND + name)
     if name.startswith("kept.") and (same := _same_input(case, values)):
@@ -194,7 +158,7 @@ def _arrays(case: Exportable, name: str) -> Iterator[str]:
             yield from _array(f"bound_{name}", "float", values, [_hex(number) for number in narrow.ravel()])
 
 
-def _same_input(case: Exportable, values: Array) -> str:
+def _same_input(case: Case, values: Array) -> str:
     """Name of the input that `values` simply are, or nothing."""
     inputs = ((name, given) for name, given in case.tensors.items() if name.startswith("input."))
     return next((name for name, given in inputs if np.array_equal(given, values)), "")

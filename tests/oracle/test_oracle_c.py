@@ -1,0 +1,200 @@
+"""The C header and its checker, with a real compiler: right code passes, wrong code and NaN do not."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minitl
+from minitl.oracle import Case
+from minitl.oracle.c_header import checker, header, identifier, write_header
+
+SOURCES = Path(__file__).parent / "c"
+COMPILER = os.environ.get("CC", "cc")
+STRICT = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
+STEPS = [
+    "",
+    "-DMINITL_FORWARD",
+    "-DMINITL_GRAD_INPUT",
+    "-DMINITL_GRAD_WEIGHT",
+    "-DMINITL_PLACE=__attribute__((aligned(16)))",
+]
+
+needs_compiler = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="needs a C compiler")
+EITHER_LAYOUT = pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+SHAPES = pytest.mark.parametrize(
+    ("kernel", "stride", "height", "width"), [(3, 1, 5, 3), (5, 2, 7, 4), (7, 1, 4, 9), (3, 2, 6, 6)]
+)
+
+
+def depthwise(layout: str, kernel: int, stride: int, height: int, width: int) -> Case:
+    attrs = {"channels": 5, "kernel": kernel, "stride": stride}
+    return minitl.oracle.make(
+        "depthwise_conv", attrs=attrs, batch=2, height=height, width=width, seed=3, dtype="float32", layout=layout
+    )
+
+
+def sign_mask(layout: str) -> Case:
+    attrs = {"channels": 5, "rule": "sign"}
+    return minitl.oracle.make("relu6", attrs=attrs, batch=3, height=3, width=5, seed=3, dtype="float32", layout=layout)
+
+
+def compile_and_run(folder: Path, case: Case | None, source: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Compile `source` with the header of `case` and `check.c`, without a single warning, and run it."""
+    (folder / "check.c").write_text(checker(), encoding="ascii")
+    include = []
+    if case is not None:
+        write_header(case, folder / "case.h")
+        include = ["-include", str(folder / "case.h")]
+    program = folder / "program"
+    command = [COMPILER, *STRICT, *flags, *include, str(source), str(folder / "check.c"), "-o", str(program), "-lm"]
+    subprocess.run(command, check=True)
+    return subprocess.run([program], capture_output=True, text=True)
+
+
+def wrong_tensors(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return re.findall(r"^WRONG (\w+)", done.stdout, re.MULTILINE)
+
+
+@needs_compiler
+@SHAPES
+@EITHER_LAYOUT
+def test_a_right_depthwise_convolution_passes(
+    tmp_path: Path, layout: str, kernel: int, stride: int, height: int, width: int
+) -> None:
+    case = depthwise(layout, kernel, stride, height, width)
+    done = compile_and_run(tmp_path, case, SOURCES / "depthwise.c")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("ok ") == 3
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("fault", "tensors"),
+    [
+        (1, ["OUTPUT", "GRAD_INPUT_X", "GRAD_PARAM_WEIGHT"]),
+        (2, ["GRAD_PARAM_WEIGHT"]),
+        (3, ["GRAD_INPUT_X"]),
+    ],
+)
+@EITHER_LAYOUT
+def test_a_wrong_depthwise_convolution_fails(tmp_path: Path, layout: str, fault: int, tensors: list[str]) -> None:
+    done = compile_and_run(tmp_path, depthwise(layout, 3, 2, 7, 5), SOURCES / "depthwise.c", f"-DFAULT={fault}")
+    assert done.returncode == 1
+    assert wrong_tensors(done) == tensors
+    assert ("got nan" in done.stdout.replace("-nan", "nan")) == (fault == 2)
+
+
+@needs_compiler
+def test_the_wrong_layout_fails(tmp_path: Path) -> None:
+    case = depthwise("nchw", 3, 1, 5, 5)
+    done = compile_and_run(tmp_path, replace(case, layout="nhwc", attrs={**case.attrs}), SOURCES / "depthwise.c")
+    assert done.returncode == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize(("fault", "tensors"), [(0, []), (1, ["KEPT_MASK"]), (2, ["KEPT_MASK"]), (3, ["OUTPUT"])])
+@EITHER_LAYOUT
+def test_packed_masks_are_compared_bit_by_bit(tmp_path: Path, layout: str, fault: int, tensors: list[str]) -> None:
+    done = compile_and_run(tmp_path, sign_mask(layout), SOURCES / "sign_mask.c", f"-DFAULT={fault}")
+    assert wrong_tensors(done) == tensors
+    assert done.returncode == bool(tensors)
+
+
+@needs_compiler
+def test_what_the_checker_lets_pass(tmp_path: Path) -> None:
+    done = compile_and_run(tmp_path, None, SOURCES / "edges.c")
+    assert done.returncode == 0, done.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize("flag", ["-ffast-math", "-ffinite-math-only"])
+def test_the_checker_does_not_compile_where_nan_would_pass(tmp_path: Path, flag: str) -> None:
+    (tmp_path / "check.c").write_text(checker(), encoding="ascii")
+    done = subprocess.run(
+        [COMPILER, "-std=c99", flag, "-c", "check.c", "-o", "check.o"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "NaN would pass" in done.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "pattern", ["*conv*", "*norm*", "*relu*", "*hard*", "*squeeze*", "*pool*", "*linear*", "*cross*", "irb*"]
+)
+def test_headers_of_all_kinds_of_cases_compile(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "main.c").write_text('#include "case.h"\nint main(void) { return 0; }\n')
+    cases = list(minitl.oracle.cases(pattern))
+    for case in cases[:: max(1, len(cases) // 6)]:
+        write_header(case, tmp_path / "case.h")
+        for step in STEPS:
+            subprocess.run([COMPILER, *STRICT, *step.split(), "-fsyntax-only", "main.c"], cwd=tmp_path, check=True)
+    assert cases
+
+
+def arrays_in(text: str) -> dict[str, np.ndarray]:
+    """The arrays of a header, by their C names."""
+    found = re.findall(r"static const (\w+) (\w+)\[(\d+)\] = \{ /\* .*? \*/\n(.*?)\n\};", text, re.DOTALL)
+    arrays = {}
+    for kind, name, count, body in found:
+        numbers = body.replace("\n", " ").rstrip(",").split(",")
+        parse = float.fromhex if kind == "float" else lambda number: int(number, 0)
+        values = [parse(number.strip().removesuffix("f") if kind == "float" else number.strip()) for number in numbers]
+        arrays[name] = np.array(values)
+        assert len(values) == int(count)
+    return arrays
+
+
+@EITHER_LAYOUT
+def test_a_header_holds_what_the_case_holds(layout: str) -> None:
+    case = sign_mask(layout)
+    arrays = arrays_in(header(case))
+    for name in (n for n in case.tensors if not n.startswith("tol.")):
+        values = case.tensors[name].ravel()
+        assert np.array_equal(
+            arrays.pop(identifier(name)), values.astype("float32") if values.dtype.kind == "f" else values
+        )
+    assert all(name.startswith("BOUND_") for name in arrays)
+
+
+def test_a_bound_covers_the_rounding_of_the_expected_value_and_hardly_more() -> None:
+    case = depthwise("nhwc", 3, 1, 5, 3)
+    arrays = arrays_in(header(case))
+    for name in ("output", "grad_input.x", "grad_param.weight"):
+        expected, tolerance = case.tensors[name].ravel(), case.tensors[f"tol.f32.{name}"].ravel()
+        off = np.abs(arrays[identifier(name)] - expected)
+        bound = arrays[f"BOUND_{identifier(name)}"]
+        assert (off > 0).any()
+        assert (bound >= tolerance + off).all()
+        assert (bound <= (tolerance + off) * (1 + 2**-22) + 1e-44).all()
+
+
+def test_the_same_case_gives_the_same_bytes(tmp_path: Path) -> None:
+    for file in ("a.h", "b.h"):
+        write_header(sign_mask("nchw"), tmp_path / file)
+    assert (tmp_path / "a.h").read_bytes() == (tmp_path / "b.h").read_bytes()
+    assert b"\r" not in (tmp_path / "a.h").read_bytes()
+
+
+def test_names_cannot_break_out_of_their_comment_or_macro() -> None:
+    case = replace(sign_mask("nhwc"), name='x */ int evil;\n#include "/etc/passwd" é')
+    lines = header(case).splitlines()
+    assert lines[0].startswith("/* minitl-oracle case x __ int evil___include __etc_passwd_ _, generated by")
+    assert [line for line in lines if line.startswith("#include")] == ["#include <stddef.h>", "#include <stdint.h>"]
+    assert lines[-1] == "#endif /* MINITL_CASE_X_INT_EVIL_INCLUDE_ETC_PASSWD__H */"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39, 0.1])
+def test_a_float32_program_is_not_given_what_is_no_float32(value: float) -> None:
+    case = sign_mask("nhwc")
+    x = case.tensors["input.x"].astype("float64")
+    x.flat[3] = value
+    with pytest.raises(minitl.MinitlError):
+        header(replace(case, tensors={**case.tensors, "input.x": x}))
