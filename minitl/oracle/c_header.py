@@ -19,8 +19,10 @@ import numpy as np
 from minitl.arrays import Array
 from minitl.errors import DtypeError, ValueRangeError
 from minitl.oracle.case import SCHEMA, Case
+from minitl.oracle.store import _replace
 
 BOUND = "tol.f32."
+CHECKER = "check.c"
 FORWARD, GRAD_INPUT, GRAD_WEIGHT = (f"defined(MINITL_{step})" for step in ("FORWARD", "GRAD_INPUT", "GRAD_WEIGHT"))
 SECTIONS = (  # title, condition, how the names of its tensors begin
     ("Given", "", ("input.", "param.", "buffer.", "kept.")),
@@ -62,17 +64,14 @@ int minitl_check_u8(const char *name, const uint8_t *got, const uint8_t *expecte
 
 
 def write_header(case: Case, path: str | Path) -> None:
-    """Write the header of `case` to `path`; the same case gives the same bytes.
+    """Write the header of `case` to `path`, and `check.c` beside it; the same case gives the same bytes.
 
     Raises DtypeError where an input is no float32 number, so that a float32 program could not be
     given it, and ValueRangeError where a number is not finite.
     """
-    Path(path).write_text(header(case), encoding="ascii", newline="\n")
-
-
-def checker() -> str:
-    """The source of `check.c`."""
-    return files("minitl.oracle").joinpath("check.c").read_text(encoding="ascii")
+    text = header(case)
+    _replace(Path(path), text.encode("ascii"))
+    _replace(Path(path).with_name(CHECKER), files("minitl.oracle").joinpath(CHECKER).read_bytes())
 
 
 def header(case: Case) -> str:
