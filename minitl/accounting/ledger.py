@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from minitl.accounting.conventions import STANDARD, counting
 from minitl.accounting.table import mb, table
 from minitl.arrays import Shape
 from minitl.ops import Split
@@ -16,7 +17,6 @@ from minitl.parameters import Parameter
 from minitl.records import Holding, Record
 from minitl.tape import Tape
 
-STANDARD = "standard"  # the convention of `ops.op.Cost`
 WHY = {
     "grad_weight": "weight gradient",
     "grad_bias": "bias gradient",
@@ -54,7 +54,7 @@ class Totals:
     `total_bytes` is the sum of the six entries before it. `peak_bytes` is the most alive at any
     moment of the step (parameters, statistics, optimizer state, images, labels, kept buffers,
     activations in flight, gradients, workspace); None where only the forward pass is known.
-    `flops` follow the convention of `minitl.ops.Cost`.
+    `flops` are counted by the convention named (`accounting.conventions`).
     """
 
     kept_bytes: int
@@ -67,6 +67,7 @@ class Totals:
     peak_bytes: int | None
     macs: Split
     flops: Split
+    convention: str
 
     @property
     def resident_bytes(self) -> int:
@@ -77,7 +78,8 @@ class Totals:
         """As a dictionary; `macs` and `flops` name their convention."""
         data = asdict(self)
         for work in ("macs", "flops"):
-            data[work]["convention"] = STANDARD
+            data[work]["convention"] = data["convention"]
+        del data["convention"]
         return data
 
 
@@ -111,14 +113,14 @@ class Ledger:
         return f"{rows_table(self.rows)}\n\n{totals_table(self.totals)}"
 
 
-def ledger(tape: Tape, *, optimizer_slots: int = 0) -> Ledger:
+def ledger(tape: Tape, *, optimizer_slots: int = 0, convention: str = STANDARD) -> Ledger:
     """What `tape` holds, or held before it was walked back.
 
     `optimizer_slots` is how many numbers the optimizer keeps for each trained parameter (SGD
-    with momentum 1, Adam 2).
+    with momentum 1, Adam 2); `convention` how FLOPs are counted.
     """
     rows = tuple(_rows(tape.holdings()))
-    return Ledger(rows, _totals(tape.records, sum(row.bytes for row in rows), optimizer_slots))
+    return Ledger(rows, _totals(tape.records, sum(row.bytes for row in rows), optimizer_slots, convention))
 
 
 def rows_table(rows: Sequence[Row]) -> str:
@@ -164,7 +166,7 @@ def totals_table(totals: Totals) -> str:
     body = [(name, f"{count:,}", mb(count)) for name, count in lines]
     work = [
         (name, f"{s.total:,}", f"forward {s.forward:,}, input gradients {s.grad_input:,}, weights {s.grad_weight:,}")
-        for name, s in (("MACs a step", totals.macs), (f"FLOPs a step ({STANDARD})", totals.flops))
+        for name, s in (("MACs a step", totals.macs), (f"FLOPs a step ({totals.convention})", totals.flops))
     ]
     return table(("", "bytes", ""), body, right=(1, 2)) + "\n\n" + table(("", "count", ""), work, right=(1,))
 
@@ -192,12 +194,12 @@ def _rows(holdings: Iterable[Holding]) -> list[Row]:
     return rows
 
 
-def _totals(records: Sequence[Record], kept: int, slots: int) -> Totals:
+def _totals(records: Sequence[Record], kept: int, slots: int, convention: str) -> Totals:
     parameters: dict[str, Parameter] = {p.name: p for record in records for p in record.parameters}
     trained = sum(p.nbytes for p in parameters.values() if p.trained)
     statistics = sum(p.nbytes for p in parameters.values() if p.statistic)
     frozen = sum(p.nbytes for p in parameters.values()) - trained - statistics
-    costs = [record.cost for record in records]
+    count = counting(convention)
     return Totals(
         kept_bytes=kept,
         trained_parameter_bytes=trained,
@@ -207,6 +209,7 @@ def _totals(records: Sequence[Record], kept: int, slots: int) -> Totals:
         optimizer_bytes=slots * trained,
         total_bytes=kept + 2 * trained + frozen + statistics + slots * trained,
         peak_bytes=None,
-        macs=sum((cost.macs for cost in costs), Split()),
-        flops=sum((cost.flops for cost in costs), Split()),
+        macs=sum((record.cost.macs for record in records), Split()),
+        flops=sum((count(record) for record in records), Split()),
+        convention=convention,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def save(figure: Any, path: Path) -> None:
     except OSError as error:
         raise UsageError(f"plot: cannot write {path}: {error.strerror}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # none there, or no folder
+            part.unlink()
 
 
 def _key(row: Row, by: Key | None) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from minitl.accounting.conventions import STANDARD
 from minitl.accounting.ledger import Ledger, ledger
 from minitl.arrays import Array, is_count
 from minitl.errors import ValueRangeError
@@ -20,7 +21,9 @@ from minitl.step import forward_backward
 from minitl.tape import Tape
 
 
-def predict(model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0) -> Ledger:
+def predict(
+    model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0, convention: str = STANDARD
+) -> Ledger:
     """The ledger of a step on `batch` images of `resolution` x `resolution`, without computing anything.
 
     The rows equal those a real tape would hold. `totals.peak_bytes` replays the step's
@@ -33,7 +36,7 @@ def predict(model: Model, *, batch: int, resolution: int, optimizer_slots: int =
     tape = ShadowTape()
     images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)
     forward_backward(model, tape, images, tape.phantom((batch,), "int64"))
-    found = ledger(tape, optimizer_slots=optimizer_slots)
+    found = ledger(tape, optimizer_slots=optimizer_slots, convention=convention)
     totals = replace(found.totals, peak_bytes=found.totals.resident_bytes + tape.meter.peak)
     return replace(found, totals=totals)
 

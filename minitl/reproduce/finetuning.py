@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minitl import methods, networks
-from minitl.reproduce.paper_flops import PAPER_FIT
+from minitl.accounting.paper_flops import PAPER_FIT
 from minitl.reproduce.result import Result
 from minitl.reproduce.steps import PaperStep, paper_step
 

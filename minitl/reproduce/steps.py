@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minitl.accounting import Ledger, ledger
+from minitl.accounting.paper_flops import paper_flops
 from minitl.networks import Model
 from minitl.ops import Split
 from minitl.records import Record
-from minitl.reproduce.paper_flops import paper_flops
 from minitl.shadow import ShadowTape
 from minitl.step import forward_backward
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from minitl import methods, networks
+from minitl.accounting.paper_flops import PAPER_FIT
 from minitl.arrays import size
 from minitl.blocks import ConvNorm, ConvSpec
 from minitl.layers import Activation, Layer, LayerPlan
 from minitl.networks.network import Model, build
 from minitl.records import Var
-from minitl.reproduce.paper_flops import PAPER_FIT
 from minitl.reproduce.result import CANDIDATE, Result
 from minitl.reproduce.steps import PaperStep, paper_step
 from minitl.tape import Tape

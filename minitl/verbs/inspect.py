@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from minitl import methods
 from minitl.accounting import Ledger, Measured, measure, predict
+from minitl.accounting.conventions import CONVENTIONS, STANDARD
 from minitl.accounting.ledger import rows_table, totals_table
 from minitl.accounting.plot import plot_kept
 from minitl.accounting.report import Key, against_table, block_of, block_table, by_layer, percent, sums
@@ -31,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
     options.add_method_options(parser)
     options.add_step(parser)
+    parser.add_argument(
+        "--flops", default=STANDARD, metavar="NAME", help=f"how FLOPs are counted: {', '.join(CONVENTIONS)} (a fit)"
+    )
     parser.add_argument("--by", choices=("layer", "block"), default="layer", help="one row a buffer, or one a block")
     parser.add_argument("--against", metavar="METHOD", help="show the difference from this method")
     parser.add_argument("--measure", action="store_true", help="also run the step, and compare with what it held")
@@ -55,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     model = options.model(args)
     step = {"batch": args.batch, "resolution": args.resolution, "optimizer_slots": options.slots(args)}
     options.method(args, args.method, args.blocks).apply(model)
-    ledger = predict(model, **step)
+    ledger = predict(model, **step, convention=args.flops)
     measured = measure(model, **step) if args.measure else None
     about = {
         "network": model.name,
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     other = None
     if args.against:
         options.method(args, args.against, options.blocks_for(args.against, model.tuned_blocks)).apply(model)
-        other = predict(model, **step)
+        other = predict(model, **step, convention=args.flops)
     found = Inspection(args, about, block_of(model), ledger, other, measured)
     if args.plot:
         _plot(found)

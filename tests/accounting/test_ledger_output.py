@@ -15,6 +15,7 @@ from models import trained
 import minitl
 from minitl.accounting import Ledger, Row, Totals, predict
 from minitl.accounting.report import against_table, block_of, block_table, by_layer, sums
+from minitl.errors import UnknownNameError
 from minitl.ops import Split
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -66,7 +67,7 @@ def read(ledger: Ledger) -> Ledger:
     for work in ("macs", "flops"):
         assert totals[work].pop("convention") == "standard"
         totals[work] = Split(**totals[work])
-    return Ledger(tuple(rows), Totals(**totals))
+    return Ledger(tuple(rows), Totals(**totals, convention="standard"))
 
 
 def test_json_round_trip() -> None:
@@ -123,3 +124,13 @@ def test_sums_by_part_are_the_whole() -> None:
     parts = sums(ledger.rows, block_of(network))
     assert list(parts) == ["block 6", "block 7", "head", "loss"]
     assert sum(parts.values()) == sum(sums(ledger.rows, by_layer).values()) == ledger.kept_bytes
+
+
+def test_flops_are_counted_by_the_convention_named() -> None:
+    """The paper's: 7 + 14 operations a value of a trained norm (and 3 + 12 a channel), where the standard has 7 + 7."""
+    standard, paper = (predict(irb("ft-blocks"), batch=2, resolution=5, convention=name) for name in CONVENTIONS)
+    assert paper.totals.macs == standard.totals.macs
+    assert paper.totals.flops != standard.totals.flops
+    assert paper.totals.to_json()["flops"]["convention"] == "paper"
+    with pytest.raises(UnknownNameError, match="standard, paper"):
+        predict(irb("ft-blocks"), batch=2, resolution=5, convention="mine")

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from minitl.accounting import paper_flops
 from minitl.ops import Split
 from minitl.records import Record
-from minitl.reproduce import figure1, finetuning, paper_flops, results, table1
+from minitl.reproduce import figure1, finetuning, results, table1
 from minitl.reproduce.result import CANDIDATE, KINDS, PUBLISHED, Result
 
 MODULES = {"table1": table1, "figure1": figure1, "finetuning": finetuning, "results": results}
