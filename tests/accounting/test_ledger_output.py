@@ -14,6 +14,7 @@ from models import trained
 
 import minitl
 from minitl.accounting import Ledger, Row, Totals, predict
+from minitl.accounting.conventions import CONVENTIONS
 from minitl.accounting.report import against_table, block_of, block_table, by_layer, sums
 from minitl.errors import UnknownNameError
 from minitl.ops import Split
