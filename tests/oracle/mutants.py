@@ -391,6 +391,18 @@ class PackedPlanes(Correct):
         return np.packbits(flat.T.reshape(-1), bitorder="little")
 
 
+@mutant("packed sample by sample, each padded to whole bytes")
+class PaddedSamples(Correct):
+    def pack(self, codes: Array, bits: int = 1) -> Array:
+        return np.concatenate([super(PaddedSamples, self).pack(sample, bits) for sample in codes])
+
+
+@mutant("relu6 codes 0, 1, 3: one bit for each clip")
+class TwoFlags(Correct):
+    def pack(self, codes: Array, bits: int = 1) -> Array:
+        return super().pack(np.where(codes == 2, 3, codes), bits)
+
+
 @mutant("sign rule x > 0 instead of x >= 0")
 class StrictSign(Correct):
     def sign(self, x: Array) -> Array:
@@ -652,7 +664,7 @@ class ScaleGradient(Correct):
         return y, with_scale
 
     def trains(self, name: str) -> bool:
-        return True
+        return super().trains(name) or ((self.op == "frozen_norm" or "_norm." in name) and name.endswith("weight"))
 
 
 @mutant("running statistics updated although frozen")
@@ -784,6 +796,13 @@ class RoundedToHalf(Correct):
         return {name: a.astype(np.float16).astype(a.dtype) if a.dtype.kind == "f" else a for name, a in got.items()}
 
 
+@mutant("computed in float32, handed in as float64")
+class WidenedResults(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in got.items()}
+
+
 @mutant("computed in bfloat16, handed in as float16")
 class WrongHalf(Correct):
     def answer(self) -> dict[str, Array]:
@@ -794,7 +813,7 @@ class WrongHalf(Correct):
         }
 
 
-@mutant("weight gradients as (k, k, in, out)")
+@mutant("weight gradients in (k, k, in, out) order")
 class TapsFirst(Correct):
     def weight_gradient(self, taps: Array) -> Array:
         return np.ascontiguousarray(taps.transpose(2, 3, 1, 0))

@@ -1,0 +1,63 @@
+"""The oracle does not cry wolf: an independent PyTorch implementation passes every case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from minitl import oracle
+
+torch = pytest.importorskip("torch")
+
+from torch_block import answer  # noqa: E402
+
+NOISY = "hard_swish-few4"
+BOTH_LAYOUTS = pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+BOTH_DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def names(tensors: Any, prefix: str) -> set[str]:
+    return {name for name in tensors if name.startswith(prefix)}
+
+
+@BOTH_LAYOUTS
+@BOTH_DTYPES
+def test_torch_passes_every_case(layout: str, dtype: str) -> None:
+    worst: dict[str, tuple[float, str]] = {}
+    wrong, count = [], 0
+    for case in oracle.cases(layout=layout, dtype=dtype):
+        if case.name == NOISY:
+            continue
+        got = answer(case)
+        assert {str(tensor.dtype) for name, tensor in got.items() if name.startswith("grad")} <= {f"torch.{dtype}"}
+        assert names(got, "kept.") == names(case.expected, "kept."), case.name
+        report = case.compare(got)
+        if not report.ok:
+            wrong.append(str(report))
+        line = max(report.lines, key=lambda line: line.ratio)
+        kind = " ".join(word for word in (case.op, case.method or case.rule) if word)
+        worst[kind] = max(worst.get(kind, (0.0, "")), (line.ratio, f"{line.tensor} of {case.name}"))
+        count += 1
+    print(f"\nPyTorch's largest error / bound in {count} cases, {layout}, {dtype}")
+    for kind, (ratio, where) in sorted(worst.items(), key=lambda item: -item[1][0]):
+        print(f"  {ratio:8.2g}  {kind:24}  {where}")
+    assert count
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.xfail(reason="minitl's levels in 4 bits are off by 5e-15: -4.7e-15 where the specification says 0")
+@BOTH_LAYOUTS
+@BOTH_DTYPES
+def test_torch_passes_four_bits(layout: str, dtype: str) -> None:
+    for case in oracle.cases(NOISY, layout=layout, dtype=dtype):
+        case.check(answer(case))
