@@ -61,7 +61,7 @@ def made_up(numbers: tuple[int, ...]) -> Entry:
 
 
 # Few different numbers, so that there are ties of every kind; and the real ones
-FEW = st.tuples(*(st.integers(1, 4) for _ in range(5)), st.integers(0, 1)).map(made_up)
+FEW = st.tuples(*(st.integers(low, high) for low, high in [(1, 4)] * 3 + [(1, 2)] * 2 + [(0, 1)])).map(made_up)
 MADE_UP = st.lists(FEW, min_size=1, max_size=9)
 WAYS = MADE_UP | st.sampled_from([*NETWORKS]).map(ways)
 
@@ -85,6 +85,15 @@ def test_the_best_is_affordable_and_nothing_affordable_is_better_or_as_good_and_
         if need(way, of) <= budget:
             assert worth(way) <= worth(best)
             assert worth(way) < worth(best) or need(way, of) >= need(best, of)
+
+
+@OF
+def test_of_two_equally_good_the_cheaper_is_best(of: str) -> None:
+    dear, cheap = (Entry(str(kept), 1, kept, kept, kept, 7, 100, True) for kept in (5, 4))
+    for both in ([dear, cheap], [cheap, dear]):
+        got = plan(both, budget=9, of=of)
+        assert (got.best.kept_bytes == 4 and got.pareto == (cheap,)) or of == "flops"
+        assert got.next is None
 
 
 @given(case=asked(), more=st.integers(0, 10**7))
