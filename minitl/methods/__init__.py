@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from minitl.errors import ValueRangeError, unknown
-from minitl.layers import ACTIVATIONS, ROLES
+from minitl.errors import unknown
 from minitl.methods.ft_all import ft_all
 from minitl.methods.ft_bias import ft_bias
 from minitl.methods.ft_blocks import ft_blocks
@@ -19,8 +18,6 @@ METHODS = {
     method.name: method
     for method in (ft_all, ft_last, ft_bias, ft_norm, ft_blocks, mobiletl, mobiletl_exact, mobiletl_recompute)
 }
-
-RULED = (*ACTIVATIONS, *(role for role in ROLES if role.endswith("_act")), "se_gate")  # what has a backward rule
 
 
 def get(
@@ -38,11 +35,6 @@ def get(
     """
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    for key, rule in (rules or {}).items():
-        if key not in RULED:
-            raise unknown("activation or role of one", key, RULED)
-        if not rule:
-            raise ValueRangeError(expected=f"a backward rule for {key}", got="none")
     method = METHODS[name].with_blocks(blocks)
     return replace(method, quantised=quantised, checkpoint=checkpoint, rules=tuple((rules or {}).items()))
 

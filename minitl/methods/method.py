@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from minitl.arrays import is_count
-from minitl.errors import MinitlError, ValueRangeError
+from minitl.errors import MinitlError, ValueRangeError, unknown
 from minitl.layers import Activation, Layer, LayerPlan, Linear, Norm
 from minitl.networks.network import Model
 
@@ -53,9 +53,10 @@ class Method:
         """Give every layer of `network` its plan, replacing any earlier one, and return the network.
 
         The number of blocks must be from 1 to the network's; by default it is 5, or all where
-        there are fewer.
+        there are fewer. `rules` must be for activations that the network has.
         """
         blocks = self.resolve(len(network.blocks), network.name)
+        self._check_rules(network)
         for layer in network.layers():
             try:
                 layer.apply(self._plan(layer, blocks or 0))
@@ -68,6 +69,15 @@ class Method:
                     parameter.restore()
         network.method, network.tuned_blocks, network.checkpoint = self.name, blocks, self.checkpoint
         return network
+
+    def _check_rules(self, network: Model) -> None:
+        acts = [layer for layer in network.layers() if isinstance(layer, Activation)]
+        known = dict.fromkeys([act.op.name for act in acts] + [act.role for act in acts])
+        for what, rule in self.rules:
+            if what not in known:
+                raise unknown("activation or role of one", what, known, layer=network.name)
+            if not rule:
+                raise ValueRangeError(layer=network.name, expected=f"a backward rule for {what}", got="none")
 
     def _plan(self, layer: Layer, blocks: int) -> LayerPlan:
         plan = self.policy(layer, blocks)

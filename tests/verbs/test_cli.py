@@ -1,0 +1,530 @@
+"""The command line keeps its promises: exit codes, one line for bad input, one JSON object, whole files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import minitl
+from minitl.cli import VERBS, main
+from minitl.errors import ValueRangeError
+from minitl.training.compare import Task, compare
+from minitl.verbs.plan import parse_budget
+
+MINITL = [sys.executable, "-m", "minitl"]
+DIGITS = ("inspect", "digits_irb", "--batch", "2")
+
+
+class Ran(NamedTuple):
+    """What a call gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    def run(*arguments: object) -> Ran:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as left:  # argparse's way out
+            code = left.code
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+def read(ran: Ran, verb: str) -> dict[str, Any]:
+    """The one JSON object on stdout."""
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.count("\n") == 1
+    data = json.loads(ran.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert data.pop("schema") == f"minitl-{verb}/1"
+    return data
+
+
+# Bad input
+
+BAD = {
+    "inspect resnet": "unknown network 'resnet'; choose one of: mobilenet_v2, mobilenet_v3_small",
+    "inspect digits_irb --method mobile-tl": "unknown method 'mobile-tl'; choose one of: ft-all, ft-last",
+    "inspect digits_irb --against ft-lots": "unknown method 'ft-lots'; choose one of: ft-all",
+    "inspect digits_irb --blocks 0": "digits_irb: expected blocks from 1 to 7, got 0",
+    "inspect digits_irb --blocks 8": "digits_irb: expected blocks from 1 to 7, got 8",
+    "inspect digits_irb --blocks two": "argument --blocks: invalid int value: 'two'; see minitl inspect --help",
+    "inspect digits_irb --method ft-all --blocks 2": "method ft-all does not take a number of blocks, got blocks=2",
+    "inspect digits_irb --rule hard_swish=few3": "unknown backward rule 'few3'; choose one of: exact, output, sign",
+    "inspect digits_irb --rule hard_swish": "expected --rule WHAT=RULE, got 'hard_swish'",
+    "inspect digits_irb --rule hard_swish=": "expected a backward rule for hard_swish, got none",
+    "inspect digits_irb --rule middle_act=sign": "unknown activation or role of one 'middle_act'; choose one of: hard",
+    "inspect digits_irb --rule expand=sign": "unknown activation or role of one 'expand'; choose one of: hard",
+    "inspect irb --attr colour=red": "unknown attribute 'colour=red'; choose one of: in_channels=...",
+    "inspect irb --attr kernel": "unknown attribute 'kernel'; choose one of: in_channels=...",
+    "inspect irb --attr kernel=large": "expected --attr kernel like 5, got 'large'",
+    "inspect irb --attr kernel=4": "irb: expected kernel to be an odd number, got 4",
+    "inspect irb --attr expand=maybe": "expected --attr expand like True, got 'maybe'",
+    "inspect irb --attr activation=gelu": "unknown activation 'gelu'; choose one of: relu, relu6",
+    "inspect irb --classes 10": "irb: a single block has no classes; leave --classes out",
+    "inspect irb --method ft-last": "the loss depends on no trained parameter",
+    "inspect digits_irb --attr kernel=3": "digits_irb: --attr is for an irb; leave --attr out",
+    "inspect digits_irb --classes 0": "digits_irb: expected num_classes a whole number, at least 1, got 0",
+    "inspect digits_irb --dtype float16": "expected float32 or float64, got float16",
+    "inspect digits_irb --optimizer lion": "unknown optimizer 'lion'; choose one of: none, sgd, adam",
+    "inspect digits_irb --batch 0": "digits_irb: expected batch of at least 1, got 0",
+    "inspect digits_irb --batch -3 --measure": "digits_irb: expected batch of at least 1, got -3",
+    "inspect digits_irb --resolution 0": "digits_irb: expected resolution of at least 1, got 0",
+    "inspect digits_irb --method ft-all --batch 1 --resolution 4": "expected at least two values a channel",
+    "inspect digits_irb --by colour": "argument --by: invalid choice: 'colour'",
+    "inspect digits_irb --plot plot.txt": "plot: unknown file type '.txt' of plot.txt; use .png, .pdf or .svg",
+    "inspect digits_irb --plot nowhere/plot.png": "plot: cannot write nowhere/plot.png: No such file or directory",
+    "inspect": "the following arguments are required: NETWORK; see minitl inspect --help",
+    "inspect digits_irb --colour": "unrecognized arguments: --colour",
+    "plan digits_irb": "the following arguments are required: --budget",
+    "plan digits_irb --budget 16MiBs": "budget: cannot read '16MiBs'; write it like 16MiB (2^20), 40MB (1e6) or",
+    "plan digits_irb --budget 2GFLOPs": "budget: cannot read '2GFLOPs'",
+    "plan digits_irb --budget 1MiB --of flops": "budget: cannot read '1MiB'; write it like 2GFLOPs or 500M",
+    "plan digits_irb --budget 1e99": "budget: cannot read '1e99'",
+    "plan digits_irb --budget 1kB": "no method fits 1,000 of total; the smallest that would is 598,712 (ft-last)",
+    "plan digits_irb --budget 1 --of kept": "no method fits 1 of kept; the smallest that would is 6,528 (ft-last)",
+    "plan digits_irb --budget 1MB --of time": "argument --of: invalid choice: 'time'",
+    "plan digits_irb --budget 1MB --rule relu6=sign": "digits_irb: unknown activation or role of one 'relu6'",
+    "plan mobilenet_v3_small --budget 1GB --batch 1 --resolution 32": "expected at least two values a channel",
+    "plan digits_irb --budget 1MB --plot plot": "plot: unknown file type '' of plot",
+    "reproduce table2": "unknown item 'table2'; choose one of: table1, figure1, finetuning, results, tinytl, all",
+    "reproduce table1 --plot nowhere/plot.png": "plot: cannot write nowhere/plot.png",
+    "compare --seeds 0": "expected at least one seed and one method, each once, got 0",
+    "compare --workers 0": "expected at least one worker, got 0",
+    "compare --methods ft-lots": "unknown method 'ft-lots'; choose one of: ft-all",
+    "compare --methods ": "unknown method ''",
+    "compare --methods ft-last,ft-last": "expected at least one seed and one method, each once",
+    "compare --methods mobiletl:8": "digits_irb: expected blocks from 1 to 7, got 8",
+    "compare --methods mobiletl:two": "expected METHOD:BLOCKS, got 'mobiletl:two'",
+    "compare --methods mobiletl+int4": "unknown option 'int4'; choose one of: int8, checkpoint, WHAT=RULE",
+    "compare --plots file": "plots: cannot make the folder file: File exists",
+    "train": "argument VERB: invalid choice: 'train'",
+    "": "the following arguments are required: VERB; see minitl --help",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input_is_one_line_on_stderr_and_exit_2(
+    line: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    words = [] if not line else line.split(" ")
+    for arguments in (words, [*words, "--json"] if words else words):
+        got = cli(*arguments)
+        assert (got.code, got.out) == (2, "")
+        assert got.err.count("\n") == 1
+        assert got.err.startswith(
+            (f"minitl {words[0]}: " if words and words[0] in VERBS else "minitl: ", "minitl: unrec")
+        )
+        assert BAD[line] in got.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_memory_is_one_line_too(cli: Cli) -> None:
+    """2^60 bytes of images and more: no machine has them, and nothing is tried before they are asked for."""
+    got = cli("inspect", "digits_irb", "--method", "ft-last", "--measure", "--batch", 2**48)
+    assert (got.code, got.out, got.err.count("\n")) == (2, "", 1)
+    assert got.err.startswith("minitl inspect: not enough memory: ")
+
+
+def test_a_bug_is_not_hidden(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ValueError("not bad input")
+
+    monkeypatch.setattr("minitl.verbs.inspect.predict", broken)
+    with pytest.raises(ValueError, match="not bad input"):
+        cli(*DIGITS)
+
+
+def test_measured_bytes_other_than_predicted_are_exit_1(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minitl.verbs import inspect
+
+    good = inspect.measure
+    for change in ({}, {"traced_bytes": 1}, {"held_bytes": 1}):
+        monkeypatch.setattr(inspect, "measure", lambda *a, _c=change, **k: replace(good(*a, **k), **_c))
+        got = cli(*DIGITS, "--measure", "--json")
+        assert (got.code, got.err) == (int(bool(change)), "")
+        data = json.loads(got.out)
+        kept = data["totals"]["kept_bytes"]
+        assert kept > 1
+        assert data["measured"] == data["measured"] | {"held_bytes": kept, "traced_bytes": kept} | change
+
+
+@pytest.mark.parametrize(
+    ("text", "of", "budget"),
+    [
+        ("16MiB", "total", 16 * 2**20), ("40MB", "kept", 40_000_000), ("40 MB", "peak", 40_000_000),
+        ("500000", "total", 500_000), (" 7 B ", "total", 7), ("3bytes", "total", 3), ("1.5kB", "total", 1500),
+        (".5GiB", "total", 2**29), ("1.001MB", "total", 1_001_000), ("3e6", "total", 3_000_000), ("1Ki", "kept", 1024),
+        ("9007199254740993", "total", 2**53 + 1), ("0.0029MB", "total", 2900), ("1.9", "total", 1),
+        ("2GFLOPs", "flops", 2 * 10**9), ("2GFLOP", "flops", 2 * 10**9), ("500M", "flops", 500 * 10**6),
+        ("1T", "flops", 10**12), ("123456", "flops", 123_456), ("1e18", "flops", 10**18),
+    ],
+)  # fmt: skip
+def test_budgets(text: str, of: str, budget: int) -> None:
+    got = parse_budget(text, of)
+    assert (got, type(got)) == (budget, int)
+
+
+@pytest.mark.parametrize("of", ["total", "flops"])
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "0", "-1", "+1", "0.9", "16mib", "16 Mi B", "MB", "1e999", "1e19", "nan", "inf", "1,000", "0x10", "1_0",
+     "1 2", "1.", "1.2.3", "1e-3MB", "16PB", "16MiBps", "\u0661"],
+)  # fmt: skip
+def test_budgets_that_are_none(text: str, of: str) -> None:
+    with pytest.raises(ValueRangeError, match="budget: cannot read"):
+        parse_budget(text, of)
+
+
+# JSON
+
+ABOUT = {"network", "method", "blocks", "batch", "resolution", "classes", "dtype", "rows", "totals"}
+MORE_ABOUT = {"optimizer", "int8", "checkpoint", "rules"}
+ROW = {"layer", "op", "role", "rule", "tensor", "needed_for", "shape", "dtype", "bits", "bytes", "shared_with"}
+BYTES = {
+    "kept_bytes", "trained_parameter_bytes", "frozen_parameter_bytes", "buffer_bytes", "gradient_bytes",
+    "optimizer_bytes", "total_bytes", "peak_bytes",
+}  # fmt: skip
+MEASURED = {"held_bytes", "traced_bytes", "predicted_peak_bytes", "traced_peak_bytes"}
+WAY = {"method", "blocks", "kept_bytes", "total_bytes", "peak_bytes", "flops", "trained_parameters"}
+
+
+def test_inspect(cli: Cli) -> None:
+    data = read(cli(*DIGITS, "--json", "--measure", "--optimizer", "adam"), "inspect")
+    assert data.keys() == ABOUT | MORE_ABOUT | {"measured"}
+    about = ("digits_irb", "mobiletl", 5, 2, 24, 10, "float32")
+    assert (
+        tuple(data[key] for key in ("network", "method", "blocks", "batch", "resolution", "classes", "dtype")) == about
+    )
+    assert all(row.keys() == ROW for row in data["rows"])
+    totals = data["totals"]
+    assert totals.keys() == BYTES | {"macs", "flops"}
+    assert all(type(totals[name]) is int and totals[name] > 0 for name in BYTES)
+    assert totals["kept_bytes"] == sum(row["bytes"] for row in data["rows"])
+    assert totals["optimizer_bytes"] == 2 * totals["trained_parameter_bytes"]
+    for work in ("macs", "flops"):
+        assert {"forward", "grad_input", "grad_weight", "convention"} <= totals[work].keys()
+    assert data["measured"].keys() == MEASURED
+    assert data["measured"]["held_bytes"] == data["measured"]["traced_bytes"] == totals["kept_bytes"]
+    assert data["measured"]["predicted_peak_bytes"] == totals["peak_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("line", "resolution", "blocks", "classes"),
+    [
+        ("digits_irb --method ft-all", 24, None, 10), ("irb", 7, 1, None), ("irb --attr expand=false", 7, 1, None),
+        ("mobilenet_v3_small --classes 7", 224, 5, 7), ("digits_irb --blocks 2 --resolution 9", 9, 2, 10),
+        ("mobilenet_v2 --method ft-last --resolution 32", 32, None, 1000),
+    ],
+)  # fmt: skip
+def test_inspect_s_defaults(line: str, resolution: int, blocks: int | None, classes: int | None, cli: Cli) -> None:
+    words = [*line.split(), "--json"]
+    if "expand=false" in words:
+        words += ["--attr", "expanded_channels=96"]
+    data = read(cli("inspect", *words), "inspect")
+    assert (data["resolution"], data["blocks"], data["classes"], data["batch"]) == (resolution, blocks, classes, 8)
+
+
+def test_inspect_s_options_reach_the_ledger(cli: Cli) -> None:
+    plain = read(cli(*DIGITS, "--json"), "inspect")
+    options = ("--int8", "--checkpoint", "--rule", "hard_swish=few2", "--by", "block", "--against", "ft-blocks")
+    data = read(cli(*DIGITS, "--json", *options), "inspect")
+    assert (data["int8"], data["checkpoint"], data["rules"]) == (True, True, ["hard_swish=few2"])
+    assert data["totals"]["frozen_parameter_bytes"] < plain["totals"]["frozen_parameter_bytes"]
+    assert [row["op"] for row in data["rows"]].count("checkpoint") == 5
+    assert [(row["rule"], row["bits"]) for row in data["rows"] if row["op"] == "hard_swish"] == [("few2", 2)]
+    assert sum(data["by_block"].values()) == data["totals"]["kept_bytes"]
+    assert data["against"].keys() == {"method", "rows", "totals"}
+    assert data["against"]["method"] == "ft-blocks"
+    assert all(row.keys() == ROW for row in data["against"]["rows"])
+
+
+def test_a_rule_may_be_for_one_role(cli: Cli) -> None:
+    data = read(cli(*DIGITS, "--json", "--method", "ft-blocks", "--rule", "expand_act=output"), "inspect")
+    rules = {(row["role"], row["rule"]) for row in data["rows"] if row["op"] == "hard_swish"}
+    assert rules == {("expand_act", "output"), ("depthwise_act", "exact"), ("head_act", "exact")}
+
+
+@pytest.mark.parametrize("of", ["kept", "total", "peak", "flops"])
+def test_plan(of: str, cli: Cli) -> None:
+    data = read(cli("plan", "digits_irb", "--batch", 2, "--budget", "50M", "--of", of, "--json"), "plan")
+    assert data.keys() == {"budget_bytes", "of", "best", "pareto", "binding", "next"}
+    assert (data["budget_bytes"], data["of"]) == (50_000_000, of)
+    assert all(way.keys() == WAY for way in (data["best"], *data["pareto"]))
+    quantity = "flops" if of == "flops" else f"{of}_bytes"
+    assert data["best"][quantity] <= 50_000_000
+    assert data["best"] in data["pareto"]
+    binding = data["binding"]
+    assert (binding["of"], binding["used"]) == (of, data["best"][quantity])
+    assert binding["used"] + binding["left"] == binding["budget"] == 50_000_000
+    if of == "flops":
+        assert data["next"].keys() == WAY
+        assert data["next"][quantity] == binding["budget"] + binding["short_of_next"] > 50_000_000
+    else:
+        assert (data["next"], binding["short_of_next"], data["best"]["method"]) == (None, None, "ft-all")
+
+
+def test_what_plan_says_inspect_says(cli: Cli) -> None:
+    options = ("--batch", 2, "--optimizer", "adam", "--int8", "--rule", "relu=output", "--json")
+    best = read(cli("plan", "digits_irb", "--budget", "3MB", *options), "plan")["best"]
+    chosen = ("--method", best["method"], "--blocks", best["blocks"])
+    totals = read(cli("inspect", "digits_irb", *chosen, *options), "inspect")["totals"]
+    assert {name: totals[name] for name in ("kept_bytes", "total_bytes", "peak_bytes")} == {
+        name: best[name] for name in ("kept_bytes", "total_bytes", "peak_bytes")
+    }
+    work = [count for name, count in totals["flops"].items() if name != "convention"]
+    assert sum(work) == best["flops"]
+    assert 4 * best["trained_parameters"] == totals["trained_parameter_bytes"]
+
+
+def test_a_single_block_can_be_planned(cli: Cli) -> None:
+    data = read(cli("plan", "irb", "--attr", "kernel=3", "--budget", "5MB", "--json"), "plan")
+    assert data["best"]["method"].startswith("mobiletl")
+
+
+@pytest.mark.parametrize("item", ["table1", "figure1", "finetuning", "results", "tinytl", "all", None])
+def test_reproduce(item: str | None, cli: Cli) -> None:
+    data = read(cli("reproduce", *([item] if item else []), "--json"), "reproduce")
+    assert data.keys() == {"results"}
+    required = {"item", "quantity", "unit", "published", "computed", "difference", "convention"}
+    assert all(row.keys() == required | {"verdict", "kind"} for row in data["results"])
+    items = [row["item"] for row in data["results"]]
+    everything = ["table1", "figure1", "finetuning", "results", "tinytl"]
+    assert list(dict.fromkeys(items)) == (everything if item in ("all", None) else [item])
+    for row in data["results"]:
+        assert row["difference"] == row["computed"] - row["published"]
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`compare` on a task of seconds."""
+    task = Task(source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
+    monkeypatch.setattr("minitl.verbs.compare.compare", partial(compare, task=task))
+
+
+@pytest.mark.usefixtures("short")
+def test_compare(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "new" / "plots"
+    got = cli("compare", "--methods", "ft-last,mobiletl:2+int8", "--seeds", 1, "--plots", folder, "--json")
+    progress = got.err.splitlines()
+    assert len(progress) == 3
+    assert all(line.startswith("seed 0: ") for line in progress)
+    data = read(got._replace(err=""), "compare")
+    assert data.keys() == {"results", "plots"}
+    promised = WAY | {"seeds", "accuracy", "seconds"}
+    assert all(row.keys() == promised | {"options"} for row in data["results"])
+    named = [(row["method"], row["blocks"], row["options"], row["seeds"]) for row in data["results"]]
+    assert named == [("ft-last", None, [], 1), ("mobiletl", 2, ["int8"], 1)]
+    assert all(len(row["accuracy"]) == 1 and 0 <= row["accuracy"][0] <= 1 for row in data["results"])
+    assert data["plots"] == [str(folder / "accuracy.png"), str(folder / "memory.png")]
+    assert sorted(path.name for path in folder.iterdir()) == ["accuracy.png", "memory.png"]
+
+
+def test_compare_finds_out_first_what_would_keep_its_plots_from_being_written(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minitl.verbs.compare.compare", lambda *a, **k: pytest.fail("worked in vain"))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    got = cli("compare", "--plots", tmp_path / "plots")
+    assert (got.code, got.out) == (2, "")
+    assert got.err == "minitl compare: plots need matplotlib; pip install 'minitl[demo]'\n"
+    assert not list(tmp_path.iterdir())
+
+
+# Text
+
+
+@pytest.mark.parametrize("options", [(), ("--by", "block"), ("--against", "ft-blocks"), ("--measure",)])
+def test_inspect_prints_the_ledger(options: tuple[str, ...], cli: Cli) -> None:
+    totals = read(cli(*DIGITS, "--json"), "inspect")["totals"]
+    got = cli(*DIGITS, *options)
+    assert (got.code, got.err) == (0, "")
+    assert "\x1b" not in got.out
+    for name in BYTES:
+        assert f"{totals[name]:,}" in got.out
+
+
+def test_inspect_as_csv(cli: Cli) -> None:
+    rows = read(cli(*DIGITS, "--json"), "inspect")["rows"]
+    got = list(csv.DictReader(io.StringIO(cli(*DIGITS, "--csv").out)))
+    assert [(row["layer"], row["tensor"], int(row["bytes"])) for row in got] == [
+        (row["layer"], row["tensor"], row["bytes"]) for row in rows
+    ]
+
+
+def test_plan_prints_the_front_and_what_binds(cli: Cli) -> None:
+    data = read(cli("plan", "digits_irb", "--budget", "4MB", "--json"), "plan")
+    got = cli("plan", "digits_irb", "--budget", "4MB")
+    best, following = (f"{data[name]['method']} {data[name]['blocks']}" for name in ("best", "next"))
+    assert f"best: {best}, {data['best']['total_bytes']:,} bytes" in got.out
+    assert f"binding: total; the next step up is {following}, {data['binding']['short_of_next']:,} bytes" in got.out
+    table = got.out.split("MFLOPs")[1].split("best: ")[0]
+    assert sum(way["method"] in line for way in data["pareto"][:1] for line in table.splitlines()) == 1
+    assert len([line for line in table.splitlines()[2:] if line]) == len(data["pareto"])
+    assert "there is no better method at any budget" in cli("plan", "digits_irb", "--budget", "1GB").out
+
+
+def test_reproduce_counts_what_comes_out(cli: Cli) -> None:
+    got = cli("reproduce")
+    assert got.code == 0, "figures that differ are a finding, not a failure"
+    assert "published: 56 of 62 come out, 43 to the printed digit and 13 within the error of reading" in got.out
+    assert "re-derived: 7 of 7 come out" in got.out
+    assert "candidate: 10 of 10 come out" in got.out
+
+
+@pytest.mark.usefixtures("short")
+def test_compare_prints_a_table_and_what_it_is_no_evidence_of(cli: Cli) -> None:
+    got = cli("compare", "--methods", "ft-last", "--seeds", 1, "--workers", 1)
+    assert got.code == 0
+    header, _, row, *_ = got.out.splitlines()
+    assert header.split()[:2] == ["method", "accuracy"]
+    assert row.split()[0] == "ft-last"
+    assert "it is no evidence about CIFAR or ImageNet" in " ".join(got.out.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "inspect digits_irb", "inspect digits_irb --by block --against ft-all", "plan digits_irb --budget 4MB",
+        "plan digits_irb --budget 4GFLOPs --of flops", "plan irb --budget 4MB --checkpoint", "reproduce figure1",
+    ],
+)  # fmt: skip
+def test_plots(line: str, cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "plot.svg"
+    got = cli(*line.split(), "--plot", path)
+    assert (got.code, got.err) == (0, "")
+    assert got.out.endswith(f"\nwrote {path}\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["plot.svg"]
+    assert path.read_text().startswith("<?xml")
+    assert "wrote" not in cli(*line.split(), "--plot", path, "--json").out
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help(verb: str, cli: Cli) -> None:
+    got = cli(*verb.split(), "--help")
+    assert (got.code, got.err) == (0, "")
+    assert got.out.startswith(f"usage: minitl {verb}".rstrip())
+    for word in () if verb == "oracle" else ("--json",) if verb else VERBS:  # the oracle has actions of its own
+        assert word in got.out
+
+
+# As a process
+
+
+def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*MINITL, *arguments], text=True, timeout=120, check=False, stderr=subprocess.PIPE, **options)
+
+
+def test_it_runs_as_a_module() -> None:
+    got = process("plan", "digits_irb", "--budget", "4MB", "--json", stdout=subprocess.PIPE)
+    assert (got.returncode, got.stderr) == (0, "")
+    assert json.loads(got.stdout)["schema"] == "minitl-plan/1"
+    bad = process("inspect", "resnet", stdout=subprocess.PIPE)
+    assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (2, "", 1)
+    version = process("--version", stdout=subprocess.PIPE)
+    assert version.stdout == f"minitl {minitl.__version__}\n"
+
+
+@pytest.mark.parametrize("line", ["inspect digits_irb", "inspect digits_irb --csv", "reproduce --json", "--help"])
+def test_a_reader_that_has_gone_is_no_error(line: str) -> None:
+    """Standard output is a pipe that nobody reads any more, as after `| head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    got = process(*line.split(), stdout=writing)
+    os.close(writing)
+    assert (got.returncode, got.stderr) == (0, "")
+
+
+def test_ctrl_c_exits_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minitl.verbs.inspect.predict", interrupted)
+    assert cli(*DIGITS) == (130, "", "interrupted\n")
+
+
+SLOW_DISK = """
+import sys, time
+from pathlib import Path
+from matplotlib.figure import Figure
+from minitl.cli import main
+
+def savefig(figure, path, **options):
+    Path(path).write_bytes(b"half of it")
+    print("writing", flush=True)
+    time.sleep(60)
+
+Figure.savefig = savefig
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_while_a_plot_is_written_leaves_the_old_one_whole(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "plot.png"
+    path.write_bytes(b"the old one")
+    running = subprocess.Popen(
+        [sys.executable, "-c", SLOW_DISK, *DIGITS, "--plot", path],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    assert running.stdout.readline() == "writing\n"
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (130, "", "interrupted\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["plot.png"]
+    assert path.read_bytes() == b"the old one"
+
+
+LONG_COMPARISON = """
+import sys
+from functools import partial
+from minitl import cli
+from minitl.training.compare import Task
+from minitl.verbs import compare
+
+tiny = Task(source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
+compare.compare = partial(compare.compare, task=tiny)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_during_compare_ends_its_workers_too() -> None:
+    """The signal goes to the whole group, as from a terminal; standard error ends when the last worker does."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", LONG_COMPARISON, "compare", "--seeds", "999", "--workers", "1", "--methods", "ft-last"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("seed 0: pretrained")
+        os.killpg(running.pid, signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    assert (running.returncode, out) == (130, "")
+    assert [line for line in err.splitlines() if not line.startswith("seed ")] == ["interrupted"]
