@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from minitl.oracle import Case
 from minitl.oracle.c_header import header, identifier, write_header
 
 SOURCES = Path(__file__).parent / "c"
+PAGE = Path(__file__).parents[2] / "tutorials" / "check_your_implementation.md"
 COMPILER = os.environ.get("CC", "cc")
 STRICT = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
 STEPS = [
@@ -195,3 +197,47 @@ def test_a_float32_program_is_not_given_what_is_no_float32(value: float) -> None
     x.flat[3] = value
     with pytest.raises(minitl.MinitlError):
         header(replace(case, tensors={**case.tensors, "input.x": x}))
+
+
+# The page that explains it
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def verdicts(text: str) -> list[str]:
+    """What a run prints, without the figures that another compiler may change."""
+    return re.findall(r"^ *(ok|WRONG|exit code \d) *(\w*)", text, re.MULTILINE)
+
+
+@needs_compiler
+def test_the_page_on_c_does_what_it_says(tmp_path: Path) -> None:
+    (program,), (export, build) = blocks("c"), blocks("sh")
+    aliases = f'minitl() {{ "{sys.executable}" -m minitl "$@"; }}\ncc() {{ "{shutil.which(COMPILER)}" "$@"; }}\n'
+    printed = ""
+    for pad in ("(KERNEL - 1) / 2", "(KERNEL - 1) / 2 - 1"):
+        assert "#define PAD ((KERNEL - 1) / 2)\n" in program
+        (tmp_path / "depthwise.c").write_text(program.replace("(KERNEL - 1) / 2", pad))
+        script = aliases + export + build
+        done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        assert not done.stderr
+        printed += done.stdout
+    assert "exit code 0" in printed
+    assert "exit code 1" in printed
+    assert verdicts(printed) == verdicts(PAGE.read_text(encoding="utf-8").partition("Compile the two files")[2])
+
+
+def test_the_page_on_python_does_what_it_says(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (script,) = blocks("python")
+    right, wrong = (
+        subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True)
+        for text in (script, script.replace("x >= 0", "x > 0"))
+    )
+    page = PAGE.read_text(encoding="utf-8").partition("## In C")[0]
+    assert right.returncode == 0, right.stderr
+    assert right.stdout.startswith("hard_swish-sign: ok, 3 tensors")
+    assert "hard_swish-sign: ok, 3 tensors" in page
+    assert wrong.returncode == 1
+    assert verdicts(wrong.stderr) == verdicts(page) == [("WRONG", "grad_input"), ("WRONG", "kept")]
