@@ -348,6 +348,38 @@ class Network:
         return y + x if y.shape == x.shape else y
 
 
+class Native(Network):
+    """The same from PyTorch's own layers and autograd; frozen norms are folded to one factor and one shift.
+
+    Not its hard-sigmoid in float64, whose slope of 1/6 is rounded to float32.
+    """
+
+    def conv(self, layer: str, x: Tensor, stride: int = 1, *, depthwise: bool = False) -> Tensor:
+        weight, bias = self.parameters[layer + "weight"], self.parameters.get(layer + "bias")
+        return F.conv2d(x, weight, bias, stride, weight.shape[2] // 2, groups=x.shape[1] if depthwise else 1)
+
+    def act(self, layer: str, x: Tensor, kind: str, rule: str = "") -> Tensor:
+        own = {"relu": F.relu, "relu6": F.relu6, "hard_swish": F.hardswish, "hard_sigmoid": F.hardsigmoid}
+        narrow = kind == "hard_sigmoid" and x.dtype == torch.float64
+        if rule in ("", "exact", "codes", "band", "output") and not narrow:
+            return own[kind](x)
+        return Activation.apply(x, kind, rule or BASELINE[kind], lambda name, tensor: None)
+
+    def frozen_norm(self, layer: str, x: Tensor) -> Tensor:
+        weight, bias = self.parameters[layer + "weight"].detach(), self.parameters[layer + "bias"]
+        scale = weight / torch.sqrt(self.buffers[layer + "running_var"] + self.attrs["eps"])
+        return x * per_channel(scale) + per_channel(bias - self.buffers[layer + "running_mean"] * scale)
+
+    def batch_norm(self, layer: str, x: Tensor) -> Tensor:
+        after = {name: self.buffers[layer + name].clone() for name in ("running_mean", "running_var")}
+        self.after |= {layer + name: value for name, value in after.items()}
+        affine = self.parameters[layer + "weight"], self.parameters[layer + "bias"]
+        return F.batch_norm(x, *after.values(), *affine, True, self.attrs["momentum"], self.attrs["eps"])
+
+    def scale(self, layer: str, x: Tensor, gate: Tensor) -> Tensor:
+        return x * gate
+
+
 def run(network: Network, op: str, x: Tensor, rule: str, more: dict[str, Tensor]) -> Tensor:
     """The output of a single op, or of a block, for x."""
     stride = network.attrs.get("stride", 1)
@@ -381,7 +413,7 @@ def trained_by(method: str, parameters: dict[str, Tensor]) -> frozenset[str]:
     return frozenset(name for name in parameters if name not in frozen)
 
 
-def answer(case: Any) -> dict[str, Tensor]:
+def answer(case: Any, kind: type[Network] = Network) -> dict[str, Tensor]:
     """Output, gradients, changed buffers and kept tensors of an oracle's case, as it names them."""
     nhwc = case.layout == "nhwc"
 
@@ -397,7 +429,7 @@ def answer(case: Any) -> dict[str, Tensor]:
     parameters, flows = family("param."), family("input.")
     asked = frozenset(name for name in parameters if f"grad_param.{name}" in required)
     trained = trained_by(case.method, parameters) if case.op == "irb" else asked
-    network = Network(parameters, family("buffer."), dict(case.attrs), case.method, trained)
+    network = kind(parameters, family("buffer."), dict(case.attrs), case.method, trained)
     x = flows.pop("x").requires_grad_("grad_input.x" in required)
     y = run(network, case.op, x, case.rule, flows)
     network.keeps = False  # what runs again in backward is kept no longer
@@ -414,4 +446,6 @@ def answer(case: Any) -> dict[str, Tensor]:
     for name in trained:
         got[f"grad_param.{name}"] = parameters[name].grad
     got |= {f"buffer_after.{name}": value for name, value in network.after.items()}
+    if kind is Native:
+        return got  # what autograd keeps is its own affair
     return got | {f"kept.{name}": store(tensor) for name, tensor in network.kept.items()}
