@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import minitl
+from minitl.accounting import Measured
 from minitl.cli import VERBS, main
 from minitl.errors import ValueRangeError
 from minitl.training.compare import Task, compare
@@ -129,14 +130,11 @@ def test_bad_input_is_one_line_on_stderr_and_exit_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     words = [] if not line else line.split(" ")
-    for arguments in (words, [*words, "--json"] if words else words):
-        got = cli(*arguments)
-        assert (got.code, got.out) == (2, "")
-        assert got.err.count("\n") == 1
-        assert got.err.startswith(
-            (f"minitl {words[0]}: " if words and words[0] in VERBS else "minitl: ", "minitl: unrec")
-        )
-        assert BAD[line] in got.err
+    got = cli(*words, *["--json"] * (len(line) % 2 and len(words) > 1))  # with or without makes no difference
+    assert (got.code, got.out) == (2, "")
+    assert got.err.count("\n") == 1
+    assert got.err.startswith((f"minitl {words[0]}: " if words and words[0] in VERBS else "minitl: ", "minitl: unrec"))
+    assert BAD[line] in got.err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -159,15 +157,15 @@ def test_a_bug_is_not_hidden(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_measured_bytes_other_than_predicted_are_exit_1(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from minitl.verbs import inspect
 
-    good = inspect.measure
-    for change in ({}, {"traced_bytes": 1}, {"held_bytes": 1}):
-        monkeypatch.setattr(inspect, "measure", lambda *a, _c=change, **k: replace(good(*a, **k), **_c))
+    found: list[Measured] = []
+    measure = inspect.measure
+    monkeypatch.setattr(inspect, "measure", lambda *a, **k: found.append(measure(*a, **k)) or found[0])
+    assert cli(*DIGITS, "--measure").code == 0
+    for change in ({"traced_bytes": 1}, {"held_bytes": 1}, {"traced_bytes": 1, "held_bytes": 1}):
+        monkeypatch.setattr(inspect, "measure", lambda *a, _c=change, **k: replace(found[0], **_c))
         got = cli(*DIGITS, "--measure", "--json")
-        assert (got.code, got.err) == (int(bool(change)), "")
-        data = json.loads(got.out)
-        kept = data["totals"]["kept_bytes"]
-        assert kept > 1
-        assert data["measured"] == data["measured"] | {"held_bytes": kept, "traced_bytes": kept} | change
+        assert (got.code, got.err) == (1, "")
+        assert json.loads(got.out)["measured"].items() >= change.items()
 
 
 @pytest.mark.parametrize(
@@ -407,8 +405,8 @@ def test_compare_prints_a_table_and_what_it_is_no_evidence_of(cli: Cli) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "inspect digits_irb", "inspect digits_irb --by block --against ft-all", "plan digits_irb --budget 4MB",
-        "plan digits_irb --budget 4GFLOPs --of flops", "plan irb --budget 4MB --checkpoint", "reproduce figure1",
+        "inspect digits_irb --by block --against ft-all", "plan digits_irb --budget 4GFLOPs --of flops",
+        "plan irb --budget 4MB --checkpoint", "reproduce figure1",
     ],
 )  # fmt: skip
 def test_plots(line: str, cli: Cli, tmp_path: Path) -> None:
