@@ -53,7 +53,9 @@ def _convolutions() -> Iterator[Entry]:
     for kernel in (3, 5, 7):
         for stride in (1, 2):
             attrs = {"channels": 9 - kernel, "kernel": kernel, "stride": stride}
-            yield Entry(f"depthwise_conv-k{kernel}-s{stride}", "depthwise_conv", attrs=attrs, size=(2, 7, 5))
+            yield Entry(
+                f"depthwise_conv-k{kernel}-s{stride}", "depthwise_conv", attrs=attrs, size=(2, 7 - kernel // 3, 5)
+            )
     yield Entry("depthwise_conv-even-s2", "depthwise_conv", attrs={"stride": 2, "channels": 3}, size=(1, 8, 6))
     yield Entry("depthwise_conv-small-map", "depthwise_conv", attrs={"kernel": 5, "channels": 6}, size=(3, 2, 1))
     yield Entry("depthwise_conv-frozen", "depthwise_conv", attrs={"train": "none"})
@@ -111,15 +113,16 @@ def _others() -> Iterator[Entry]:
 # What a block is, beside its activation; each is crossed with the methods below.
 SHAPES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "k3-s1": ({"kernel": 3}, (2, 5, 3)),
-    "k5-s2-se": ({"kernel": 5, "stride": 2, "out_channels": 3, "se_channels": 3}, (3, 5, 4)),
+    "k5-s2-se": ({"kernel": 5, "stride": 2, "out_channels": 3, "se_channels": 3}, (2, 5, 4)),
     "k3-s1-se": ({"kernel": 3, "se_channels": 4}, (2, 3, 5)),
-    "k7-s2": ({"kernel": 7, "stride": 2, "in_channels": 3, "out_channels": 4}, (2, 6, 5)),
-    "k3-s1-no_expand": ({"in_channels": 7, "expanded_channels": 7, "out_channels": 3, "expand": False}, (2, 4, 5)),
-    "k5-s1-one_image": ({"kernel": 5, "expanded_channels": 11}, (1, 5, 5)),
+    "k7-s2": ({"kernel": 7, "stride": 2, "in_channels": 3, "out_channels": 4}, (2, 5, 4)),
+    "k3-s1-no_expand": ({"in_channels": 7, "out_channels": 3, "expand": False}, (2, 4, 3)),
+    "k3-s1-same_width": ({"in_channels": 7, "out_channels": 7}, (2, 4, 3)),
+    "k5-s1-one_image": ({"kernel": 5, "expanded_channels": 11}, (1, 5, 4)),
 }
 CHOSEN = {
     "hard_swish": ("k3-s1", "k5-s2-se", "k3-s1-se", "k5-s1-one_image"),
-    "relu6": ("k3-s1", "k7-s2", "k3-s1-no_expand"),
+    "relu6": ("k3-s1-same_width", "k7-s2", "k3-s1-no_expand"),
     "relu": ("k5-s2-se", "k3-s1-no_expand"),
 }
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 
+from minitl import ops
 from minitl.arrays import Array, Shape, positions
 from minitl.bits import pack, unpack
-from minitl.errors import MinitlError
 from minitl.ops.op import Attrs, Op
+from minitl.oracle.bounds import kinks
 from minitl.oracle.case import Case, from_layout
 from minitl.oracle.make import recipe_of
-from minitl.oracle.recipes import METHODS, run
+from minitl.oracle.recipes import ACTIVATIONS, METHODS, Recipe, run
 from minitl.saved import Saved
 from minitl.tape import Tape
 
@@ -60,7 +62,7 @@ def _mistakes(case: Case, name: str, got: Array, expected: Array) -> Iterator[tu
         yield from _residual(case, expected)
     try:
         yield from _variants(case, name)
-    except MinitlError:  # a case.json of somebody's own may not say how it was made
+    except Exception:  # whatever attributes in somebody's own case.json lead to: a guess is not worth failing for
         return
 
 
@@ -80,8 +82,8 @@ def _factors(case: Case, name: str, expected: Array) -> Iterator[tuple[str, Arra
     yield ("a doubled gradient" if gradient else "doubled"), 2 * expected
     yield "the sign is wrong", -expected
     if gradient:
-        yield "half the gradient", expected / 2
         yield "a mean over the batch instead of a sum", expected / batch
+        yield "half the gradient", expected / 2
         yield "a sum over the batch instead of a mean", expected * batch
         outputs = case.tensors["output"]
         yield "a mean over all positions instead of a sum", expected * outputs.shape[-1] / max(outputs.size, 1)
@@ -183,17 +185,33 @@ def _variants(case: Case, name: str) -> Iterator[tuple[str, Array]]:
     if name == "output":
         for mistake, cause in MISTAKES.items():
             yield cause, _laid_out(case, run(recipe, values, _WrongTape(mistake)).output.value)
+    if name == "grad_input.x" and case.op in ACTIVATIONS:
+        yield from _slopes(case, recipe, values, case.tensors[name])
     if name.startswith("grad_") and case.op == "irb":
         gy = from_layout(case.tensors["grad_output"].astype(np.float64), case.layout)
         for method in METHODS:
             if method != case.method:
                 tape = Tape(portable=True)
-                other = recipe_of(case)
-                ran = run(type(other)(**{**vars(other), "method": method}), values, tape)
+                ran = run(replace(recipe, method=method), values, tape)
                 gradients = {f"grad_param.{n}": g for n, g in tape.backward(ran.output, gy.copy()).items()}
                 gradients["grad_input.x"] = next(iter(tape.input_gradients.values()))
                 if name in gradients:
                     yield f"the gradient of method {method}", _laid_out(case, gradients[name], name)
+
+
+def _slopes(case: Case, r: Recipe, values: dict[str, Array], expected: Array) -> Iterator[tuple[str, Array]]:
+    """What other rules of an activation, and other slopes at its kinks, give."""
+    gy, x = case.tensors["grad_output"].astype(np.float64), case.tensors["input.x"]
+    yield "the gradient passed straight through", gy
+    for rule in getattr(ops, r.op).rules:
+        tape = Tape(portable=True)
+        ran = run(replace(r, attrs={**r.attrs, "rule": rule}), values, tape)
+        tape.backward(ran.output, from_layout(gy, case.layout).copy(order="C"))
+        yield f"the gradient of rule {rule}", _laid_out(case, next(iter(tape.input_gradients.values())))
+    yield "flipped mask bits", gy - expected
+    for kink in kinks(r.op, r.rule):
+        for slope in (0.0, 1 / 6, 1.0):
+            yield f"slope {slope:.3g} at the kink {kink:g}", np.where(x == kink, slope * gy, expected)
 
 
 def _laid_out(case: Case, array: Array, name: str = "output") -> Array:

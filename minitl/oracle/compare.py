@@ -157,10 +157,11 @@ def _judge_floats(case: Case, name: str, got: Array, expected: Array, bound: Arr
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(error > 0, error / limit, 0.0)
     at = tuple(int(i) for i in np.unravel_index(np.argmax(ratio), ratio.shape)) if ratio.size else ()
+    largest = np.maximum(np.abs(expected), np.abs(got))[at].astype(got.dtype.newbyteorder("="))
     numbers: dict[str, Any] = {
-        "index": at, "got": float(got[at]), "expected": float(expected[at]), "error": float(error[at]),
+        "index": at, "got": float(got[at]) + 0.0, "expected": float(expected[at]) + 0.0, "error": float(error[at]),
         "bound": float(limit[at]), "ratio": float(ratio[at]),
-        "ulp": float(error[at] / np.spacing(np.abs(expected[at]).astype(got.dtype.newbyteorder("=")))),
+        "ulp": float(error[at] / np.spacing(largest)),
     }  # fmt: skip
     if (error <= limit).all():
         return Line(name, True, **numbers)
@@ -184,7 +185,8 @@ def _judge_codes(case: Case, name: str, got: Array, expected: Array) -> Line:
         got = pack(np.ascontiguousarray(from_layout(codes, case.layout)), row["bits"])
     if got.shape != expected.shape:
         either = f" (packed) or {tuple(row['shape'])} (uint8 codes)" if row["bits"] < 8 else ""
-        return Line(name, False, f"expected shape {expected.shape}{either}, got {got.shape}")
+        flat = "packed along the channels, or padded by sample" if row["bits"] < 8 and got.ndim == 1 else ""
+        return Line(name, False, f"expected shape {expected.shape}{either}, got {got.shape}", flat)
     if row["bits"] < 8 and got.dtype != np.uint8:
         return Line(name, False, f"expected packed uint8, got {got.dtype.name}")
     differs = got != expected

@@ -44,7 +44,7 @@ ATTRS: dict[str, dict[str, Any]] = {
     "cross_entropy": {"channels": 7},
     "irb": {
         **PAPER,
-        **{"in_channels": 5, "expanded_channels": 9, "out_channels": 5, "kernel": 3, "se_channels": 0},
+        **{"in_channels": 5, "expanded_channels": 7, "out_channels": 5, "kernel": 3, "se_channels": 0},
         **{"eps": 1e-3, "momentum": 0.01},
     },
 }
@@ -117,7 +117,9 @@ def _check_type(op: str, name: str, value: Any) -> None:
     elif isinstance(default, bool | str):
         good = type(value) is type(default)
     else:
-        good = is_count(value, least=0 if name == "se_channels" and op == "irb" else 1) and value <= 4096
+        good = is_count(value, least=0 if name == "se_channels" and op == "irb" else 1) and value <= (
+            31 if name == "kernel" else 4096
+        )
     if not good:
         raise ValueRangeError(op=op, expected=f"{name} like {default}", got=repr(value))
 

@@ -88,7 +88,7 @@ def _export(args: argparse.Namespace) -> int:
         if args.format == "c":
             from minitl.oracle.c_header import write_header
 
-            write_header(case, folder / "case.h")
+            write_header(case, folder / f"{case.name}.h")
         size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         written.append({"case": case.name, "folder": str(folder), "bytes": size})
     if args.json:

@@ -1,0 +1,86 @@
+"""`minitl oracle list | export | check | spec`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minitl import cli, oracle
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    try:
+        code = cli.main(["oracle", *map(str, arguments)])
+    except SystemExit as left:
+        code = int(left.code or 0)
+    return code, *capsys.readouterr()
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    code, out, err = run(capsys, *arguments, "--json")
+    assert (code, err) == (0, "")
+    found: dict[str, Any] = json.loads(out)
+    assert found["schema"] == "minitl-oracle/1"
+    return found
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [row["case"] for row in as_json(capsys, "list")["cases"]]
+    assert names == [entry.name for entry in oracle.entries()]
+    assert all(row["op"] == "irb" for row in as_json(capsys, "list", "irb-*")["cases"])
+    assert "depthwise_conv-k7-s2" in run(capsys, "list")[1]
+
+
+def test_export_of_built_in_cases(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    exported = as_json(capsys, "export", tmp_path, "linear*", "--layout", "nchw", "--dtype", "float64")["exported"]
+    assert {entry["case"] for entry in exported} == {path.name for path in tmp_path.iterdir()}
+    assert oracle.load(tmp_path / "linear").dtype == "float64"
+
+
+def test_export_of_a_case_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    attrs = "in_channels=4 expanded_channels=9 out_channels=4 kernel=3 stride=1 activation=hard_swish se_channels=0"
+    pairs = [f"--attr={pair}" for pair in (*attrs.split(), "eps=1e-3", "momentum=0.01")]
+    size = ("--batch", 2, "--height", 5, "--width", 3, "--seed", 7, "--dtype", "float64", "--layout", "nchw")
+    code, out, _ = run(capsys, "export", tmp_path, "--op", "irb", "--method", "mobiletl", *pairs, *size)
+    assert (code, "wrote 1 case," in out) == (0, True)
+    case = oracle.load(tmp_path / "irb-mobiletl-seed7")
+    assert (case.layout, case.tensors["input.x"].shape) == ("nchw", (2, 4, 5, 3))
+
+
+def test_export_with_a_c_header(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run(capsys, "export", tmp_path, "linear", "--format", "c")
+    assert "GRAD_PARAM_WEIGHT" in (tmp_path / "linear" / "linear.h").read_text()
+
+
+def test_spec(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "spec")
+    assert code == 0
+    assert as_json(capsys, "spec")["spec"] == out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("list", "nothing*"),
+        ("export", "{tmp}", "nothing*"),
+        ("export", "{tmp}", "--op", "irc"),
+        ("export", "{tmp}", "--op", "conv", "--attr", "colour=3"),
+        ("export", "{tmp}", "--op", "conv", "--attr", "kernel"),
+        ("export", "{tmp}", "--op", "conv", "--attr", "kernel=three"),
+        ("export", "{tmp}", "--op", "conv", "--attr", "kernel=4"),
+        ("export", "{tmp}", "--op", "conv", "--batch", "0"),
+        ("export", "{tmp}", "--op", "conv", "linear*"),
+        ("export", "{tmp}", "--batch", "3"),
+        ("export", "{tmp}", "--layout", "hwc"),
+        ("export", "{tmp}", "--dtype", "float16"),
+        ("export", "{tmp}/file/below", "linear"),
+    ],
+)
+def test_bad_usage_is_one_line(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, out, err = run(capsys, *(a.format(tmp=tmp_path) for a in arguments))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)

@@ -1,0 +1,129 @@
+"""What a comparison finds wrong, and what it says the cause is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from own import step
+
+from minitl import oracle
+from minitl.bits import unpack
+
+Got = dict[str, Any]
+
+
+def case_of(name: str, layout: str = "nhwc") -> oracle.Case:
+    (case,) = oracle.cases(name, layout=layout)
+    return case
+
+
+def verdict(name: str, change: Callable[[Got], object], layout: str = "nhwc") -> str:
+    case = case_of(name, layout)
+    got: Got = step(case, "float32")
+    change(got)
+    report = case.compare(got)
+    if not report.ok:
+        with pytest.raises(oracle.Mismatch) as caught:
+            case.check(got)
+        assert str(caught.value) == str(report)
+    return str(report)
+
+
+def put(name: str, change: Callable[[Any], Any]) -> Callable[[Got], object]:
+    return lambda got: got.update({name: change(got[name])})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("conv-bias", lambda g: g.pop("output"), "output: missing"),
+        ("conv-bias", lambda g: g.pop("grad_param.bias"), "a missing gradient"),
+        ("conv-bias", put("output", lambda a: a * np.nan), "nan at"),
+        ("conv-bias", put("output", lambda a: a + np.inf), "inf at"),
+        ("conv-bias", put("output", lambda a: a[:1]), "expected shape"),
+        ("conv-bias", put("output", lambda a: a.astype(int)), "expected floats"),
+        ("conv-bias", put("output", lambda a: a.astype(complex)), "array of numbers"),
+        ("conv-bias", put("output", lambda a: "zero"), "array of numbers"),
+        ("conv-bias", put("output", lambda a: a.transpose(0, 3, 1, 2)), "axes are in another order"),
+        ("conv-bias", put("grad_param.weight", lambda a: 2 * a), "a doubled gradient"),
+        ("conv-bias", put("grad_param.weight", lambda a: -a), "the sign is wrong"),
+        ("conv-bias", put("grad_param.weight", lambda a: 0 * a), "a missing gradient: it is zero"),
+        ("conv-bias", put("grad_param.weight", lambda a: a / 2), "a mean over the batch"),
+        ("conv-bias", put("grad_param.weight", lambda a: a.swapaxes(2, 3)), "layout transposed"),
+        ("conv-bias", lambda g: g.update(outptu=g["output"]), "did you mean output?"),
+        ("conv-bias", lambda g: g.update({"param.weight": g["grad_param.weight"]}), "an input was changed"),
+        ("conv-frozen", lambda g: g.update({"grad_param.weight": np.zeros(1)}), "for a frozen parameter"),
+        ("conv-frozen", lambda g: g.update({"grad_param.weight": None}), "ok"),
+        ("frozen_norm-shift", put("buffer_after.running_mean", lambda a: a + 1), "a frozen buffer was changed"),
+        ("frozen_norm-shift", lambda g: None, "ok"),
+        ("batch_norm-v2", lambda g: g.pop("buffer_after.running_var"), "batch statistics move"),
+        ("batch_norm-v2", lambda g: g.update({"grad_param.running_var": np.zeros(5)}), "for a frozen parameter"),
+        ("relu-exact", put("kept.mask", lambda a: 255 - a), "kept.mask"),
+        ("relu-exact", put("kept.mask", lambda a: a.astype(np.int64)), "expected packed uint8"),
+        ("relu-exact", put("kept.mask", lambda a: a.astype(np.float32)), "expected uint8"),
+        ("hard_swish-sign", put("grad_input.x", lambda a: a.astype(np.float16)), "ok"),
+        ("irb-ft-relu-k5-s2-se", put("output", lambda a: a.astype(np.float16)), "float16 is not served"),
+    ],
+)
+def test_what_is_said(name: str, change: Callable[[Got], object], said: str) -> None:
+    assert said in verdict(name, change)
+
+
+def test_float64_results_must_be_float64_good() -> None:
+    case = case_of("conv-bias")
+    rounded = {name: a.astype(np.float64) for name, a in step(case, "float32").items()}
+    assert not case.compare(rounded).ok
+
+
+def test_only_forward() -> None:
+    case = case_of("batch_norm-v2")
+    got = {n: a for n, a in step(case, "float32").items() if n in ("output",) or n.startswith("buffer_after")}
+    assert case.compare(got, only="forward").ok
+    assert not case.compare(got).ok
+    got.pop("buffer_after.running_mean")
+    assert not case.compare(got, only="forward").ok
+    with pytest.raises(ValueError, match="unknown part"):
+        case.compare(got, only="backward")
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+@pytest.mark.parametrize("name", ["relu6-codes", "hard_swish-few4", "relu-exact"])
+def test_codes_may_come_unpacked(name: str, layout: str) -> None:
+    case = case_of(name, layout)
+    (row,) = case.kept
+    shape = case_of(name).kept[0]["shape"]
+    kept = f"kept.{row['tensor']}"
+    codes = unpack(case.tensors[kept], row["bits"], tuple(shape))
+    laid = codes.transpose(0, 3, 1, 2) if layout == "nchw" else codes
+    got: Got = step(case, "float32") | {kept: laid}
+    assert case.compare(got).ok
+    got[kept] = laid ^ (np.arange(laid.size).reshape(laid.shape) == 0)
+    assert not case.compare(got).ok
+    got[kept] = laid + np.uint8(1 << row["bits"])
+    assert not case.compare(got).ok
+
+
+def test_anything_dlpack_or_a_sequence_is_taken() -> None:
+    class Foreign:
+        def __init__(self, array: np.ndarray) -> None:
+            self.array = array
+
+        def __dlpack__(self, **options: Any) -> Any:
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self) -> Any:
+            return self.array.__dlpack_device__()
+
+    case = case_of("linear")
+    got = step(case, "float32")
+    assert case.compare({name: Foreign(a) for name, a in got.items()}).ok
+    assert case.compare({name: a.astype(np.float64).tolist() for name, a in step(case, "float64").items()}).ok
+
+
+def test_inputs_are_copies() -> None:
+    case = case_of("linear")
+    case.inputs["input.x"][:] = 0
+    assert case.inputs["input.x"].any()

@@ -1,0 +1,243 @@
+"""Round trips, and a reader that neither trusts nor falls over anything: exit codes 0, 1 and 2, one line on stderr."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+from own import step
+
+from minitl import cli, oracle
+from minitl.oracle.store import JSON, TENSORS
+
+NAME = "batch_norm-one-image"
+
+
+def write(got: dict[str, Any], folder: Path, form: str = "safetensors") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if form == "npz":
+        np.savez(folder / "tensors.npz", **got)
+    else:
+        safetensors.numpy.save_file({n: np.ascontiguousarray(a) for n, a in got.items()}, folder / TENSORS)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder of two cases, and one of right answers to them."""
+    ref, got = tmp_path / "ref", tmp_path / "got"
+    for name in (NAME, "relu6-codes"):
+        (case,) = oracle.cases(name, layout="nchw")
+        oracle.save(case, ref / name)
+        write(step(case, "float32"), got / name)
+    return ref, got
+
+
+def check(ref: Path, got: Path, capsys: pytest.CaptureFixture[str], *more: str) -> int:
+    code = cli.main(["oracle", "check", str(ref), str(got), *more])
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == (1 if code == 2 else 0)
+    assert code != 2 or not out
+    return code
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_what_is_saved_is_loaded(layout: str, tmp_path: Path) -> None:
+    for case in oracle.cases("irb-mobiletl-*k3-s1-se", layout=layout):
+        oracle.save(case, tmp_path)
+        again = oracle.load(tmp_path)
+        assert vars(again) | {"tensors": 0} == vars(case) | {"tensors": 0}
+        assert again.tensors.keys() == case.tensors.keys()
+        for name, tensor in case.tensors.items():
+            np.testing.assert_array_equal(again.tensors[name], tensor)
+            assert again.tensors[name].flags.owndata
+            assert again.tensors[name].dtype == tensor.dtype
+
+
+def test_a_transposed_array_is_saved_as_it_is_seen(tmp_path: Path) -> None:
+    (case,) = oracle.cases("linear")
+    weight = case.tensors["param.weight"]
+    case.tensors["param.weight"] = np.asfortranarray(weight)
+    oracle.save(case, tmp_path)
+    np.testing.assert_array_equal(oracle.load(tmp_path).tensors["param.weight"], weight)
+
+
+def test_right_answers_pass(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    ref, got = pair
+    assert check(ref, got, capsys) == 0
+    assert check(ref / NAME, got, capsys) == 0
+    assert check(ref / NAME, got / NAME, capsys) == 0
+    for name in (NAME, "relu6-codes"):
+        answers = safetensors.numpy.load_file(got / name / TENSORS)
+        (got / name / TENSORS).unlink()
+        write(answers, got / name, "npz")
+    assert check(ref, got, capsys, "--json") == 0
+
+
+def test_wrong_answers_fail(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    ref, got = pair
+    answers = safetensors.numpy.load_file(got / NAME / TENSORS)
+    for change in ({"output": answers["output"] + 1}, {"output": answers["output"] * np.nan}, {"strange": np.ones(1)}):
+        write({**answers, **change}, got / NAME)
+        assert check(ref, got, capsys) == 1
+        assert cli.main(["oracle", "check", str(ref), str(got), "--json"]) == 1
+        report = json.loads(capsys.readouterr().out)
+        assert (report["schema"], report["ok"]) == ("minitl-oracle/1", False)
+    write({n: a for n, a in answers.items() if not n.startswith("grad")}, got / NAME)
+    assert check(ref, got, capsys) == 1
+    assert check(ref, got, capsys, "--only", "forward") == 0
+
+
+def test_missing_things(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ref, got = pair
+    for missing in (got / NAME / TENSORS, ref / NAME / JSON, ref / NAME / TENSORS, got / NAME, ref, got):
+        kept = tmp_path / "kept"
+        shutil.move(missing, kept)
+        assert check(ref, got, capsys) == 2, missing
+        shutil.move(kept, missing)
+    assert check(ref, got, capsys) == 0
+    assert check(tmp_path / "nowhere", got, capsys) == 2
+    assert check(got, got, capsys) == 2
+
+
+HOSTILE: list[dict[str, Any]] = [
+    {"schema": "minitl-oracle/2"},
+    {"schema": None},
+    {"case": "../../etc"},
+    {"case": "/etc/passwd"},
+    {"case": 3},
+    {"case": "a" * 4000},
+    {"layout": "chwn"},
+    {"tensors": []},
+    {"tensors": {}},
+    {"kept": {}},
+    {"kept": [1]},
+    {"kept": []},
+    {"kept": [{"layer": "", "tensor": "x_hat", "bits": 1, "shape": [10**9, 10**9]}]},
+    {"attrs": None},
+    {"approximate_gradient": 1},
+    {"conventions": "none"},
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE, ids=str)
+def test_a_hostile_case_json(
+    change: dict[str, Any], pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ref, got = pair
+    path = ref / NAME / JSON
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert check(ref, got, capsys) == 2
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"shape": [10**12]}, {"shape": [-1]}, {"shape": "3"}, {"dtype": "object"}, {"sha256": "0" * 64}, {"sha256": None}],
+    ids=str,
+)
+def test_a_tensor_that_is_not_what_case_json_says(
+    entry: dict[str, Any], pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ref, got = pair
+    path = ref / NAME / JSON
+    about = json.loads(path.read_text())
+    about["tensors"]["output"] |= entry
+    path.write_text(json.dumps(about))
+    assert check(ref, got, capsys) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "[" * 100_000, '{"schema": "minitl-oracle/1"}', "\ud800"])
+def test_a_case_json_that_is_none(text: str, pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    ref, got = pair
+    (ref / NAME / JSON).write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert check(ref, got, capsys) == 2
+
+
+def test_attributes_that_make_no_sense_only_cost_the_guess(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ref, got = pair
+    path = ref / NAME / JSON
+    for attrs in ({}, {"channels": 4096, "batch": 10**9, "height": 1, "width": 1}, {"batch": "x"}):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"attrs": attrs}))
+        assert check(ref, got, capsys) == 0
+        answers = safetensors.numpy.load_file(got / NAME / TENSORS)
+        write(answers | {"output": answers["output"] + 1}, got / NAME)
+        assert check(ref, got, capsys) == 1
+        write(answers, got / NAME)
+
+
+def _corrupted(data: bytes, cut: int, flips: list[tuple[int, int]]) -> bytes:
+    changed = bytearray(data[: cut % (len(data) + 1)] if cut else data)
+    for at, mask in flips:
+        if changed:
+            changed[at % len(changed)] ^= mask
+    return bytes(changed)
+
+
+DAMAGE = st.tuples(
+    st.one_of(st.just(0), st.integers(1, 10**6)),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), max_size=6),
+)
+
+
+@given(json_damage=DAMAGE, tensor_damage=DAMAGE, got_damage=DAMAGE, npz=st.booleans())
+def test_damaged_files_never_pass_nor_crash(
+    tmp_path_factory: pytest.TempPathFactory, json_damage: Any, tensor_damage: Any, got_damage: Any, npz: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    (case,) = oracle.cases("global_avg_pool-one-image")
+    answers = step(case, "float32")
+    oracle.save(case, folder / "ref" / case.name)
+    write(answers, folder / "got" / case.name, "npz" if npz else "safetensors")
+    files = [folder / "ref" / case.name / JSON, folder / "ref" / case.name / TENSORS]
+    files += [folder / "got" / case.name / ("tensors.npz" if npz else TENSORS)]
+    before = [file.read_bytes() for file in files]
+    for file, damage in zip(files, (json_damage, tensor_damage, got_damage), strict=True):
+        file.write_bytes(_corrupted(file.read_bytes(), *damage))
+    code = cli.main(["oracle", "check", str(folder / "ref"), str(folder / "got")])
+    assert code in (0, 1, 2)
+    if files[1].read_bytes() != before[1]:
+        assert code == 2
+    shutil.rmtree(folder)
+
+
+def npy(header: bytes, data: bytes = b"") -> bytes:
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}"),
+        npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"),
+        npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"\x80\x04K\x01."),
+        npy(b"__import__('os').abort()"),
+        b"",
+        b"\x93NUMPY",
+    ],
+)
+def test_a_hostile_npz(member: bytes, pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    ref, got = pair
+    (got / NAME / TENSORS).unlink()
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("output.npy", member)
+    (got / NAME / "tensors.npz").write_bytes(data.getvalue())
+    assert check(ref, got, capsys) == 2
+
+
+def test_pickles_are_refused(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    ref, got = pair
+    (got / NAME / TENSORS).unlink()
+    np.savez(got / NAME / "tensors.npz", output=np.array([{}], object))
+    assert check(ref, got, capsys) == 2
