@@ -433,7 +433,10 @@ def test_help(verb: str, cli: Cli) -> None:
 
 
 def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MINITL, *arguments], text=True, timeout=120, check=False, stderr=subprocess.PIPE, **options)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [*MINITL, *arguments], env=buffered, text=True, timeout=120, check=False, stderr=subprocess.PIPE, **options
+    )
 
 
 def test_it_runs_as_a_module() -> None:
