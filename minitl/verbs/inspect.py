@@ -39,8 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="METHOD", help="show the difference from this method")
     parser.add_argument("--measure", action="store_true", help="also run the step, and compare with what it held")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the kept memory (.png, .pdf, .svg)")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--csv", action="store_true", help="the rows as comma-separated values on stdout")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    form.add_argument("--csv", action="store_true", help="the rows as comma-separated values on stdout")
 
 
 class Inspection(NamedTuple):
