@@ -13,17 +13,14 @@ from mutants import MUTANTS, Correct
 from minitl import oracle
 
 LEAST = 24  # mutants
-NOISY = "hard_swish-few4"  # see test_oracle_torch.py
-EQUAL = {"in_channels": 6, "expanded_channels": 6, "out_channels": 5, "activation": "relu6"}
+NOISY = ("hard_swish-few4", "float64")  # see test_oracle_torch.py
 
 Row = tuple[str, str, str, str]
 
 
 @cache
-def cases(layout: str, dtype: str = "float32") -> list[Any]:
-    """The built-in cases, and one that they do not have: an expansion to as many channels as come in."""
-    own = oracle.make("irb", attrs=EQUAL, layout=layout, dtype=dtype, name="irb-equal_channels (made)")
-    return [*(case for case in oracle.cases(layout=layout, dtype=dtype) if case.name != NOISY), own]
+def cases(layout: str, dtype: str) -> list[Any]:
+    return [case for case in oracle.cases(layout=layout, dtype=dtype) if (case.name, dtype) != NOISY]
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +36,7 @@ def rows() -> Iterator[list[Row]]:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+@pytest.mark.parametrize(("layout", "dtype"), [("nhwc", "float32"), ("nhwc", "float64"), ("nchw", "float32")])
 def test_the_correct_implementation_passes(layout: str, dtype: str) -> None:
     for case in cases(layout, dtype):
         case.check(Correct(case).answer())
@@ -50,9 +46,21 @@ def test_there_are_enough_mutants() -> None:
     assert len(MUTANTS) >= LEAST
 
 
+def test_no_result_may_be_a_fiftieth_off_in_every_case() -> None:
+    """Bounds add up along a block; for each tensor of each method there is a case in which they stay small."""
+    sharp: dict[tuple[str, str, str], bool] = {}
+    for case in cases("nhwc", "float32"):
+        for name, expected in case.expected.items():
+            if expected.dtype.kind == "f":
+                caught = (abs(expected) / 50 > case.tolerance(name, "float32")).any()
+                key = case.op, case.method, name
+                sharp[key] = sharp.get(key, False) or bool(caught)
+    assert all(sharp.values()), [key for key, caught in sharp.items() if not caught]
+
+
 @pytest.mark.parametrize("mistake", MUTANTS)
 def test_mutant_is_caught(mistake: str, rows: list[Row]) -> None:
-    mutant, every = MUTANTS[mistake], cases("nhwc")
+    mutant, every = MUTANTS[mistake], cases("nhwc", "float32")
     op = first_caught(mutant, [case for case in every if case.op != "irb"])
     block = first_caught(mutant, [case for case in every if case.op == "irb"])
     report = op or block

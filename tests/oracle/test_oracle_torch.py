@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from torch_block import Native, Network, answer  # noqa: E402
 
-NOISY = "hard_swish-few4"
+NOISY = ("hard_swish-few4", "float64")
 BOTH_LAYOUTS = pytest.mark.parametrize("layout", ["nhwc", "nchw"])
 BOTH_DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
@@ -43,7 +43,7 @@ def test_torch_passes_every_case(layout: str, dtype: str, kind: type[Network]) -
     worst: dict[str, tuple[float, str]] = {}
     wrong, count = [], 0
     for case in cases(layout, dtype):
-        if case.name == NOISY:
+        if (case.name, case.dtype) == NOISY:
             continue
         got = answer(case, kind)
         assert {str(tensor.dtype) for name, tensor in got.items() if name.startswith("grad")} <= {f"torch.{dtype}"}
@@ -63,9 +63,9 @@ def test_torch_passes_every_case(layout: str, dtype: str, kind: type[Network]) -
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.xfail(reason="minitl's levels in 4 bits are up to 5e-15 off those of the specification")
+@pytest.mark.xfail(reason="minitl's levels in 4 bits are up to 7e-15 off those of the specification")
 @BOTH_LAYOUTS
-@BOTH_DTYPES
-def test_torch_passes_four_bits(layout: str, dtype: str) -> None:
-    for case in oracle.cases(NOISY, layout=layout, dtype=dtype):
-        case.check(answer(case))
+def test_torch_passes_four_bits_in_float64(layout: str) -> None:
+    for case in cases(layout, "float64"):
+        if (case.name, case.dtype) == NOISY:
+            case.check(answer(case))
