@@ -8,8 +8,9 @@ lies in, backward multiplies gy by that interval's level. Borders b and levels l
 
 On an interval the best level is the mean of h', which is (h(b_i+1) - h(b_i)) / (b_i+1 - b_i). The
 borders are found by dynamic programming on a grid (the global optimum among its points), and then
-moved to where they belong between the points: to where h' passes the middle of the two levels, or
-to a jump of h'. With one bit this gives border 0 and levels 0 and 1: MobileTL's sign rule.
+moved to where they belong between the points: where both jumps of h' are borders, the intervals
+between them are of equal length; else a border is where h' passes the middle of its two levels.
+With one bit this gives border 0 and levels 0 and 1: MobileTL's sign rule.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from minitl.arrays import Array
 
 REACH = 10.0
 GRID = 1000  # intervals of the grid; 0 and both kinks are among its points
-POLISH = 3000  # rounds of moving borders and levels in turn; each takes at least 1 % off the distance left
+POLISH = 200  # rounds of moving borders and levels in turn, for the few borders that have no closed form
 
 
 class Levels(NamedTuple):
@@ -39,11 +40,30 @@ def hard_swish_levels(bits: int) -> Levels:
     """The best borders and levels for that many bits."""
     points = np.linspace(-REACH, REACH, GRID + 1)
     edges = points[_best_path(_errors(points), 2**bits)]
-    for _ in range(POLISH):
-        edges[1:-1] = [_border(left, right, at) for left, right, at in zip(*_pairs(edges), edges[1:-1], strict=True)]
-    means = _means(edges[:-1], edges[1:])
+    kinks = np.flatnonzero(np.abs(np.abs(edges) - 3) < REACH / GRID)
+    if len(kinks) == 2:
+        edges, means = _parted_evenly(edges, *kinks)
+    else:
+        for _ in range(POLISH):
+            edges[1:-1] = [_border(*at) for at in zip(*_pairs(edges), edges[1:-1], strict=True)]
+            edges = (edges - edges[::-1]) / 2  # h'(-x) = 1 - h'(x), so the best borders are symmetric
+        means = _means(edges[:-1], edges[1:])
     error = float(_squared(edges[:-1], edges[1:]).sum() - (means**2 * np.diff(edges)).sum())
     return Levels(tuple(edges[1:-1].tolist()), tuple(means.tolist()), error)
+
+
+def _parted_evenly(edges: Array, first: int, last: int) -> tuple[Array, Array]:
+    """Edges and levels where edges number `first` and `last` are the kinks.
+
+    h' is linear between, so n intervals there are best of equal length: border i is 6 i / n - 3,
+    and level i, its mean h' at the middle, (2 i + 1) / n - 1/2. Each is rounded once.
+    """
+    n = last - first
+    edges, i = edges.copy(), np.arange(n + 1)
+    edges[first : last + 1] = (6 * i - 3 * n) / n
+    means = _means(edges[:-1], edges[1:])
+    means[first:last] = (2 * i[:-1] + 1 - n / 2) / n
+    return edges, means
 
 
 def _h(x: Array) -> Array:
@@ -92,7 +112,5 @@ def _pairs(edges: Array) -> tuple[Array, Array]:
 
 
 def _border(left: float, right: float, at: float) -> float:
-    """Where h' passes the middle of two levels; at a jump of h' the border stays on it."""
-    if abs(abs(at) - 3) < REACH / GRID:
-        return float(np.copysign(3.0, at))
+    """Where h' passes the middle of two levels."""
     return 1.5 * (left + right - 1) if abs(at) < 3 else at

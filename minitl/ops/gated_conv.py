@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minitl.arrays import Array, Shape, as_rows, nbytes, positions, size
+from minitl.kernels import channels
 from minitl.kernels.matmul import matmul, workspace
 from minitl.ops.linear import pointwise_shape
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, keeps_input
@@ -61,7 +62,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
         if products is not None:
             matmul(as_rows(slopes).T, as_rows(saved["x"][n]), products, portable=portable)
             if ggate is not None:
-                ggate[n, 0, 0] = np.einsum("oi,oi->i", matrix, products)
+                ggate[n, 0, 0] = channels.dots(matrix, products)
             if gw is not None:
                 products *= saved["gate"][n, 0, 0]
                 gw[:, :, 0, 0] += products

@@ -25,8 +25,8 @@ each x further than 4 E(x) + 16 u from every kink, so that all branches agree an
     E(gx) = (|s| + E(s)) E(gy) + |gy| E(s) + gamma(3) |gx|,   E(s) = E(x) / 3 + gamma(3) (|x| / 3 + 1/2)
 
 with rounding gamma(4) |x| for Hard-Swish, gamma(4) (|x| + 3) / 6 for hard-sigmoid and 0 for
-ReLU and ReLU6. Slopes read from a code have E(s) = 2 u |s|, none for 0 and 1; those of the few-bit rules, which
-come out of a computation of their own, 16 u. Hard-Swish's slope from its output is
+ReLU and ReLU6. Slopes read from a code have E(s) = 2 u |s|, none for 0 and 1.
+Hard-Swish's slope from its output is
 r / 6 with r = sqrt(t), t = 9 + 24 y: E(t) = 24 E(y) + gamma(3) (9 + 24 |y|) and
 E(r) = min(sqrt(E(t)), E(t) / r) + 2 u r; the bound is the larger of the two, so either way will do.
 
@@ -239,7 +239,7 @@ def _activation_backward(
         with np.errstate(divide="ignore", invalid="ignore"):
             s = np.where(gy != 0, gx / gy, 0.0)
         exact = np.isin(np.abs(s), (0.0, 1.0))
-        of_slope = np.where(exact, 0.0, (16 if call.rule.startswith("few") else 2 * np.abs(s)) * p.u)
+        of_slope = np.where(exact, 0.0, 2 * np.abs(s) * p.u)
         rounding = np.where(of_slope > 0, p.rounding(3, np.abs(gx)), 0.0)
     return [(np.abs(s) + of_slope) * error + np.abs(gy) * of_slope + rounding]
 

@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch")
 
 from torch_block import Native, Network, answer  # noqa: E402
 
-NOISY = ("hard_swish-few4", "float64")
 BOTH_LAYOUTS = pytest.mark.parametrize("layout", ["nhwc", "nchw"])
 BOTH_DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
@@ -43,8 +42,6 @@ def test_torch_passes_every_case(layout: str, dtype: str, kind: type[Network]) -
     worst: dict[str, tuple[float, str]] = {}
     wrong, count = [], 0
     for case in cases(layout, dtype):
-        if (case.name, case.dtype) == NOISY:
-            continue
         got = answer(case, kind)
         assert {str(tensor.dtype) for name, tensor in got.items() if name.startswith("grad")} <= {f"torch.{dtype}"}
         if kind is Network:
@@ -61,11 +58,3 @@ def test_torch_passes_every_case(layout: str, dtype: str, kind: type[Network]) -
         print(f"  {ratio:8.2g}  {what:24}  {where}")
     assert count
     assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.xfail(reason="minitl's levels in 4 bits are up to 7e-15 off those of the specification")
-@BOTH_LAYOUTS
-def test_torch_passes_four_bits_in_float64(layout: str) -> None:
-    for case in cases(layout, "float64"):
-        if (case.name, case.dtype) == NOISY:
-            case.check(answer(case))
