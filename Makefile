@@ -17,8 +17,9 @@ lint: .venv/lint.installed
 
 # One stamp an extra: installing again happens only when pyproject.toml changes.
 .venv/%.installed: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
-	touch $@
+	@echo "installing minitl[$*] into .venv (about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

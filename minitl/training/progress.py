@@ -11,9 +11,9 @@ from typing import Any
 class Bar:
     """Counts what is done."""
 
-    def __init__(self, drawn: Any) -> None:
+    def __init__(self, drawn: Any, total: int) -> None:
         self.drawn = drawn  # tqdm's, or None where there is no tqdm
-        self.done = 0
+        self.done, self.total = 0, total
 
     def step(self, loss: float) -> None:
         """One training step is done."""
@@ -21,23 +21,28 @@ class Bar:
             self.drawn.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             self.drawn.update()
 
+    def say(self, text: str) -> None:
+        """Write a line, above the bar where there is one."""
+        if self.drawn is not None:
+            self.drawn.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     def advance(self, text: str) -> None:
         """One job is done: write a line about it, above the bar where there is one."""
         self.done += 1
+        self.say(f"[{self.done}/{self.total}] {text}")
         if self.drawn is not None:
-            self.drawn.write(text, file=sys.stderr)
             self.drawn.update()
-        else:
-            print(f"[{self.done}] {text}", file=sys.stderr, flush=True)
 
 
 class Silent(Bar):
     """Shows nothing."""
 
     def __init__(self) -> None:
-        super().__init__(None)
+        super().__init__(None, 0)
 
-    def advance(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """Say nothing."""
 
 
@@ -47,7 +52,7 @@ def bar(description: str, total: int) -> Iterator[Bar]:
     try:
         from tqdm import tqdm
     except ImportError:
-        yield Bar(None)
+        yield Bar(None, total)
         return
     with tqdm(total=total, desc=description, file=sys.stderr, disable=None, smoothing=0.02) as drawn:
-        yield Bar(drawn)
+        yield Bar(drawn, total)

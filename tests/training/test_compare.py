@@ -47,7 +47,12 @@ def test_the_number_of_workers_and_the_other_methods_change_no_result(results, c
     assert dataclasses.replace(alone[0], seconds=0) == dataclasses.replace(results[1], seconds=0)
     out, err = capfd.readouterr()  # no terminal, so progress is a line a run
     assert out == ""
-    assert [line[:8] for line in err.splitlines()] == ["seed 0: ", "seed 1: ", "seed 0: ", "seed 1: "]
+    assert [line[:14] for line in err.splitlines()[1:]] == [
+        "[1/4] seed 0: ",
+        "[2/4] seed 1: ",
+        "[3/4] seed 0: ",
+        "[4/4] seed 1: ",
+    ]
 
 
 def test_after_an_interruption_no_further_run_is_begun(monkeypatch):

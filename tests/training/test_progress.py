@@ -34,15 +34,15 @@ def test_on_a_terminal_the_bar_shows_description_steps_and_loss(monkeypatch):
     assert "a line\n" in sys.stderr.text
 
 
-@pytest.mark.parametrize(("tqdm", "lines"), [("installed", "half way\n"), ("missing", "[1] half way\n")])
-def test_in_a_pipe_there_are_lines_and_no_bar(tqdm, lines, monkeypatch, capfd):
+@pytest.mark.parametrize("tqdm", ["installed", "missing"])
+def test_in_a_pipe_there_are_lines_and_no_bar(tqdm, monkeypatch, capfd):
     if tqdm == "missing":
         monkeypatch.setitem(sys.modules, "tqdm", None)
     with bar("adapting", 2) as shown:
         shown.step(0.5)
         shown.advance("half way")
         shown.step(0.25)
-    assert capfd.readouterr() == ("", lines)
+    assert capfd.readouterr() == ("", "[1/2] half way\n")
 
 
 def test_silence(capfd):
