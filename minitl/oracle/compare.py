@@ -113,8 +113,9 @@ def _judge(case: Case, name: str, got: Any) -> Line:
         return Line(name, False, f"expected an array of numbers, got {kind}")
     if name in case.expected:
         return _judge_expected(case, name, got)
-    if name.startswith(INPUTS) and name in case.tensors:
-        return _unchanged(name, got, case.tensors[name], "an input was changed")
+    if name in case.tensors:  # a copy of what the case gives: its inputs, its bounds
+        what = "an input was changed" if name.startswith(INPUTS) else "a bound of the case was changed"
+        return _unchanged(name, got, case.tensors[name], what)
     prefix, _, parameter = name.partition(".")
     if prefix == "buffer_after" and f"buffer.{parameter}" in case.tensors:
         return _unchanged(name, got, case.tensors[f"buffer.{parameter}"], "a frozen buffer was changed")

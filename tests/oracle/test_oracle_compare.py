@@ -127,3 +127,11 @@ def test_inputs_are_copies() -> None:
     case = case_of("linear")
     case.inputs["input.x"][:] = 0
     assert case.inputs["input.x"].any()
+
+
+def test_a_case_compared_with_all_of_itself_is_right_and_with_a_looser_bound_is_not() -> None:
+    case = case_of("relu6-codes")
+    everything = {name: tensor.copy() for name, tensor in case.tensors.items()}
+    assert case.compare(everything).ok
+    everything["tol.f32.output"] += 1
+    assert "a bound of the case was changed" in str(case.compare(everything))
