@@ -81,4 +81,4 @@ def _print(results: Sequence[Result]) -> None:
         body.append((str(r.choice), f"{statistics.mean(percent):.1f}", spread, *memory, *work))
     header = ("method", "accuracy %", "+-", "kept bytes", "peak bytes", "total bytes", "trains", "MFLOPs a step", "s")
     print(table(header, body, right=range(1, len(header))))
-    print(f"\n{results[0].seeds} seeds; +- is one standard deviation over them.\n{DISCLAIMER}")
+    print(f"\nseeds: {results[0].seeds}; +- is one standard deviation over them.\n{DISCLAIMER}")

@@ -327,7 +327,7 @@ def test_compare(cli: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "plots"
     got = cli("compare", "--methods", "ft-last,mobiletl:2+int8", "--seeds", 1, "--plots", folder, "--json")
     progress = got.err.splitlines()
-    assert progress[0].startswith("1 seeds, each pretrained once and adapted with 2 methods")
+    assert progress[0].startswith("seeds: 1, each pretrained once and adapted with 2 methods")
     assert [line[:14] for line in progress[1:]] == ["[1/3] seed 0: ", "[2/3] seed 0: ", "[3/3] seed 0: "]
     data = read(got._replace(err=""), "compare")
     assert data.keys() == {"results", "plots"}
@@ -526,7 +526,7 @@ def test_ctrl_c_during_compare_ends_its_workers_too() -> None:
     )  # fmt: skip
     try:
         assert running.stderr is not None
-        assert running.stderr.readline().startswith("999 seeds")
+        assert running.stderr.readline().startswith("seeds: 999")
         assert running.stderr.readline().startswith("[1/1998] seed 0: pretrained")
         os.killpg(running.pid, signal.SIGINT)
         out, err = running.communicate(timeout=60)
