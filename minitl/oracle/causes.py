@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -128,8 +128,10 @@ class _WrongTape(Tape):
     def _forward(
         self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
     ) -> tuple[Array, Saved]:
-        if self.mistake == "padding" and op.name in ("conv", "depthwise_conv"):
-            arrays = (_shifted(arrays[0]), *arrays[1:])
+        if self.mistake.startswith("padding") and op.name in ("conv", "depthwise_conv"):
+            more = 1 if self.mistake == "padding + 1" else -1
+            y, saved = super()._forward(op, (_on_canvas(arrays[0], more), *arrays[1:]), attrs, needs, rule)
+            return _off_canvas(y, arrays[0], attrs.get("stride", 1)), saved
         if self.mistake == "batch statistics" and op.name == "frozen_norm":
             arrays = (arrays[0], *arrays[1:3], *_statistics(arrays[0]))
         if self.mistake == "frozen statistics" and op.name == "batch_norm":
@@ -146,11 +148,17 @@ class _WrongTape(Tape):
         return y, saved
 
 
-def _shifted(x: Array) -> Array:
-    """Moved by one position down and right, which is what one row and column less of padding does."""
-    out = np.zeros_like(x)
-    out[:, :-1, :-1] = x[:, 1:, 1:]
+def _on_canvas(x: Array, more: int) -> Array:
+    """x amid two rows and columns of zeros, moved as it would be by `more` rows and columns of padding."""
+    out = np.zeros((x.shape[0], x.shape[1] + 4, x.shape[2] + 4, x.shape[3]))
+    out[:, 2 + more : 2 + more + x.shape[1], 2 + more : 2 + more + x.shape[2]] = x
     return out
+
+
+def _off_canvas(y: Array, x: Array, stride: int) -> Array:
+    """The part of the output that belongs to x."""
+    first, (rows, columns) = 2 // stride, (-(-extent // stride) for extent in x.shape[1:3])
+    return y[:, first : first + rows, first : first + columns].copy()
 
 
 def _statistics(x: Array) -> tuple[Array, Array]:
@@ -164,11 +172,18 @@ def _normalised(arrays: Sequence[Array], eps: float) -> Array:
 
 
 MISTAKES = {
-    "padding": "padding off by one",
+    "padding + 1": "padding off by one: one row and column too many before",
+    "padding - 1": "padding off by one: one row and column too few before",
     "batch statistics": "batch statistics where they are frozen",
     "frozen statistics": "frozen statistics where they are the batch's",
     "clip": "the upper clip is missing",
     "no residual": "the residual is missing",
+}
+
+UNCLIPPED: dict[str, Callable[[Array], Array]] = {  # slopes
+    "relu6": lambda x: x > 0,
+    "hard_swish": lambda x: np.where(x <= -3, 0, (2 * x + 3) / 6),
+    "hard_sigmoid": lambda x: np.where(x <= -3, 0, 1 / 6),
 }
 
 
@@ -209,6 +224,8 @@ def _slopes(case: Case, r: Recipe, values: dict[str, Array], expected: Array) ->
         tape.backward(ran.output, from_layout(gy, case.layout).copy(order="C"))
         yield f"the gradient of rule {rule}", _laid_out(case, next(iter(tape.input_gradients.values())))
     yield "flipped mask bits", gy - expected
+    if r.op in UNCLIPPED:
+        yield "the upper clip is missing in the backward", gy * UNCLIPPED[r.op](x)
     for kink in kinks(r.op, r.rule):
         for slope in (0.0, 1 / 6, 1.0):
             yield f"slope {slope:.3g} at the kink {kink:g}", np.where(x == kink, slope * gy, expected)

@@ -170,7 +170,7 @@ def compare(
     jobs = seeds * (1 + len(choices))
     pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, jobs), get_context("spawn"), _settle)
     with pool, bar("compare", jobs) if progress else nullcontext(Silent()) as shown:
-        shown.say(f"seeds: {seeds}, each pretrained once and adapted with {len(choices)} methods; kernels compile first")
+        shown.say(f"seeds: {seeds}, each pretrained once, adapted with {len(choices)} methods; kernels compile first")
         waiting: set[Future[Pretrained | Run]] = {pool.submit(pretrain, task, seed) for seed in range(seeds)}
         try:
             while waiting:

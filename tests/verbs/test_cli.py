@@ -327,7 +327,7 @@ def test_compare(cli: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "plots"
     got = cli("compare", "--methods", "ft-last,mobiletl:2+int8", "--seeds", 1, "--plots", folder, "--json")
     progress = got.err.splitlines()
-    assert progress[0].startswith("seeds: 1, each pretrained once and adapted with 2 methods")
+    assert progress[0].startswith("seeds: 1, each pretrained once, adapted with 2 methods")
     assert [line[:14] for line in progress[1:]] == ["[1/3] seed 0: ", "[2/3] seed 0: ", "[3/3] seed 0: "]
     data = read(got._replace(err=""), "compare")
     assert data.keys() == {"results", "plots"}
