@@ -8,6 +8,9 @@ print(minitl.accounting.ledger(tape))
 gradients = tape.backward(loss)
 """
 
+from importlib import import_module
+from types import ModuleType
+
 from minitl import accounting, methods, networks, ops
 from minitl.errors import MinitlError
 from minitl.layers import cross_entropy
@@ -16,3 +19,10 @@ from minitl.tape import Tape
 
 __all__ = ["MinitlError", "Tape", "Var", "accounting", "cross_entropy", "methods", "networks", "ops"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`minitl.oracle`, `minitl.training` and `minitl.reproduce` are imported when they are first named."""
+    if name in ("oracle", "reproduce", "training"):
+        return import_module(f"minitl.{name}")
+    raise AttributeError(f"module 'minitl' has no attribute {name!r}")

@@ -595,7 +595,7 @@ assert by_hand == [foreseen("ft-blocks"), foreseen("mobiletl")], "by hand and fo
 #
 # **a. ReLU6.** Replace Hard-Swish by ReLU6 in our small block. Vanilla keeps 2-bit codes. Which
 # rows change, and to how many bytes? What does MobileTL save now? And does the exact slope of ReLU6
-# really take two bits? (`minitl.ops.relu6.rules` has three names.)
+# really take two bits? (`minitl.ops.relu6.rules` has four names.)
 
 # %%
 # print(minitl.accounting.predict(block("ft-blocks", activation="relu6"), batch=2, resolution=7))
