@@ -82,11 +82,13 @@ class _StepOnNoise:
         self.model, self.batch, self.resolution = model, batch, resolution
 
     def forward(self) -> Tape:
+        """The tape of a forward pass, and nothing else left alive."""
         tape = Tape()
         self.model.loss(tape, self.model(tape, self._images()), self._labels())
         return tape
 
     def whole_step(self) -> None:
+        """Forward and backward; gradients are dropped."""
         forward_backward(self.model, Tape(), self._images(), self._labels())
 
     def _images(self) -> Array:
