@@ -11,8 +11,6 @@ from typing import Any
 
 from minitl.arrays import Array, Shape, owner
 
-NEEDED_FOR = ("grad_input", "grad_weight", "grad_bias", "grad_scale", "recompute")
-
 
 @dataclass(frozen=True)
 class Buffer:

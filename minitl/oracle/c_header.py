@@ -19,7 +19,7 @@ import numpy as np
 from minitl.arrays import Array
 from minitl.errors import DtypeError, ValueRangeError
 from minitl.oracle.case import SCHEMA, Case
-from minitl.oracle.store import _replace
+from minitl.oracle.store import write_whole
 
 BOUND = "tol.f32."
 CHECKER = "check.c"
@@ -70,8 +70,8 @@ def write_header(case: Case, path: str | Path) -> None:
     given it, and ValueRangeError where a number is not finite.
     """
     text = header(case)
-    _replace(Path(path), text.encode("ascii"))
-    _replace(Path(path).with_name(CHECKER), files("minitl.oracle").joinpath(CHECKER).read_bytes())
+    write_whole(Path(path), text.encode("ascii"))
+    write_whole(Path(path).with_name(CHECKER), files("minitl.oracle").joinpath(CHECKER).read_bytes())
 
 
 def header(case: Case) -> str:

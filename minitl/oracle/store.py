@@ -54,8 +54,8 @@ def save(case: Case, folder: Path | str) -> None:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / TENSORS, safetensors.numpy.save(arrays))
-        _replace(folder / JSON, _json_text(about).encode())
+        write_whole(folder / TENSORS, safetensors.numpy.save(arrays))
+        write_whole(folder / JSON, _json_text(about).encode())
     except OSError as error:
         raise CaseError(f"{folder}: cannot write: {error.strerror or error}") from None
 
@@ -73,7 +73,7 @@ def _json_text(about: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(f" {json.dumps(k)}: {text(v)}" for k, v in about.items()) + "\n}\n"
 
 
-def _replace(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
