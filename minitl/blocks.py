@@ -12,6 +12,7 @@ from minitl.arrays import is_count
 from minitl.errors import ValueRangeError
 from minitl.layers import FROZEN, Activation, Add, Conv, Layer, Norm, Pool, Scale
 from minitl.records import Var
+from minitl.segment import Segment
 from minitl.tape import Tape
 
 
@@ -38,7 +39,7 @@ class ConvSpec:
     activation: str = ""
 
 
-class ConvNorm:
+class ConvNorm(Segment):
     """Convolution, norm and activation.
 
     Where neither convolution nor norm is trained and no gradient is to pass through, the two
@@ -46,6 +47,7 @@ class ConvNorm:
     """
 
     def __init__(self, spec: ConvSpec, paths: tuple[str, str, str], build: Build) -> None:
+        super().__init__()
         conv_role = "head_conv" if spec.kind == "head" else spec.kind
         self.conv = Conv(
             paths[0], conv_role, spec.inputs, spec.outputs,
@@ -62,8 +64,8 @@ class ConvNorm:
         if self.act:
             yield self.act
 
-    def __call__(self, tape: Tape, x: Var) -> Var:
-        """Run x (N, H, W, C) through."""
+    def compose(self, tape: Tape, x: Var) -> Var:
+        """Run x (N, H, W, C) through, op by op."""
         frozen = self.conv.plan == FROZEN and self.norm.plan == FROZEN
         if not tape.training or (frozen and not x.needs_grad):
             x = self._folded(tape, x)
@@ -136,7 +138,7 @@ class BlockSpec:
                 raise ValueRangeError(layer="irb", expected=f"{name} to be {expected}", got=str(got))
 
 
-class InvertedResidual:
+class InvertedResidual(Segment):
     """The inverted residual block (Sandler et al. 2018, arXiv:1801.04381).
 
     x -> 1x1 expand, norm, act -> k x k depthwise, norm, act -> [SE] -> 1x1 project, norm -> (+ x),
@@ -145,6 +147,7 @@ class InvertedResidual:
     """
 
     def __init__(self, spec: BlockSpec, name: Callable[[str], str], build: Build) -> None:
+        super().__init__()
         wide = spec.expanded_channels
 
         def part(conv: ConvSpec) -> ConvNorm:
@@ -170,8 +173,8 @@ class InvertedResidual:
         if self.add:
             yield self.add
 
-    def __call__(self, tape: Tape, x: Var) -> Var:
-        """Run x (N, H, W, C) through."""
+    def compose(self, tape: Tape, x: Var) -> Var:
+        """Run x (N, H, W, C) through, op by op where its parts do not run as one either."""
         h = self._project(tape, self._widen(tape, x))
         return self.add(tape, h, x) if self.add else h
 

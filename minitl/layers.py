@@ -77,6 +77,14 @@ class Layer:
         for name, parameter in self.parameters.items():
             parameter.trained = name in plan.train
 
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """All that decides what the layer records, shapes apart."""
+        return (self.plan,)
+
+    def ran(self, tape: Tape) -> None:
+        """Take note that the layer runs on `tape`."""
+
     def _run(self, tape: Tape, op: ops.Op, *inputs: Var | Parameter, attrs: Mapping[str, Any] | None = None) -> Var:
         rule = self.plan.rule if len(op.rules) > 1 else ""
         return tape.run(op, *inputs, layer=self.path, role=self.role, rule=rule, attrs=attrs)
@@ -143,9 +151,19 @@ class Norm(Layer):
         if tape.training and self.plan.statistics == "batch":
             attrs = {"eps": self.eps, "momentum": 0.0 if tape.rerun else self.momentum}
             y = self._run(tape, ops.batch_norm, x, *self.parameters.values(), attrs=attrs)
-            self.batches += tape.computes and not tape.rerun
+            self.ran(tape)
             return y
         return self._run(tape, ops.frozen_norm, x, *self.parameters.values(), attrs={"eps": self.eps})
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """The plan, eps and momentum."""
+        return self.plan, self.eps, self.momentum
+
+    def ran(self, tape: Tape) -> None:
+        """Count the batches that its running statistics have seen."""
+        if tape.training and self.plan.statistics == "batch":
+            self.batches += tape.computes and not tape.rerun
 
 
 class Activation(Layer):

@@ -13,6 +13,10 @@ from typing import Any, cast
 import numpy as np
 
 from minitl.arrays import Array, Shape, dtype_name, nbytes
+from minitl.fused.backward import ByParameter
+from minitl.fused.forward import Kept
+from minitl.fused.program import Program, Values
+from minitl.fused.samples import Samples
 from minitl.ops.op import OUTPUT, Attrs, Gradients, Op
 from minitl.parameters import Parameter
 from minitl.records import OpRecord, Var
@@ -53,12 +57,13 @@ class ShadowTape(Tape):
 
     computes = False
 
-    def __init__(self, meter: Meter | None = None) -> None:
-        super().__init__()
+    def __init__(self, meter: Meter | None = None, *, training: bool = True, fused: bool = True) -> None:
+        super().__init__(training=training, fused=fused)
         self.meter = meter or Meter()
+        self.recording = True
 
     def _fresh(self) -> Tape:
-        return ShadowTape(self.meter)
+        return ShadowTape(self.meter, fused=self.fused)
 
     def images(self, images: Any, channels: int, dtype: str) -> Var:
         """Take in a phantom of images (N, H, W, 3)."""
@@ -97,6 +102,18 @@ class ShadowTape(Tape):
         self.meter.touch(cost.backward_workspace)
         del params
         return results
+
+    def _backward_fused(
+        self, program: Program, kept: Kept, gy: Array, values: Values
+    ) -> tuple[Array | None, ByParameter]:
+        gx, gradients = super()._backward_fused(program, kept, gy, values)
+        for parameter in program.parameters:
+            if parameter.trained and parameter not in gradients:  # made by a step, which was not run
+                gradients[parameter] = self.phantom(parameter.value.shape, parameter.dtype)
+        return gx, gradients
+
+    def _samples(self, program: Program, x: Array) -> Samples:
+        return Samples(x.shape[0], program.rows, dtype_name(x.dtype), self.phantom, dry=True)
 
     def _ones_like(self, loss: Array) -> Array:
         return self.phantom(loss.shape, loss.dtype.name)

@@ -7,15 +7,20 @@ its records' `Saved`: what is not kept there is freed as soon as the caller lets
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from minitl.arrays import FLOATS, Array, dtype_name, owner
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
+from minitl.fused.backward import ByParameter, backward
+from minitl.fused.forward import Kept, forward
+from minitl.fused.program import Program, Run, Values
+from minitl.fused.samples import Samples
 from minitl.ops.op import EXACT, Attrs, Gradients, Op
 from minitl.parameters import Parameter
-from minitl.records import INPUT, Checkpoint, Holding, OpRecord, Var
+from minitl.records import INPUT, Checkpoint, Holding, OpRecord, Record, Var
 from minitl.saved import Saved
 
 K = TypeVar("K", int, str)  # a record's number, or a parameter's name
@@ -25,14 +30,18 @@ class Tape:
     """Records a forward pass; gives the gradients of the trained parameters.
 
     `training=False` evaluates: norms use their running statistics, dropout lets everything
-    through, nothing is recorded or kept. `seed` decides what dropout drops. `portable=True`
-    takes the ordered loops instead of BLAS: slower, the same bytes on any machine.
+    through, nothing is recorded or kept. `seed` decides what dropout drops. `fused=False` runs
+    every op by itself, the readable reference of the fused path, with which it agrees within
+    rounding. `portable=True` does too, and takes ordered loops instead of BLAS: slower, the same
+    bytes on any machine.
     """
 
     computes = True  # a shadow does not
 
-    def __init__(self, *, training: bool = True, seed: int = 0, portable: bool = False) -> None:
-        self.training, self.seed, self.portable = training, seed, portable
+    def __init__(self, *, training: bool = True, seed: int = 0, fused: bool = True, portable: bool = False) -> None:
+        self.training, self.seed, self.fused, self.portable = training, seed, fused and not portable, portable
+        self.recording = training
+        self._programs: dict[int, Run] = {}  # by the number of their last record
         self.records: list[OpRecord | Checkpoint] = []
         self._mark = object()  # not the tape itself: a value in somebody's hand must not keep it alive
         self.input_gradients: dict[int, Array] = {}  # of `variable`s, by their source, after backward
@@ -85,7 +94,7 @@ class Tape:
             y, saved = self._forward(op, arrays, attrs, needs if self.keeps else (False,) * len(needs), rule)
         except MinitlError as error:
             raise error.at(layer) from None
-        if not self.training:
+        if not self.recording:
             return Var(y)
         record = OpRecord(
             op=op,
@@ -102,6 +111,29 @@ class Tape:
         )
         self.records.append(record)
         return Var(y, len(self.records) - 1, any(needs), self._mark)
+
+    def run_fused(self, program: Program, x: Var) -> Var:
+        """Compute what `program` stands for in one go, and record it op by op.
+
+        The records are those the ops would make one by one, and hold the same; only in backward
+        they are taken together.
+        """
+        values = {p: self._read(p) for p in program.parameters}
+        y, kept = self._forward_fused(program, x.value, values)
+        if not self.recording:
+            return Var(y)
+        first = len(self.records)
+        copies: dict[Record, OpRecord] = {record: replace(record, saved=Saved()) for record in program.records}
+        for record in copies.values():
+            record.sources = tuple(x.source if source < 0 else first + source for source in record.sources)
+        for h in program.holdings if self.keeps else ():
+            codes = (h.shape, h.bits) if h.bits < 8 else None
+            copies[h.record].saved.keep(h.tensor, kept[h.record, h.tensor], h.needed_for, codes=codes)
+        self.records += copies.values()
+        last = len(self.records) - 1
+        if program.trains:
+            self._programs[last] = Run(program, copies, x.source)
+        return Var(y, last, program.trains, self._mark)
 
     def checkpoint(self, segment: Callable[[Tape, Var], Var], x: Var, *, layer: str, role: str) -> Var:
         """Run `segment` on x, keep x alone for its backward, and there run it again.
@@ -143,7 +175,7 @@ class Tape:
         return (inner.input_gradients.get(x.source), *(gradients.get(p.name) for p in record.parameters))
 
     def _fresh(self) -> Tape:
-        return Tape(training=self.training, seed=self.seed, portable=self.portable)
+        return Tape(training=self.training, seed=self.seed, fused=self.fused, portable=self.portable)
 
     def backward(self, loss: Var, gy: Array | None = None) -> dict[str, Array]:
         """Gradients of `loss` for every trained parameter it depends on, by name.
@@ -172,6 +204,10 @@ class Tape:
             gy = pending.pop(number, None)
             if gy is None:
                 continue
+            if run := self._programs.pop(number, None):
+                self._walk_back_fused(run, gy, pending, gradients)
+                del gy
+                continue
             record = self.records[number]
             flows = len(record.sources)
             results = self._run_again(record, gy) if isinstance(record, Checkpoint) else self._backward(record, gy)
@@ -186,6 +222,19 @@ class Tape:
         self.input_gradients = pending
         return dict(reversed(gradients.items()))
 
+    def _walk_back_fused(self, run: Run, gy: Array, pending: dict[int, Array], gradients: dict[str, Array]) -> None:
+        kept = {(h.record, h.tensor): run.records[h.record].saved[h.tensor] for h in run.program.holdings}
+        values = {p: self._read(p) for p in run.program.parameters}
+        gx, by_parameter = self._backward_fused(run.program, kept, gy, values)
+        del kept
+        for record in run.records.values():
+            record.saved = Saved()
+        if gx is not None:
+            self._accumulate(pending, run.source, gx, gy)
+        for parameter in reversed(run.program.parameters):
+            if parameter in by_parameter:
+                self._accumulate(gradients, parameter.name, by_parameter[parameter], gy)
+
     def holdings(self) -> list[Holding]:
         """What the records hold for backward; after backward, what they held before it."""
         return list(self._holdings()) if self._held_before_backward is None else self._held_before_backward
@@ -197,7 +246,7 @@ class Tape:
                 block = blocks.setdefault(id(b.owner), len(blocks))
                 yield Holding(record, tensor, b.shape, dtype_name(b.array.dtype), b.bits, b.needed_for, block, b.nbytes)
 
-    # The five places where arrays are touched; `shadow.ShadowTape` replaces them by sizes.
+    # The places where arrays are touched; `shadow.ShadowTape` replaces them by sizes.
 
     def _read(self, parameter: Parameter) -> Array:
         return parameter.array()
@@ -210,6 +259,17 @@ class Tape:
     def _backward(self, record: OpRecord, gy: Array) -> Gradients:
         params = [self._read(p) for p in record.parameters]
         return record.op.backward(record.saved, gy, attrs=record.attrs, needs=record.needs, params=params)
+
+    def _forward_fused(self, program: Program, x: Array, values: Values) -> tuple[Array, Kept]:
+        return forward(program, x, values, self._samples(program, x))
+
+    def _backward_fused(
+        self, program: Program, kept: Kept, gy: Array, values: Values
+    ) -> tuple[Array | None, ByParameter]:
+        return backward(program, kept, gy, values, self._samples(program, gy))
+
+    def _samples(self, program: Program, x: Array) -> Samples:
+        return Samples(x.shape[0], program.rows, dtype_name(x.dtype), np.empty)
 
     def _ones_like(self, loss: Array) -> Array:
         return np.ones_like(loss)

@@ -14,21 +14,26 @@ from minitl.arrays import Array
 from minitl.kernels import blas, threads
 from minitl.kernels.jit import jit
 
+WORTH_A_PRODUCT = 96  # rows or columns; of fewer BLAS makes little speed
+
 
 def matmul(a: Array, b: Array, out: Array, *, portable: bool = False) -> None:
     """out = a @ b for a (M, K), b (K, N), out (M, N).
 
-    BLAS on one thread over chunks of rows of `a`: fast, and the same bytes on any number of
-    threads of one machine. `portable=True` sums over k = 0, 1, ... in float64 and rounds once:
-    the same bytes on any machine.
+    BLAS on one thread over chunks of rows of `a` or of columns of `b`, whichever are more: fast,
+    and the same bytes on any number of threads of one machine. `portable=True` sums over
+    k = 0, 1, ... in float64 and rounds once: the same bytes on any machine.
     """
     (m, k), n = a.shape, b.shape[1]
-    spans = threads.chunks(m, m * k * n)
     if portable:
+        spans = threads.chunks(m, m * k * n)
         sums = np.empty((len(spans), n))
         step = spans[0][1]
         threads.run(lambda i, j: _ordered(a[i:j], b, sums[i // step], out[i:j]), spans)
         return
+    if n > m:
+        a, b, out = b.T, a.T, out.T
+    spans = threads.chunks(len(a), m * k * n, least=WORTH_A_PRODUCT)
     with blas.one_thread():
         threads.run(lambda i, j: _blas(a[i:j], b, out[i:j]), spans)
 

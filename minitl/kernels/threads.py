@@ -30,13 +30,13 @@ def set_threads(count: int) -> None:
     _threads, _pool = count, None
 
 
-def chunks(count: int, work: int, align: int = 1) -> list[tuple[int, int]]:
+def chunks(count: int, work: int, align: int = 1, least: int = 1) -> list[tuple[int, int]]:
     """Split `range(count)`, which costs `work` in all, into at most MAX_CHUNKS spans.
 
     Every span but the last is a multiple of `align` long (8 where bits of eight neighbours
-    share a byte).
+    share a byte). More than two spans only where they are at least about `least` long.
     """
-    pieces = max(1, min(MAX_CHUNKS, work // WORTH_A_CHUNK))
+    pieces = max(1, min(MAX_CHUNKS, work // WORTH_A_CHUNK, max(2, count // least)))
     step = max(align, -(-count // (pieces * align)) * align)
     return [(start, min(start + step, count)) for start in range(0, count, step)] or [(0, 0)]
 

@@ -30,17 +30,20 @@ SMALL = [("digits_irb", {"dropout": 0.2}), ("mobilenet_v3_small", {"width": 0.25
 DTYPES = st.sampled_from(["float32", "float64"])
 
 
-def forward(model: Model, images: Array, labels: Any) -> Tape:
-    tape = Tape()
+BOTH = (True, False)  # fused, and op by op
+
+
+def forward(model: Model, images: Array, labels: Any, fused: bool) -> Tape:
+    tape = Tape(fused=fused)
     model.loss(tape, model(tape, images), labels)
     return tape
 
 
-def held(model: Model, images: Array, labels: Any = None) -> tuple[Ledger, int]:
+def held(model: Model, images: Array, labels: Any, fused: bool) -> tuple[Ledger, int]:
     """The ledger of a real step before backward, and the NumPy bytes alive when only tape and parameters are."""
     tracemalloc.start()
     try:
-        tape = forward(model, images.copy(), labels)
+        tape = forward(model, images.copy(), labels, fused)
         domain = tracemalloc.DomainFilter(inclusive=True, domain=np.lib.tracemalloc_domain)
         traced = sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([domain]).traces)
     finally:
@@ -48,20 +51,24 @@ def held(model: Model, images: Array, labels: Any = None) -> tuple[Ledger, int]:
     return ledger(tape), traced
 
 
-def foreseen(model: Model, shape: tuple[int, ...]) -> Ledger:
+def foreseen(model: Model, shape: tuple[int, ...], fused: bool = True) -> Ledger:
     """`predict`, for images that need not be square."""
-    tape = ShadowTape()
+    tape = ShadowTape(fused=fused)
     forward_backward(model, tape, tape.phantom(shape, model.dtype), tape.phantom(shape[:1], "int64"))
     return ledger(tape)
 
 
-def check(model: Model, images: Array, labels: Any = None) -> None:
-    forward(model, images, labels)  # what Numba allocates while it compiles is not the step's
-    real, traced = held(model, images, labels)
-    predicted = foreseen(model, images.shape)
-    assert predicted.rows == real.rows
-    assert predicted.totals == real.totals
-    assert sum(row.bytes for row in real.rows) == real.kept_bytes == traced
+def check(model: Model, images: Array, labels: Any = None, paths: tuple[bool, ...] = BOTH) -> None:
+    ledgers = set()
+    for fused in paths:
+        forward(model, images, labels, fused)  # what Numba allocates while it compiles is not the step's
+        real, traced = held(model, images, labels, fused)
+        predicted = foreseen(model, images.shape, fused)
+        assert predicted.rows == real.rows
+        assert predicted.totals == real.totals
+        assert sum(row.bytes for row in real.rows) == real.kept_bytes == traced
+        ledgers.add(real)
+    assert len(ledgers) == 1, "the fused path keeps something else"
 
 
 @pytest.mark.parametrize(("method", "blocks"), METHODS, ids=[name for name, _ in METHODS])
@@ -158,12 +165,31 @@ def _secretive(x: Array, **call: Any) -> tuple[Array, Any]:
 def test_an_op_that_keeps_more_than_it_says_is_caught(compute: Any) -> None:
     attrs = {"in_channels": 4, "expanded_channels": 8, "out_channels": 4, "activation": "relu", "se_channels": 0}
     model, images = block("ft-blocks", attrs), noise((2, 5, 5, 4))
-    check(model, images)
+    check(model, images, paths=(False,))
     assert model.block.depthwise.act is not None
     model.block.depthwise.act.op = replace(relu, compute=compute)
     try:
         with pytest.raises(AssertionError):
-            check(model, images)
+            check(model, images, paths=(False,))
+    finally:
+        HOARD.clear()
+
+
+def test_a_fused_step_that_keeps_more_than_it_says_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    attrs = {"in_channels": 4, "expanded_channels": 8, "out_channels": 4, "activation": "relu", "se_channels": 0}
+    model, images = block("ft-blocks", attrs), noise((2, 5, 5, 4))
+    original = Tape._forward_fused
+
+    def secretive(self: Tape, *arguments: Any) -> Any:
+        y, kept = original(self, *arguments)
+        if self.computes:
+            HOARD.append(y.copy())
+        return y, kept
+
+    monkeypatch.setattr(Tape, "_forward_fused", secretive)
+    try:
+        with pytest.raises(AssertionError):
+            check(model, images, paths=(True,))
     finally:
         HOARD.clear()
 

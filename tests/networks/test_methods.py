@@ -150,8 +150,8 @@ def test_frozen_blocks_run_folded_and_equal_the_unfolded_computation(dtype: str)
     images, _ = batch(net, n=2, resolution=16)
     settle(net, images)
 
-    def run(method: minitl.methods.Method) -> tuple[Any, list[str]]:
-        tape = Tape()
+    def run(method: minitl.methods.Method, fused: bool = False) -> tuple[Any, list[str]]:
+        tape = Tape(fused=fused)
         return method.apply(net)(tape, images).value, [record.op.name for record in tape.records]
 
     def shifts(layer: Layer, blocks: int) -> LayerPlan:
@@ -166,7 +166,8 @@ def test_frozen_blocks_run_folded_and_equal_the_unfolded_computation(dtype: str)
     assert ops.count("frozen_norm") == 1 + 3 * 7 + 1
     bound = 40 * 2**8 * np.finfo(dtype).eps / 2 * np.abs(unfolded).max()
     assert 0 < np.abs(folded - unfolded).max() <= bound
-    assert np.array_equal(folded, net.predict(images))
+    together, _ = run(minitl.methods.get("ft-last"), fused=True)
+    assert np.array_equal(together, net.predict(images))
 
 
 def test_rules_by_role() -> None:

@@ -25,10 +25,10 @@ u = 2.0**-53
 
 
 class Regions(Tape):
-    """Notes on which side of its kinks each input of an activation is."""
+    """Runs op by op, and notes on which side of its kinks each input of an activation is."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(fused=False)
         self.sides: list[bytes] = []
 
     def _forward(self, op: Op, arrays: Any, *rest: Any) -> tuple[Array, Saved]:

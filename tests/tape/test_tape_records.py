@@ -79,7 +79,7 @@ class Watching(Tape):
 @given(attrs=block_attrs())
 def test_what_is_not_kept_is_freed(attrs: dict[str, Any]) -> None:
     """After the forward pass those values are alive that `Saved` holds, and the one the caller holds."""
-    model, tape = block("ft-blocks", attrs), Watching()
+    model, tape = block("ft-blocks", attrs), Watching(fused=False)
     output = model(tape, noise((2, 5, 5, attrs["in_channels"])))
     kept = {id(b.owner) for record in tape.records for b in record.saved.buffers.values()}
     alive = [array for _, ref in tape.made if (array := ref()) is not None]
@@ -112,7 +112,7 @@ def test_nothing_is_kept_in_cycles() -> None:
 def test_buffers_are_freed_one_by_one_on_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
     model = trained(minitl.networks.digits_irb(), "ft-all")
     images, labels = batch(model, resolution=16)
-    tape = Tape()
+    tape = Tape(fused=False)
     loss = model.loss(tape, model(tape, images), labels)
     left = []
     original = Tape._backward

@@ -1,0 +1,180 @@
+"""Forward of a program.
+
+The scale of a frozen norm is multiplied into the convolution's weights, and its shift is added
+with the activation, in place. A norm with batch statistics waits for all samples, and then turns
+its input into x_hat, in place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minitl.arrays import Array, as_rows, positions
+from minitl.bits import pack, packed_shape
+from minitl.fused.program import CODES, TOPS, Program, Squeeze, Stage, Values
+from minitl.fused.samples import Map, Part, Samples
+from minitl.kernels import blas, conv, depthwise, inplace
+from minitl.ops.frozen_norm import scale_and_shift
+from minitl.records import OpRecord, Record
+
+Kept = dict[tuple[Record, str], Array]  # by record and tensor
+
+
+def forward(program: Program, x: Array, values: Values, work: Samples) -> tuple[Array, Kept]:
+    """The program's output for x, and all that its records may keep."""
+    with blas.one_thread():
+        return _Forward(program, values, work)(x)
+
+
+def folded(stage: Stage, values: Values, work: Samples) -> tuple[Array, Array, Array]:
+    """The weight times the scale of a frozen norm, the shift to add after the convolution, and that scale."""
+    weight, c = values[stage.conv.parameters[0]], stage.shape[-1]
+    if stage.batch:
+        return weight, np.zeros(c, work.dtype), np.ones(c, work.dtype)
+    both = scale_and_shift([values[p] for p in stage.norm_parameters], stage.eps)
+    scale, shift = (vector.astype(work.dtype) for vector in both)
+    return work.array(weight.shape, lambda: weight * scale[:, None, None, None]), shift, scale
+
+
+def taps_first(weight: Array, work: Samples) -> Array:
+    """(O, I, k, k) -> (k, k, I, O), and for a depthwise convolution (C, 1, k, k) -> (k, k, C)."""
+    outputs, inputs, *window = weight.shape
+    shape = (*window, outputs) if inputs == 1 else (*window, inputs, outputs)
+    return work.array(shape, lambda: np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(shape))
+
+
+class _Forward:
+    def __init__(self, program: Program, values: Values, work: Samples) -> None:
+        self.program, self.values, self.work = program, values, work
+        self.kept: Kept = {}
+
+    def __call__(self, x: Array) -> tuple[Array, Kept]:
+        first = h = Map(x)
+        for stage in self.program.stages:
+            if stage.squeeze:
+                h = self.excite(stage.squeeze, h)
+            h = self.stage(stage, h)
+        if self.program.residual:
+            self.work.each(lambda part: np.add(h[part], first[part], out=h[part]))
+        self.work.together()
+        return h.array, self.kept
+
+    def stage(self, stage: Stage, x: Map) -> Map:
+        """Convolution, norm, activation."""
+        whole = self.program.trains or stage is self.program.stages[-1]
+        out = self.work.whole(stage.shape) if whole else self.work.scratch(stage.shape)
+        self.kept[stage.conv, "x"] = x.array
+        weight, shift, _ = folded(stage, self.values, self.work)
+        self.convolve(stage, x, weight, out)
+        del weight
+        if stage.batch:
+            out = self.batch_norm(stage, out)
+        if stage.act:
+            return self.activation(stage.act, out, shift)
+        if not stage.batch:
+            self.add(shift, out)
+        return out
+
+    def add(self, shift: Array, x: Map) -> None:
+        """x += shift."""
+        self.work.each(lambda part: np.add(x[part], shift, out=x[part]))
+
+    def convolve(self, stage: Stage, x: Map, weight: Array, out: Map) -> None:
+        """out = x convolved with the weight (O, I, k, k)."""
+        if stage.kind == "pointwise_conv":
+            self.work.each(lambda part: np.matmul(as_rows(x[part]), weight[:, :, 0, 0].T, out=as_rows(out[part])))
+            return
+        taps, stride = taps_first(weight, self.work), stage.conv.attrs.get("stride", 1)
+        kernel = depthwise.forward if stage.kind == "depthwise_conv" else conv.forward
+        self.work.each(lambda part: kernel(x[part], taps, stride, out[part]))
+
+    def batch_norm(self, stage: Stage, x: Map) -> Map:
+        """Turn x into x_hat, when all samples are there, and make weight x_hat + bias of it."""
+        norm, c, work = stage.norm, stage.shape[-1], self.work
+        assert norm
+        gamma, beta, running_mean, running_var = (self.values[p] for p in stage.norm_parameters)
+        means, squares = work.partial(c), work.partial(c)
+        mean, inv_std = np.empty(c, work.dtype), work.allocate((c,), work.dtype)
+
+        def settle() -> None:
+            counts = np.array([[part.stop - part.start] for part in work.parts]) * positions(stage.shape[1:])
+            m = counts.sum()
+            middle = (counts * means).sum(0) / m
+            total = squares.sum(0) + (counts * (means - middle) ** 2).sum(0)
+            mean[:], inv_std[:] = middle, 1.0 / np.sqrt(total / m + stage.eps)
+            running_mean[:] += norm.attrs["momentum"] * (middle - running_mean)
+            running_var[:] += norm.attrs["momentum"] * (total / (m - 1) - running_var)
+
+        work.each(lambda part: inplace.moments(as_rows(x[part]), means[part.number], squares[part.number]))
+        work.afterwards(settle)
+        work.together()
+        y = work.whole(stage.shape)
+        work.each(lambda part: inplace.normalise(as_rows(x[part]), mean, inv_std, gamma, beta, as_rows(y[part])))
+        self.kept[norm, "x_hat"], self.kept[norm, "inv_std"] = x.array, inv_std
+        return y
+
+    def activation(self, act: OpRecord, x: Map, shift: Array) -> Map:
+        """act(x + shift): in place, unless x + shift is to be kept. Packs codes where the rule keeps them."""
+        out, work, wanted = x, self.work, act.needs[0]
+        bits, borders = CODES.get((act.name, act.rule), (0, (0.0, 0.0))) if wanted else (0, (0.0, 0.0))
+        packed = np.empty((1, 1), np.uint8)
+        if bits:
+            shape = packed_shape(act.shapes[0], bits)
+            packed = work.array(shape, lambda: np.zeros(shape, np.uint8), "uint8")
+            self.kept[act, "codes" if bits > 1 else "mask"] = packed
+        elif wanted:
+            self.add(shift, x)
+            self.kept[act, "x"] = x.array
+            out, shift = work.whole(act.shapes[0]), np.zeros_like(shift)
+            work.each(lambda part: np.copyto(out[part], x[part]))
+        limits, edges = np.array(borders), work.partial(packed.shape[1], dtype="uint8")
+        swish, top, area = act.name == "hard_swish", TOPS[act.name], positions(act.shapes[0][1:])
+
+        def step(part: Part) -> None:
+            inplace.activate(
+                as_rows(out[part]), shift, swish, top, bits, limits, packed, edges[part.number], part.start * area
+            )
+
+        def join() -> None:
+            for part in work.parts:
+                packed[part.start * area * bits // 8] |= edges[part.number]
+
+        work.each(step)
+        if bits:
+            work.afterwards(join)
+        return out
+
+    def excite(self, se: Squeeze, x: Map) -> Map:
+        """A gate for each sample and channel, from the means of its map, and the map times the gate."""
+        n, _, _, c = se.pool.shapes[0]
+        squeezed, work, whole = len(se.fc1.parameters[0].value), self.work, self.program.trains
+        means, hidden, gate = (work.allocate((n, 1, 1, k), work.dtype) for k in (c, squeezed, c))
+        inner, outer = (work.allocate(packed_shape((n, k), 1), "uint8") for k in (squeezed, c))
+        slopes = np.empty((n, squeezed), bool), np.empty((n, c), bool)
+        out = work.whole(se.scale.shapes[0]) if whole else x
+        w1, b1, w2, b2 = (self.values[p] for p in (*se.fc1.parameters, *se.fc2.parameters))
+        area = positions(se.pool.shapes[0][1:])
+
+        def step(part: Part) -> None:
+            own, total = slice(part.start, part.stop), np.empty(c)
+            for sample, mean in zip(x[part], means[own], strict=True):
+                inplace.sums(as_rows(sample), total)
+                mean[:] = total / area
+            before = as_rows(means[own]) @ w1[:, :, 0, 0].T + b1
+            slopes[0][own], hidden[own, 0, 0] = before > 0, np.maximum(before, 0)
+            before = as_rows(hidden[own]) @ w2[:, :, 0, 0].T + b2
+            slopes[1][own] = (before > -3) & (before < 3)
+            gate[own, 0, 0] = np.clip(before + before.dtype.type(3), 0, 6) / 6
+            np.multiply(x[part], gate[own], out=out[part])
+
+        def join() -> None:
+            for packed, codes in zip((inner, outer), slopes, strict=True):
+                packed[:] = pack(codes.view(np.uint8), 1)
+
+        work.each(step)
+        work.afterwards(join)
+        self.kept |= {
+            (se.fc1, "x"): means, (se.act, "mask"): inner, (se.fc2, "x"): hidden, (se.gate, "mask"): outer,
+            (se.scale, "x"): x.array, (se.scale, "gate"): gate,
+        }  # fmt: skip
+        return out

@@ -1,0 +1,108 @@
+"""The order of work: steps run sample by sample, and wait for all samples only where they must.
+
+A map of one sample is small enough for the cache, a batch's is not. So a group of samples goes
+through many steps before the next group starts. Where a batch norm needs the statistics of all
+samples, or a product runs over all of them, `together` ends the phase.
+
+The batch is parted by its shape alone, groups write apart, and what they sum is added in their
+order: the same bytes on any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from minitl.arrays import Array, Shape
+from minitl.kernels import blas, threads
+
+SPANS = 4  # at most so many threads at once; each span has scratch maps of its own
+WORTH_A_GROUP = 192  # rows; a matrix product of fewer is slow
+
+
+class Part(NamedTuple):
+    """A group of samples, start to stop, its number, and the span it belongs to."""
+
+    number: int
+    span: int
+    start: int
+    stop: int
+
+
+class Map:
+    """A map of the whole batch or, as `scratch`, of one group of each span at a time."""
+
+    def __init__(self, array: Array, *, scratch: bool = False) -> None:
+        self.array, self.scratch = array, scratch
+
+    def __getitem__(self, part: Part) -> Array:
+        """The map of these samples."""
+        if self.scratch:
+            return self.array[part.span, : part.stop - part.start]
+        return self.array[part.start : part.stop]
+
+
+class Samples:
+    """A batch of `count` samples whose smallest map has `rows` positions.
+
+    `allocate(shape, dtype)` makes every array of map or weight size. With `dry` steps are not run:
+    only what is allocated and let go of happens, at the same moments.
+    """
+
+    def __init__(
+        self, count: int, rows: int, dtype: str, allocate: Callable[[Shape, str], Array], *, dry: bool = False
+    ) -> None:
+        self.count, self.dtype, self.allocate, self.dry = count, dtype, allocate, dry
+        spans = min(SPANS, max(2, count * rows // WORTH_A_GROUP))
+        size = -(-count // spans)
+        self.spans = [(start, min(start + size, count)) for start in range(0, count, size)]
+        self.group = min(size, max(1, WORTH_A_GROUP // rows))
+        self.parts: list[Part] = []
+        for span, (first, last) in enumerate(self.spans):
+            for start in range(first, last, self.group):
+                self.parts.append(Part(len(self.parts), span, start, min(start + self.group, last)))
+        self._steps: list[Callable[[Part], object]] = []
+        self._after: list[Callable[[], object]] = []
+
+    def whole(self, shape: Shape) -> Map:
+        """An uninitialised map of the batch."""
+        return Map(self.allocate(shape, self.dtype))
+
+    def scratch(self, shape: Shape) -> Map:
+        """A map of that shape of which only the samples in hand exist."""
+        return Map(self.allocate((len(self.spans), self.group, *shape[1:]), self.dtype), scratch=True)
+
+    def array(self, shape: Shape, make: Callable[[], Array], dtype: str = "") -> Array:
+        """What `make` gives, an array of that shape."""
+        return self.allocate(shape, dtype or self.dtype) if self.dry else make()
+
+    def partial(self, *shape: int, dtype: str = "float64") -> Array:
+        """Zeros of that shape (a few numbers a channel) for each part."""
+        return np.zeros((len(self.parts), *shape), dtype)
+
+    def each(self, step: Callable[[Part], object]) -> None:
+        """Run `step` on each part, after the steps before it."""
+        self._steps.append(step)
+
+    def afterwards(self, finish: Callable[[], object]) -> None:
+        """Run `finish` when all parts are through the steps given so far (in the order of calls)."""
+        self._after.append(finish)
+
+    def together(self) -> None:
+        """Wait until every part is through all steps."""
+        if not self.dry:
+            if self._steps:
+                threads.run(self._span, self.spans)
+            for finish in self._after:
+                finish()
+        self._steps.clear()
+        self._after.clear()
+
+    def _span(self, first: int, last: int) -> None:
+        with blas.one_thread():
+            for part in self.parts:
+                if first <= part.start < last:
+                    for step in self._steps:
+                        step(part)

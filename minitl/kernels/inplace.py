@@ -1,0 +1,127 @@
+"""Elementwise work on the rows of an (M, C) map, in place and on one thread.
+
+For callers that part a batch among threads themselves and want to touch a map again while it is
+still in the cache: shift, activation and packing of its codes in one go, and their way back.
+Codes are packed as in `bits`; `first` is the position, in the whole map, of the first row given.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minitl.arrays import Array
+from minitl.kernels.jit import jit
+
+
+@jit
+def activate(
+    x: Array,
+    shift: Array,
+    hard_swish: bool,
+    top: float,
+    bits: int,
+    borders: Array,
+    packed: Array,
+    edge: Array,
+    first: int,
+) -> None:
+    """x = act(x + shift), and with `bits` the packed codes of x + shift.
+
+    act is Hard-Swish, or min(max(., 0), top). A code is how many of the `borders`, one a bit, are
+    at most the value. A byte that rows before the first one share is written to `edge` instead of
+    `packed`, for another thread may be at work on it. Both are 0 before.
+    """
+    zero, three, six, most = x.dtype.type(0), x.dtype.type(3), x.dtype.type(6), x.dtype.type(top)
+    low, high = x.dtype.type(borders[0]), x.dtype.type(borders[1])
+    shared = first * bits // 8 if first * bits % 8 else -1
+    for m in range(x.shape[0]):
+        row = x[m]
+        for c in range(shift.size):
+            row[c] += shift[c]
+        if bits:
+            at = (first + m) * bits
+            codes = edge if at // 8 == shared else packed[at // 8]
+            one, both = np.uint8(1 << at % 8), np.uint8(3 << at % 8)
+            for c in range(shift.size):
+                codes[c] |= one if row[c] >= low else np.uint8(0)
+            if bits == 2:
+                for c in range(shift.size):  # from 1 to 2
+                    codes[c] ^= both if row[c] >= high else np.uint8(0)
+        if hard_swish:
+            for c in range(shift.size):
+                row[c] = row[c] * min(max(row[c] + three, zero), six) / six
+        else:
+            for c in range(shift.size):
+                row[c] = min(max(row[c], zero), most)
+
+
+@jit
+def keep_where_one(g: Array, packed: Array, bits: int, first: int) -> None:
+    """g = g where the packed code is 1, else 0: a mask's 1 lets pass, and so does ReLU6's 1 (between)."""
+    zero = g.dtype.type(0)
+    for m in range(g.shape[0]):
+        at = (first + m) * bits
+        row, codes = g[m], packed[at // 8]
+        which, one = np.uint8((2**bits - 1) << at % 8), np.uint8(1 << at % 8)
+        for c in range(row.size):
+            row[c] = row[c] if codes[c] & which == one else zero
+
+
+@jit
+def moments(x: Array, mean: Array, squares: Array) -> None:
+    """The mean of each channel, and the sum of squared deviations from it, in float64.
+
+    In one pass, on deviations from the first row, which cancels next to nothing (Chan, Golub &
+    LeVeque 1983, DOI 10.1080/00031305.1983.10483115).
+    """
+    base = x[0]
+    mean[:] = 0.0
+    squares[:] = 0.0
+    for m in range(x.shape[0]):
+        row = x[m]
+        for c in range(mean.size):
+            deviation = np.float64(row[c]) - np.float64(base[c])
+            mean[c] += deviation
+            squares[c] += deviation * deviation
+    for c in range(mean.size):
+        squares[c] -= mean[c] * mean[c] / x.shape[0]
+        mean[c] = base[c] + mean[c] / x.shape[0]
+
+
+@jit
+def normalise(x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array, out: Array) -> None:
+    """x = (x - mean) inv_std, in place, and out = weight x + bias of that."""
+    for m in range(x.shape[0]):
+        row, target = x[m], out[m]
+        for c in range(mean.size):
+            row[c] = (row[c] - mean[c]) * inv_std[c]
+            target[c] = weight[c] * row[c] + bias[c]
+
+
+@jit
+def sums(g: Array, total: Array) -> None:
+    """total[c] = sum over m of g[m, c], in float64."""
+    total[:] = 0.0
+    for m in range(g.shape[0]):
+        row = g[m]
+        for c in range(total.size):
+            total[c] += row[c]
+
+
+@jit
+def dots(g: Array, x: Array, total: Array) -> None:
+    """total[c] = sum over m of g[m, c] x[m, c], in float64."""
+    total[:] = 0.0
+    for m in range(g.shape[0]):
+        row, values = g[m], x[m]
+        for c in range(total.size):
+            total[c] += np.float64(row[c]) * np.float64(values[c])
+
+
+@jit
+def gate_and_add(g: Array, gate: Array, more: Array) -> None:
+    """g = gate g + more, in place, both of one number a channel."""
+    for m in range(g.shape[0]):
+        row = g[m]
+        for c in range(gate.size):
+            row[c] = gate[c] * row[c] + more[c]
