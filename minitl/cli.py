@@ -13,9 +13,16 @@ from typing import NoReturn
 
 from minitl import __version__
 from minitl.errors import MinitlError
-from minitl.verbs import compare, inspect, oracle, plan, reproduce
+from minitl.verbs import bench, compare, inspect, oracle, plan, reproduce
 
-VERBS = {"compare": compare, "inspect": inspect, "oracle": oracle, "plan": plan, "reproduce": reproduce}
+VERBS = {
+    "bench": bench,
+    "compare": compare,
+    "inspect": inspect,
+    "oracle": oracle,
+    "plan": plan,
+    "reproduce": reproduce,
+}
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -1,0 +1,1 @@
+"""Steps timed, and their memory measured, beside PyTorch's."""

@@ -1,0 +1,65 @@
+"""How a step's time and memory grow with the batch and with the resolution."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from minitl.accounting import predict
+from minitl.bench.cases import NETWORKS, Case, Tuning
+from minitl.bench.peak import peak_bytes, predicted_growth
+from minitl.bench.timing import interleave
+from minitl.training.progress import Bar
+
+TUNING = Tuning("mobiletl", 5)
+BATCHES = tuple(1 << i for i in range(7))
+RESOLUTIONS = tuple(range(96, 321, 32))
+
+
+@dataclass(frozen=True)
+class Size:
+    """A step at one batch size and resolution."""
+
+    network: str
+    method: str
+    batch: int
+    resolution: int
+    ms: float
+    ms_per_image: float
+    peak_bytes: int | None
+    predicted_growth_bytes: int
+    predicted_peak_bytes: int | None
+    kept_bytes: int
+
+
+def sizes() -> list[Case]:
+    """Every batch size at the network's resolution, then every resolution at its batch size."""
+    network = NETWORKS[0]
+    return [replace(network, batch=n) for n in BATCHES] + [replace(network, resolution=r) for r in RESOLUTIONS]
+
+
+def scale(cases: Sequence[Case], *, seconds: float, count: int, peak: bool, shown: Bar) -> list[Size]:
+    """Each of them measured."""
+    found = []
+    for case in cases:
+        found.append(_measure(case, seconds, count, peak))
+        shown.advance(f"batch {case.batch}, {case.resolution} px: {found[-1].ms:.1f} ms")
+    return found
+
+
+def _measure(case: Case, seconds: float, count: int, peak: bool) -> Size:
+    ms = 1e3 * statistics.median(interleave({"": case.problem(TUNING).step}, seconds)[""])
+    totals = predict(case.model(TUNING), batch=case.batch, resolution=case.resolution).totals
+    return Size(
+        network=case.network,
+        method=case.label(TUNING),
+        batch=case.batch,
+        resolution=case.resolution,
+        ms=ms,
+        ms_per_image=ms / case.batch,
+        peak_bytes=peak_bytes(case, TUNING, None, count) if peak else None,
+        predicted_growth_bytes=predicted_growth(case, TUNING),
+        predicted_peak_bytes=totals.peak_bytes,
+        kept_bytes=totals.kept_bytes,
+    )

@@ -1,0 +1,80 @@
+"""`minitl bench`: steps timed beside PyTorch's."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from minitl.bench import cold, machine, report, rivals, scale
+from minitl.bench.cases import Case, select
+from minitl.bench.compare import compare, geometric_means
+from minitl.errors import ValueRangeError
+from minitl.training.progress import bar
+from minitl.verbs import options
+
+HELP = "time and memory of training steps, beside PyTorch's where it is installed"
+DESCRIPTION = """Times forward and backward (batch 8, float32) of blocks and networks in minitl and in PyTorch by
+turns, and measures by how much each process grows. A ratio is minitl's median over that of PyTorch's fastest
+variant."""
+NOTE = """Times are medians of a step, forward and backward. gemm ms: the bare matrix products of its pointwise
+convolutions and linear layers. MB (1e6 bytes): by how much a process of its own grew over a step, weights and
+images being there before; as minitl foresees it; of PyTorch's own modules; and of PyTorch's fastest variant."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench`."""
+    parser.add_argument("--cases", default="all", metavar="WHICH", help="irb, networks, all (default) or a glob")
+    parser.add_argument("--seconds", type=float, default=15.0, metavar="S", help="timing, a case (default: 15)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads on both sides (default: 2)")
+    parser.add_argument("--no-peak", action="store_true", help="leave out the peak memory")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--scale", action="store_true", help="instead: a network over batch sizes and resolutions")
+    other.add_argument("--compile", action="store_true", help="instead: what a first step costs")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    if not 0 <= args.seconds < float("inf"):
+        raise ValueRangeError(op="bench", expected="--seconds of at least 0", got=f"{args.seconds:g}")
+    cases = select(args.cases)
+    about = machine.describe(args.threads)
+    if args.compile:
+        found, text = _compile()
+    elif args.scale:
+        found, text = _scale(args)
+    else:
+        found, text = _compare(args, cases)
+    if args.json:
+        options.print_json("bench", {"machine": about, **found})
+    else:
+        print(f"{machine.text(about)}\n\n{text}")
+    return 0
+
+
+def _compare(args: argparse.Namespace, cases: list[Case]) -> tuple[dict[str, Any], str]:
+    with bar("bench", len(cases)) as shown:
+        if not rivals.installed():
+            shown.say(rivals.REMEDY)
+        found = compare(cases, seconds=args.seconds, count=args.threads, peak=not args.no_peak, shown=shown)
+    blocks = {case.name for case in cases if case.network == "irb"}
+    means = geometric_means([result for result in found if result.case in blocks])
+    data = {"results": [asdict(result) for result in found], "geometric_means": means}
+    return data, f"{report.results_table(found, means)}\n\n{NOTE}"
+
+
+def _scale(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    cases = scale.sizes()
+    with bar("bench", len(cases)) as shown:
+        share = args.seconds / len(cases)
+        found = scale.scale(cases, seconds=share, count=args.threads, peak=not args.no_peak, shown=shown)
+    return {"results": [], "scale": [asdict(size) for size in found]}, report.sizes_table(found)
+
+
+def _compile() -> tuple[dict[str, Any], str]:
+    importing = cold.import_seconds()
+    with bar("bench", len(cold.firsts())) as shown:
+        found = cold.compile_times(shown)
+    data = {"results": [], "import_s": importing, "compile": [asdict(first) for first in found]}
+    return data, report.firsts_table(found, importing)

@@ -1,0 +1,152 @@
+"""What `minitl bench` measures and prints; how long anything takes is no matter here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minitl.accounting import predict
+from minitl.bench import rivals
+from minitl.bench.cases import BLOCKS, NETWORKS, Case, Tuning, select
+from minitl.bench.compare import Result, geometric_means
+from minitl.bench.gemm import WEIGHTS, products
+from minitl.bench.peak import growth, peak_bytes
+from minitl.bench.timing import interleave
+from minitl.cli import main
+from minitl.errors import UnknownNameError
+
+SMALLEST = BLOCKS[3].name  # 7x7
+CONTRACT = ("case", "method", "ours_ms", "torch_ms", "ratio", "ours_peak_bytes", "torch_peak_bytes", "gemm_ms")
+
+
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["bench", "--cases", SMALLEST, "--seconds", "0", "--json", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    data: dict[str, Any] = json.loads(out)
+    assert data["schema"] == "minitl-bench/1"
+    assert data["machine"]["threads"] == 2
+    assert min(data["machine"]["gemm_gflops"].values()) > 0
+    return data
+
+
+def test_json_has_what_is_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = bench(capsys, "--no-peak")["results"]
+    assert [(row["case"], row["method"]) for row in rows] == [(SMALLEST, "ft"), (SMALLEST, "mobiletl")]
+    for row in rows:
+        assert row.keys() >= set(CONTRACT)
+        assert min(row["ours_ms"], row["gemm_ms"]) > 0
+        assert (row["ours_peak_bytes"], row["torch_peak_bytes"]) == (None, None)
+
+
+def test_ratios_are_to_the_fastest_of_all_variants(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    data = bench(capsys, "--no-peak")
+    ft, mobiletl = data["results"]
+    assert set(ft["torch_all_ms"]) < set(mobiletl["torch_all_ms"])
+    for row in (ft, mobiletl):
+        assert row["torch_ms"] == min(row["torch_all_ms"].values()) == row["torch_all_ms"][row["torch_variant"]]
+        assert row["ratio"] == row["ours_ms"] / row["torch_ms"]
+        assert data["geometric_means"][row["method"]] == pytest.approx(row["ratio"])
+
+
+def test_without_torch_its_columns_are_empty_and_one_line_says_how_to_fill_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rivals, "installed", lambda: False)
+    assert main(["bench", "--cases", SMALLEST, "--seconds", "0", "--no-peak", "--json"]) == 0
+    out, err = capsys.readouterr()
+    data = json.loads(out)
+    assert err.count("pip install torch==") == 1
+    for row in data["results"]:
+        assert (row["torch_ms"], row["ratio"], row["torch_peak_bytes"], row["torch_all_ms"]) == (None, None, None, {})
+        assert row["ours_ms"] > 0
+    assert data["geometric_means"] == {}
+    assert main(["bench", "--cases", SMALLEST, "--seconds", "0", "--no-peak"]) == 0
+    assert f"{SMALLEST}  ft" in capsys.readouterr().out
+
+
+def test_torch_is_not_imported_before_it_is_needed() -> None:
+    program = "import sys, minitl.cli, minitl.bench.compare; minitl.cli.parser(); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--cases resnet", "unknown case 'resnet'; choose one of: irb, networks, all, irb 24-144-24"),
+        ("--seconds -1", "expected --seconds of at least 0, got -1"),
+        ("--seconds nan", "expected --seconds of at least 0, got nan"),
+        ("--threads 0", "expected a count of at least 1, got 0"),
+        ("--scale --compile", "not allowed with argument"),
+    ],
+)
+def test_bad_input_is_one_line(options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code: Any = main(["bench", *options.split(" ")])
+    except SystemExit as left:
+        code = left.code
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_cases_are_chosen_by_group_or_pattern() -> None:
+    assert select("irb") == BLOCKS
+    assert select("networks") == NETWORKS
+    assert select("all") == BLOCKS + NETWORKS
+    assert select("*7x7*") == BLOCKS[3:]
+    with pytest.raises(UnknownNameError):
+        select("")
+
+
+def test_steps_run_by_turns_and_equally_often() -> None:
+    order: list[str] = []
+    times = interleave({name: lambda name=name: order.append(name) for name in "ab"}, 0)
+    runs = [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name]
+    assert runs == ["a", "b", "a", "b"]  # to warm up, and one round
+    assert all(times.values())
+
+
+@pytest.mark.parametrize("case", BLOCKS + NETWORKS, ids=lambda case: case.name)
+def test_products_are_all_the_multiply_adds_of_their_ops(case: Case) -> None:
+    for tuning in case.tunings:
+        macs = sum(m * k * n for m, k, n in products(case, tuning))
+        total = predict(case.model(tuning), batch=case.batch, resolution=case.resolution).totals.macs.total
+        assert 0 < macs < total
+        if case.network == "irb":  # all the rest is the depthwise convolution's y, gx and gW
+            attrs = case.attrs
+            assert (
+                total - macs == 3 * case.batch * case.resolution**2 * attrs["expanded_channels"] * attrs["kernel"] ** 2
+            )
+    assert "conv" not in WEIGHTS
+
+
+def test_growth_is_that_of_the_step() -> None:
+    size = 50_000_000
+    grown = growth(lambda: np.ones(size, np.uint8).sum())
+    if grown is None:
+        pytest.skip("the system does not tell")
+    assert size <= grown < 1.1 * size
+
+
+def test_peak_of_a_step_in_a_process_of_its_own() -> None:
+    case = replace(BLOCKS[3], resolution=14)
+    grown = peak_bytes(case, Tuning("mobiletl"), None, 2)
+    if grown is None:
+        pytest.skip("the system does not tell")
+    assert predict(case.model(Tuning("mobiletl")), batch=8, resolution=14).kept_bytes < grown < 100e6
+
+
+def test_geometric_mean() -> None:
+    def result(method: str, ratio: float | None) -> Result:
+        return Result("case", method, 1, 1, ratio, None, None, 1, 1, 0, 0, None, None, None, {})
+
+    means = geometric_means([result("a", 0.5), result("a", 2), result("b", 3), result("b", None)])
+    assert means == pytest.approx({"a": 1, "b": 3})
