@@ -14,8 +14,7 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, dtype_name, nbytes
 from minitl.fused.backward import ByParameter
-from minitl.fused.forward import Kept
-from minitl.fused.program import Program, Values
+from minitl.fused.program import Program, Run, Values
 from minitl.fused.samples import Samples
 from minitl.ops.op import OUTPUT, Attrs, Gradients, Op
 from minitl.parameters import Parameter
@@ -103,11 +102,9 @@ class ShadowTape(Tape):
         del params
         return results
 
-    def _backward_fused(
-        self, program: Program, kept: Kept, gy: Array, values: Values
-    ) -> tuple[Array | None, ByParameter]:
-        gx, gradients = super()._backward_fused(program, kept, gy, values)
-        for parameter in program.parameters:
+    def _backward_fused(self, run: Run, gy: Array, values: Values) -> tuple[Array | None, ByParameter]:
+        gx, gradients = super()._backward_fused(run, gy, values)
+        for parameter in run.program.parameters:
             if parameter.trained and parameter not in gradients:  # made by a step, which was not run
                 gradients[parameter] = self.phantom(parameter.value.shape, parameter.dtype)
         return gx, gradients

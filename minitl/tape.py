@@ -125,6 +125,7 @@ class Tape:
         first = len(self.records)
         copies: dict[Record, OpRecord] = {record: replace(record, saved=Saved()) for record in program.records}
         for record in copies.values():
+            record.saved.input_shape = record.shapes[0]
             record.sources = tuple(x.source if source < 0 else first + source for source in record.sources)
         for h in program.holdings if self.keeps else ():
             codes = (h.shape, h.bits) if h.bits < 8 else None
@@ -223,10 +224,8 @@ class Tape:
         return dict(reversed(gradients.items()))
 
     def _walk_back_fused(self, run: Run, gy: Array, pending: dict[int, Array], gradients: dict[str, Array]) -> None:
-        kept = {(h.record, h.tensor): run.records[h.record].saved[h.tensor] for h in run.program.holdings}
         values = {p: self._read(p) for p in run.program.parameters}
-        gx, by_parameter = self._backward_fused(run.program, kept, gy, values)
-        del kept
+        gx, by_parameter = self._backward_fused(run, gy, values)
         for record in run.records.values():
             record.saved = Saved()
         if gx is not None:
@@ -261,12 +260,10 @@ class Tape:
         return record.op.backward(record.saved, gy, attrs=record.attrs, needs=record.needs, params=params)
 
     def _forward_fused(self, program: Program, x: Array, values: Values) -> tuple[Array, Kept]:
-        return forward(program, x, values, self._samples(program, x))
+        return forward(program, x, values, self._samples(program, x), self._forward)
 
-    def _backward_fused(
-        self, program: Program, kept: Kept, gy: Array, values: Values
-    ) -> tuple[Array | None, ByParameter]:
-        return backward(program, kept, gy, values, self._samples(program, gy))
+    def _backward_fused(self, run: Run, gy: Array, values: Values) -> tuple[Array | None, ByParameter]:
+        return backward(run, gy, values, self._samples(run.program, gy), self._backward)
 
     def _samples(self, program: Program, x: Array) -> Samples:
         return Samples(x.shape[0], program.rows, dtype_name(x.dtype), np.empty)

@@ -7,34 +7,45 @@ holds little more than the gradients it returns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from minitl.arrays import Array, as_rows, positions
-from minitl.bits import unpack
-from minitl.fused.forward import Kept, folded, taps_first
-from minitl.fused.program import CODES, Program, Squeeze, Stage, Values
+from minitl.fused.forward import folded, taps_first
+from minitl.fused.program import CODES, Run, Squeeze, Stage, Values
 from minitl.fused.samples import Map, Part, Samples
-from minitl.kernels import blas, channels, conv, depthwise, elementwise, inplace
+from minitl.kernels import blas, conv, depthwise, inplace
 from minitl.kernels.matmul import matmul
+from minitl.ops.op import Gradients
 from minitl.parameters import Parameter
 from minitl.records import OpRecord
 
 ByParameter = dict[Parameter, Array]
+WalkBack = Callable[[OpRecord, Array], Gradients]
 
 
 def backward(
-    program: Program, kept: Kept, gy: Array, values: Values, work: Samples
+    run: Run, gy: Array, values: Values, work: Samples, walk_back: WalkBack
 ) -> tuple[Array | None, ByParameter]:
-    """The input's gradient, where it is wanted, and those of the trained parameters. Uses up what was kept."""
-    run = _Backward(program, kept, values, work)
+    """The input's gradient, where it is wanted, and those of the trained parameters. Uses up what was kept.
+
+    `walk_back` gives the gradients of a single record.
+    """
+    walk = _Backward(run, values, work, walk_back)
     with blas.one_thread():
-        return run(gy), run.gradients
+        return walk(gy), walk.gradients
 
 
 class _Backward:
-    def __init__(self, program: Program, kept: Kept, values: Values, work: Samples) -> None:
-        self.program, self.kept, self.values, self.work = program, kept, values, work
+    def __init__(self, run: Run, values: Values, work: Samples, walk_back: WalkBack) -> None:
+        self.program, self.records, self.values, self.work = run.program, run.records, values, work
+        self.walk_back = walk_back
         self.gradients: ByParameter = {}
+
+    def kept(self, record: OpRecord, tensor: str) -> Array:
+        """What the record kept under that name."""
+        return self.records[record].saved[tensor]
 
     def __call__(self, gy: Array) -> Array | None:
         first, g = self.program.stages[0], Map(gy)
@@ -64,11 +75,11 @@ class _Backward:
             work.each(lambda part: np.copyto(g[part], gy[part]))
         if (act.name, act.rule) in CODES:
             bits, area = CODES[act.name, act.rule][0], positions(act.shapes[0][1:])
-            packed = self.kept[act, "codes" if bits > 1 else "mask"]
+            packed = self.kept(act, "codes" if bits > 1 else "mask")
             work.each(lambda part: inplace.keep_where_one(as_rows(g[part]), packed, bits, part.start * area))
         else:
-            x = Map(self.kept[act, "x"])
-            work.each(lambda part: elementwise.hard_swish_backward(*(m[part].reshape(-1) for m in (x, g, g))))
+            x = Map(self.kept(act, "x"))
+            work.each(lambda part: inplace.hard_swish_slope(as_rows(g[part]), as_rows(x[part])))
         return g
 
     def norm(self, stage: Stage, norm: OpRecord, gy: Map, *, own: bool) -> Map:
@@ -89,7 +100,8 @@ class _Backward:
         gamma, beta = norm.parameters[:2]
         along = work.partial(c)
         of_gy, of_x_hat, shift = (np.empty(c, work.dtype) for _ in range(3))
-        x_hat = Map(self.kept.get((norm, "x_hat"), gy.array))
+        wants_x_hat = norm.needs[0] or norm.needs[1]
+        x_hat = Map(self.kept(norm, "x_hat")) if wants_x_hat else gy
 
         def settle() -> None:
             sums, products = total.sum(0), along.sum(0)
@@ -98,29 +110,27 @@ class _Backward:
             if norm.needs[2]:
                 self.gradients[beta] = sums.astype(work.dtype)
             if norm.needs[0]:
-                scale = self.values[gamma] * self.kept[norm, "inv_std"].astype(np.float64)
+                scale = self.values[gamma] * self.kept(norm, "inv_std").astype(np.float64)
                 of_gy[:], of_x_hat[:], shift[:] = scale, -scale * products / m, -scale * sums / m
 
-        if norm.needs[0] or norm.needs[1]:
+        if wants_x_hat:
             work.each(lambda part: inplace.dots(as_rows(gy[part]), as_rows(x_hat[part]), along[part.number]))
         work.afterwards(settle)
         work.together()
         if not norm.needs[0]:
             return gy
-        g = gy if own else x_hat
-        work.each(
-            lambda part: channels.affine_sum(
-                as_rows(gy[part]), of_gy, as_rows(x_hat[part]), of_x_hat, shift, as_rows(g[part])
-            )
-        )
-        return g
+        if own:
+            work.each(lambda part: inplace.combine(as_rows(gy[part]), of_gy, as_rows(x_hat[part]), of_x_hat, shift))
+            return gy
+        work.each(lambda part: inplace.combine(as_rows(x_hat[part]), of_x_hat, as_rows(gy[part]), of_gy, shift))
+        return x_hat
 
     def weight(self, stage: Stage, g: Map) -> None:
         """The convolution's weight gradient: a product over all samples, or for k x k a sum over the parts."""
         work, parameter = self.work, stage.conv.parameters[0]
         if not stage.conv.needs[1]:
             return
-        x, shape = Map(self.kept[stage.conv, "x"]), parameter.value.shape
+        x, shape = Map(self.kept(stage.conv, "x")), parameter.value.shape
         _, _, scale = folded(stage, self.values, work)
         gw = work.allocate(shape, work.dtype)
         self.gradients[parameter] = gw
@@ -147,7 +157,7 @@ class _Backward:
         """The convolution's input gradient: over the input that was kept for the weight's, or in a new map."""
         conv_record, work = stage.conv, self.work
         over = conv_record.needs[1] and not fresh
-        gx = Map(self.kept[conv_record, "x"]) if over else work.whole(conv_record.shapes[0])
+        gx = Map(self.kept(conv_record, "x")) if over else work.whole(conv_record.shapes[0])
         weight, _, _ = folded(stage, self.values, work)
         if stage.kind == "pointwise_conv":
             work.each(lambda part: np.matmul(as_rows(g[part]), weight[:, :, 0, 0], out=as_rows(gx[part])))
@@ -158,31 +168,24 @@ class _Backward:
         return gx
 
     def excite(self, se: Squeeze, g: Map) -> None:
-        """Through the gate and through the means it was made of, in place; and the gradients of its two layers."""
-        n, _, _, c = se.pool.shapes[0]
-        work, squeezed, area = self.work, len(se.fc1.parameters[0].value), positions(se.pool.shapes[0][1:])
-        x, gate = Map(self.kept[se.scale, "x"]), self.kept[se.scale, "gate"]
-        inner, outer = self.kept[se.act, "mask"], self.kept[se.gate, "mask"]
-        w1, w2 = (self.values[fc.parameters[0]] for fc in (se.fc1, se.fc2))
-        slopes1, slopes2 = work.allocate((n, squeezed), work.dtype), work.allocate((n, c), work.dtype)
+        """Through the gate and through the means it was made of, in place; between the two, op by op."""
+        work, shape, area = self.work, se.pool.shapes[0], positions(se.pool.shapes[0][1:])
+        x, gate = Map(self.kept(se.scale, "x")), self.kept(se.scale, "gate")
+        dots = slopes = work.allocate((shape[0], 1, 1, shape[3]), work.dtype)
+        work.each(
+            lambda part: inplace.sample_dots(g[part], x[part], np.empty(shape[3]), dots[part.start : part.stop, 0, 0])
+        )
+        work.together()
+        for record in (se.gate, se.fc2, se.act, se.fc1):
+            below, *gradients = self.walk_back(self.records[record], slopes)
+            assert below is not None
+            slopes = below
+            for parameter, gradient in zip(record.parameters, gradients, strict=True):
+                if gradient is not None:
+                    self.gradients[parameter] = gradient
 
         def step(part: Part) -> None:
-            own, along = slice(part.start, part.stop), np.empty(c)
-            for sample, values, slope in zip(g[part], x[part], slopes2[own], strict=True):
-                inplace.dots(as_rows(sample), as_rows(values), along)
-                slope[:] = along / 6
-            slopes2[own] *= unpack(outer, 1, (n, c))[own]
-            slopes1[own] = (slopes2[own] @ w2[:, :, 0, 0]) * unpack(inner, 1, (n, squeezed))[own]
-            more = slopes1[own] @ w1[:, :, 0, 0] / area
-            for sample, factors, rest in zip(g[part], gate[own, 0, 0], more.astype(work.dtype), strict=True):
-                inplace.gate_and_add(as_rows(sample), factors, rest)
-
-        def collect() -> None:
-            for fc, slopes in ((se.fc1, slopes1), (se.fc2, slopes2)):
-                if fc.needs[1]:
-                    self.gradients[fc.parameters[0]] = (slopes.T @ as_rows(self.kept[fc, "x"]))[:, :, None, None]
-                if fc.needs[2]:
-                    self.gradients[fc.parameters[1]] = slopes.sum(0)
+            own = slice(part.start, part.stop)
+            inplace.gate_and_add(g[part], gate[own, 0, 0], slopes[own, 0, 0] / slopes.dtype.type(area))
 
         work.each(step)
-        work.afterwards(collect)

@@ -7,23 +7,28 @@ its input into x_hat, in place.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from minitl.arrays import Array, as_rows, positions
-from minitl.bits import pack, packed_shape
+from minitl.bits import packed_shape
 from minitl.fused.program import CODES, TOPS, Program, Squeeze, Stage, Values
 from minitl.fused.samples import Map, Part, Samples
 from minitl.kernels import blas, conv, depthwise, inplace
 from minitl.ops.frozen_norm import scale_and_shift
+from minitl.ops.op import Attrs, Op
 from minitl.records import OpRecord, Record
+from minitl.saved import Saved
 
 Kept = dict[tuple[Record, str], Array]  # by record and tensor
+RunOp = Callable[[Op, Sequence[Array], Attrs, Sequence[bool], str], tuple[Array, Saved]]
 
 
-def forward(program: Program, x: Array, values: Values, work: Samples) -> tuple[Array, Kept]:
-    """The program's output for x, and all that its records may keep."""
+def forward(program: Program, x: Array, values: Values, work: Samples, run_op: RunOp) -> tuple[Array, Kept]:
+    """The program's output for x, and all that its records may keep. `run_op` computes a single op."""
     with blas.one_thread():
-        return _Forward(program, values, work)(x)
+        return _Forward(program, values, work, run_op)(x)
 
 
 def folded(stage: Stage, values: Values, work: Samples) -> tuple[Array, Array, Array]:
@@ -44,8 +49,8 @@ def taps_first(weight: Array, work: Samples) -> Array:
 
 
 class _Forward:
-    def __init__(self, program: Program, values: Values, work: Samples) -> None:
-        self.program, self.values, self.work = program, values, work
+    def __init__(self, program: Program, values: Values, work: Samples, run_op: RunOp) -> None:
+        self.program, self.values, self.work, self.run_op = program, values, work, run_op
         self.kept: Kept = {}
 
     def __call__(self, x: Array) -> tuple[Array, Kept]:
@@ -97,10 +102,9 @@ class _Forward:
         mean, inv_std = np.empty(c, work.dtype), work.allocate((c,), work.dtype)
 
         def settle() -> None:
-            counts = np.array([[part.stop - part.start] for part in work.parts]) * positions(stage.shape[1:])
-            m = counts.sum()
-            middle = (counts * means).sum(0) / m
-            total = squares.sum(0) + (counts * (means - middle) ** 2).sum(0)
+            counts = np.array([part.stop - part.start for part in work.parts]) * positions(stage.shape[1:])
+            middle, total, m = np.empty(c), np.empty(c), positions(stage.shape)
+            inplace.join_moments(counts, means, squares, middle, total)
             mean[:], inv_std[:] = middle, 1.0 / np.sqrt(total / m + stage.eps)
             running_mean[:] += norm.attrs["momentum"] * (middle - running_mean)
             running_var[:] += norm.attrs["momentum"] * (total / (m - 1) - running_var)
@@ -145,36 +149,20 @@ class _Forward:
         return out
 
     def excite(self, se: Squeeze, x: Map) -> Map:
-        """A gate for each sample and channel, from the means of its map, and the map times the gate."""
-        n, _, _, c = se.pool.shapes[0]
-        squeezed, work, whole = len(se.fc1.parameters[0].value), self.work, self.program.trains
-        means, hidden, gate = (work.allocate((n, 1, 1, k), work.dtype) for k in (c, squeezed, c))
-        inner, outer = (work.allocate(packed_shape((n, k), 1), "uint8") for k in (squeezed, c))
-        slopes = np.empty((n, squeezed), bool), np.empty((n, c), bool)
-        out = work.whole(se.scale.shapes[0]) if whole else x
-        w1, b1, w2, b2 = (self.values[p] for p in (*se.fc1.parameters, *se.fc2.parameters))
-        area = positions(se.pool.shapes[0][1:])
-
-        def step(part: Part) -> None:
-            own, total = slice(part.start, part.stop), np.empty(c)
-            for sample, mean in zip(x[part], means[own], strict=True):
-                inplace.sums(as_rows(sample), total)
-                mean[:] = total / area
-            before = as_rows(means[own]) @ w1[:, :, 0, 0].T + b1
-            slopes[0][own], hidden[own, 0, 0] = before > 0, np.maximum(before, 0)
-            before = as_rows(hidden[own]) @ w2[:, :, 0, 0].T + b2
-            slopes[1][own] = (before > -3) & (before < 3)
-            gate[own, 0, 0] = np.clip(before + before.dtype.type(3), 0, 6) / 6
-            np.multiply(x[part], gate[own], out=out[part])
-
-        def join() -> None:
-            for packed, codes in zip((inner, outer), slopes, strict=True):
-                packed[:] = pack(codes.view(np.uint8), 1)
-
-        work.each(step)
-        work.afterwards(join)
-        self.kept |= {
-            (se.fc1, "x"): means, (se.act, "mask"): inner, (se.fc2, "x"): hidden, (se.gate, "mask"): outer,
-            (se.scale, "x"): x.array, (se.scale, "gate"): gate,
-        }  # fmt: skip
+        """The map times its gate. The gate's own layers are small: they run op by op, on all samples at once."""
+        work, shape = self.work, se.pool.shapes[0]
+        means = gate = work.allocate((shape[0], 1, 1, shape[3]), work.dtype)
+        work.each(lambda part: inplace.means(x[part], np.empty(shape[3]), means[part.start : part.stop, 0, 0]))
+        work.together()
+        for record in (se.fc1, se.act, se.fc2, se.gate):
+            gate, saved = self.run(record, gate)
+            self.kept |= {(record, tensor): buffer.array for tensor, buffer in saved.buffers.items()}
+        out = work.whole(shape) if self.program.trains else x
+        work.each(lambda part: np.multiply(x[part], gate[part.start : part.stop], out=out[part]))
+        self.kept[se.scale, "x"], self.kept[se.scale, "gate"] = x.array, gate
         return out
+
+    def run(self, record: OpRecord, x: Array) -> tuple[Array, Saved]:
+        """An op by itself."""
+        arrays = (x, *(self.values[p] for p in record.parameters))
+        return self.run_op(record.op, arrays, record.attrs, record.needs, record.rule)

@@ -101,7 +101,7 @@ class Samples:
         self._after.clear()
 
     def _span(self, first: int, last: int) -> None:
-        with blas.one_thread():
+        with blas.worker():
             for part in self.parts:
                 if first <= part.start < last:
                     for step in self._steps:

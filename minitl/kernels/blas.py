@@ -10,7 +10,7 @@ one a thread, so every thread that multiplies enters a context of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -36,6 +36,20 @@ def one_thread() -> Iterator[None]:
             _holders -= 1
             if _holders == 0:
                 _limit(_before)
+
+
+def worker() -> AbstractContextManager[None]:
+    """What a thread enters that works for another, which is within `one_thread`.
+
+    Nothing, where the limit is the process's: to ask for it again and again takes time.
+    """
+    return one_thread() if _limits_each_thread() else nullcontext()
+
+
+@cache
+def _limits_each_thread() -> bool:
+    """Whether some BLAS may have a limit for each thread; OpenBLAS on its own threads has not."""
+    return any((b.internal_api, b.threading_layer) != ("openblas", "pthreads") for b in _libraries())
 
 
 @cache

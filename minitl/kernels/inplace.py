@@ -89,6 +89,23 @@ def moments(x: Array, mean: Array, squares: Array) -> None:
 
 
 @jit
+def join_moments(counts: Array, means: Array, squares: Array, mean: Array, square: Array) -> None:
+    """The moments of all parts together, from those of each: its count, means and squared deviations."""
+    everything = 0
+    for part in range(counts.size):
+        everything += counts[part]
+    for c in range(mean.size):
+        mean[c] = 0.0
+        for part in range(counts.size):
+            mean[c] += counts[part] * means[part, c]
+        mean[c] /= everything
+        square[c] = 0.0
+        for part in range(counts.size):
+            apart = means[part, c] - mean[c]
+            square[c] += squares[part, c] + counts[part] * apart * apart
+
+
+@jit
 def normalise(x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array, out: Array) -> None:
     """x = (x - mean) inv_std, in place, and out = weight x + bias of that."""
     for m in range(x.shape[0]):
@@ -96,6 +113,27 @@ def normalise(x: Array, mean: Array, inv_std: Array, weight: Array, bias: Array,
         for c in range(mean.size):
             row[c] = (row[c] - mean[c]) * inv_std[c]
             target[c] = weight[c] * row[c] + bias[c]
+
+
+@jit
+def hard_swish_slope(g: Array, x: Array) -> None:
+    """g = g times Hard-Swish's slope at x: 0 where x <= -3, 1 where x >= 3, else (2x + 3) / 6; in place."""
+    zero, one, two = g.dtype.type(0), g.dtype.type(1), g.dtype.type(2)
+    three, six = g.dtype.type(3), g.dtype.type(6)
+    for m in range(g.shape[0]):
+        row, at = g[m], x[m]
+        for c in range(row.size):
+            slope = (two * at[c] + three) / six
+            row[c] *= zero if at[c] <= -three else one if at[c] >= three else slope
+
+
+@jit
+def combine(x: Array, of_x: Array, z: Array, of_z: Array, shift: Array) -> None:
+    """x = of_x x + of_z z + shift, in place; the last three of a number a channel."""
+    for m in range(x.shape[0]):
+        row, other = x[m], z[m]
+        for c in range(shift.size):
+            row[c] = of_x[c] * row[c] + of_z[c] * other[c] + shift[c]
 
 
 @jit
@@ -119,9 +157,42 @@ def dots(g: Array, x: Array, total: Array) -> None:
 
 
 @jit
+def means(x: Array, total: Array, out: Array) -> None:
+    """out[n, c] = the mean of x[n, h, w, c] over h and w, summed in float64 (in `total`, of one number a channel)."""
+    for n in range(x.shape[0]):
+        total[:] = 0.0
+        for h in range(x.shape[1]):
+            for w in range(x.shape[2]):
+                pixel = x[n, h, w]
+                for c in range(total.size):
+                    total[c] += pixel[c]
+        mean = out[n]
+        for c in range(total.size):
+            mean[c] = total[c] / (x.shape[1] * x.shape[2])
+
+
+@jit
+def sample_dots(g: Array, x: Array, total: Array, out: Array) -> None:
+    """out[n, c] = sum over h and w of g[n, h, w, c] x[n, h, w, c], in float64 (in `total`)."""
+    for n in range(x.shape[0]):
+        total[:] = 0.0
+        for h in range(x.shape[1]):
+            for w in range(x.shape[2]):
+                pixel, other = g[n, h, w], x[n, h, w]
+                for c in range(total.size):
+                    total[c] += np.float64(pixel[c]) * np.float64(other[c])
+        dot = out[n]
+        for c in range(total.size):
+            dot[c] = total[c]
+
+
+@jit
 def gate_and_add(g: Array, gate: Array, more: Array) -> None:
-    """g = gate g + more, in place, both of one number a channel."""
-    for m in range(g.shape[0]):
-        row = g[m]
-        for c in range(gate.size):
-            row[c] = gate[c] * row[c] + more[c]
+    """g[n, h, w, c] = gate[n, c] g[n, h, w, c] + more[n, c], in place."""
+    for n in range(g.shape[0]):
+        factors, rest = gate[n], more[n]
+        for h in range(g.shape[1]):
+            for w in range(g.shape[2]):
+                pixel = g[n, h, w]
+                for c in range(factors.size):
+                    pixel[c] = factors[c] * pixel[c] + rest[c]

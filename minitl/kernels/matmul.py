@@ -6,8 +6,6 @@ A pointwise convolution and a linear layer are three of these, with x (M, I), W 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import numpy as np
 
 from minitl.arrays import Array
@@ -45,7 +43,7 @@ def workspace(a: tuple[int, int], b: tuple[int, int], *, portable: bool) -> int:
 
 
 def _blas(a: Array, b: Array, out: Array) -> None:
-    with blas.one_thread() if threads.in_pool() else nullcontext():  # the caller's own thread holds one already
+    with blas.worker():
         np.matmul(a, b, out=out)
 
 

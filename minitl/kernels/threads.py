@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from minitl.errors import ValueRangeError
 
@@ -19,7 +20,7 @@ WORTH_A_CHUNK = 1 << 20  # multiply-adds or elements; below it, handing work ove
 
 _threads = os.cpu_count() or 1
 _pool: ThreadPoolExecutor | None = None
-_here = threading.local()  # `working` in the pool's own threads, which must not wait for one another
+_here = threading.local()  # `working` where a span is at work: it must not wait for other threads
 
 
 def set_threads(count: int) -> None:
@@ -42,29 +43,48 @@ def chunks(count: int, work: int, align: int = 1, least: int = 1) -> list[tuple[
 
 
 def run(task: Callable[[int, int], object], spans: list[tuple[int, int]]) -> None:
-    """Call `task(start, stop)` for every span; return when all are done. A task may call `run` in its turn."""
-    if len(spans) == 1 or _threads == 1 or in_pool():
+    """Call `task(start, stop)` for every span; return when all are done. A task may call `run` in its turn.
+
+    The caller takes spans too: with two threads only one has to be woken.
+    """
+    if len(spans) == 1 or _threads == 1 or at_work():
         for start, stop in spans:
             task(start, stop)
         return
-    held = [task]  # let go of below: a worker forgets its work a moment after the result is out
-    futures = [_executor().submit(lambda a, b: held[0](a, b), start, stop) for start, stop in spans]
+    left = deque(spans)
+
+    def take() -> None:
+        _here.working = True
+        while left:
+            try:
+                start, stop = left.popleft()
+            except IndexError:  # somebody else was quicker
+                return
+            task(start, stop)
+
+    held = [take]  # let go of below: a worker forgets its work a moment after the result is out
+    futures = [_executor().submit(lambda: held[0]()) for _ in range(min(_threads, len(spans)) - 1)]
     try:
-        for future in futures:
-            future.result()
+        take()
     finally:
+        _here.working = False
+        left.clear()
+        started = [future for future in futures if not future.cancel()]
+        wait(started)
         held.clear()
+    for future in started:
+        future.result()
 
 
-def in_pool() -> bool:
-    """Whether this is one of the threads that chunks are handed to."""
+def at_work() -> bool:
+    """Whether this thread is at work on a span."""
     return getattr(_here, "working", False)
 
 
 def _executor() -> ThreadPoolExecutor:
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(_threads, "minitl", initializer=lambda: setattr(_here, "working", True))
+        _pool = ThreadPoolExecutor(_threads - 1, "minitl")
     return _pool
 
 

@@ -62,7 +62,7 @@ def test_an_error_in_a_task_reaches_the_caller() -> None:
     def fail(start: int, stop: int) -> None:
         raise ZeroDivisionError(f"{start} to {stop}")
 
-    with pytest.raises(ZeroDivisionError, match="0 to 1"):
+    with pytest.raises(ZeroDivisionError, match=r"[01] to [12]"):
         threads.run(fail, [(0, 1), (1, 2)])
 
 
