@@ -15,13 +15,15 @@ from minitl.oracle.recipes import ATTRS
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_minitl_passes_every_case(layout: str, dtype: str) -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_minitl_passes_every_case(layout: str, dtype: str, fused: bool) -> None:
     worst: dict[str, float] = defaultdict(float)
     for case in oracle.cases(layout=layout):
-        report = case.check(step(case, dtype))
+        report = case.check(step(case, dtype, fused=fused))
         worst[case.op] = max(worst[case.op], report.worst)
         assert {line.tensor for line in report.lines} >= set(case.expected)
-    print(f"\n{layout} {dtype}: largest error / bound " + ", ".join(f"{op} {w:.2g}" for op, w in worst.items()))
+    how = "fused" if fused else "op by op"
+    print(f"\n{layout} {dtype} {how}: largest error / bound " + ", ".join(f"{op} {w:.2g}" for op, w in worst.items()))
     assert set(worst) == set(ATTRS)
 
 

@@ -12,15 +12,15 @@ from minitl.oracle.recipes import run
 from minitl.tape import Tape
 
 
-def step(case: Case, dtype: str, *, portable: bool = False) -> dict[str, Array]:
-    """Forward and backward of the case in that dtype, in the case's layout."""
+def step(case: Case, dtype: str, **options: bool) -> dict[str, Array]:
+    """Forward and backward of the case in that dtype, in the case's layout; `options` are the tape's."""
     values = {n: from_layout(v, case.layout) if is_map(n) else v for n, v in case.inputs.items()}
-    tape = Tape(portable=portable)
+    tape = Tape(**options)
     ran = run(recipe_of(case), values, tape, dtype)
     got = {"output": ran.output.value}
     for record in tape.records:
         for tensor, buffer in record.saved.buffers.items():
-            got[kept_name(record.layer, tensor)] = buffer.array
+            got[kept_name(record.layer, tensor)] = buffer.array.copy()  # a fused backward uses it up
     gradients = tape.backward(ran.output, np.array(values["grad_output"], dtype, order="C"))
     got["grad_input.x"] = next(iter(tape.input_gradients.values()))
     got |= {f"grad_param.{name}": gradient for name, gradient in gradients.items()}
