@@ -333,13 +333,17 @@ def _portable(d: Dims) -> dict[str, Any]:
     return {"portable": True} if d.flag else {}
 
 
+def _conv_attrs(d: Dims) -> dict[str, Any]:
+    return {**_stride(d), **_portable(d)}
+
+
 def _eps(d: Dims) -> dict[str, Any]:
     return {"eps": 1e-3} if d.flag else {}
 
 
 SPECS = [
     Spec(ops.conv, _conv, _stride, terms=_most),
-    Spec(ops.depthwise_conv, _depthwise, _stride, terms=_most),
+    Spec(ops.depthwise_conv, _depthwise, _conv_attrs, terms=_most),
     Spec(ops.pointwise_conv, _pointwise, _portable, terms=_most),
     Spec(ops.linear, _linear, _portable, terms=_most),
     Spec(
@@ -374,7 +378,10 @@ SPECS = [
     ),
     Spec(ops.folded_conv, _folded(_conv), lambda d: {"kind": "conv", **_stride(d), **_eps(d)}, terms=_most),
     Spec(
-        ops.folded_conv, _folded(_depthwise), lambda d: {"kind": "depthwise_conv", **_stride(d), **_eps(d)}, terms=_most
+        ops.folded_conv,
+        _folded(_depthwise),
+        lambda d: {"kind": "depthwise_conv", **_conv_attrs(d), **_eps(d)},
+        terms=_most,
     ),
     Spec(ops.folded_conv, _folded(_pointwise), lambda d: {"kind": "pointwise_conv", **_portable(d)}, terms=_most),
 ]

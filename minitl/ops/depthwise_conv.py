@@ -5,7 +5,7 @@
     gW[c, 0, u, v] = sum over (n, i, j) of x[n, s i + u - p, s j + v - p, c] gy[n, i, j, c]
 
 with x zero outside, p = (k - 1) / 2 and stride s (1 or 2). x is kept exactly when W is trained:
-gx needs only W.
+gx needs only W. With the attribute `portable` the sums run in the order of the loops, one rounding an operation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
-from minitl.kernels import depthwise as kernel
+from minitl.kernels import depthwise, depthwise_ordered
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, keeps_input
 from minitl.ops.window import conv_shape
 from minitl.saved import Saved
@@ -29,7 +29,8 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """The formula above; keeps x when the weight is trained."""
     y = np.empty(output_shape((x.shape, weight.shape), attrs), x.dtype)
-    kernel.forward(x, _taps_first(weight), attrs.get("stride", 1), y)
+    kernel = depthwise_ordered if attrs.get("portable") else depthwise
+    kernel.forward(x, taps_first(weight), attrs.get("stride", 1), y)
     if bias:
         y += bias[0]
     saved = Saved()
@@ -41,10 +42,11 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx and gW: those that `needs` asks for."""
     weight, stride = params[0], attrs.get("stride", 1)
+    kernel = depthwise_ordered if attrs.get("portable") else depthwise
     gx = gw = None
     if needs[0]:
         gx = np.empty(saved.input_shape, gy.dtype)
-        kernel.grad_input(gy, _taps_first(weight), stride, gx)
+        kernel.grad_input(gy, taps_first(weight), stride, gx)
     if needs[1]:
         taps = np.empty((*weight.shape[2:], len(weight)), gy.dtype)
         kernel.grad_weight(saved["x"], gy, stride, taps)
@@ -60,18 +62,21 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     macs = Split(m, needs[0] * m, needs[1] * m)
     taps, gx = nbytes(w, dtype), needs[0] * nbytes(x, dtype)
     gw = needs[1] * taps
-    summing = kernel.grad_weight_workspace(x[0], w[2], w[0], np.dtype(dtype).itemsize)
+    kernel = depthwise_ordered if attrs.get("portable") else depthwise
+    sizes = y, w[2], attrs.get("stride", 1), np.dtype(dtype).itemsize
+    passing, summing = kernel.workspace(*sizes), kernel.grad_weight_workspace(*sizes)
     return Cost(
         output=y,
         kept=(keeps_input("x", 0, x, dtype, ("grad_weight",)),) if needs[1] else (),
         macs=macs,
         flops=Split(2 * m + len(bias) * size(y), 2 * macs.grad_input, 2 * macs.grad_weight),
-        forward_workspace=taps,
-        backward_workspace=beyond(gx + gw, needs[0] * (gx + taps), needs[1] * (gx + taps + max(gw, summing))),
+        forward_workspace=taps + passing,
+        backward_workspace=beyond(gx + gw, needs[0] * (gx + taps + passing), needs[1] * (gx + taps + max(gw, summing))),
     )
 
 
-def _taps_first(weight: Array) -> Array:
+def taps_first(weight: Array) -> Array:
+    """The weight as the kernels read it."""
     return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))  # (C, 1, k, k) -> (k, k, C)
 
 
@@ -82,7 +87,7 @@ depthwise_conv = Op(
     forward,
     backward,
     cost,
-    attrs=("stride",),
+    attrs=("stride", "portable"),
     optional=1,
     never=("bias",),
 )

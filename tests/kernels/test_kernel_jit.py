@@ -50,14 +50,14 @@ def test_without_the_compiler_the_bytes_are_the_same(tmp_path: Path) -> None:
 UNCACHED = """
 import numba
 from cases import NAMES, Dims, make, run
-from minitl.kernels import depthwise
+from minitl.kernels import depthwise_ordered
 try:
-    numba.njit(cache=True)(depthwise._forward.__wrapped__)
+    numba.njit(cache=True)(depthwise_ordered._forward.__wrapped__)
     print("cached")
 except RuntimeError:
     print("cannot cache")
 y = run(make(NAMES["depthwise_conv"], Dims(), needs=[False] * 3)).y
-print(depthwise.__file__)
+print(depthwise_ordered.__file__)
 print(y.tobytes().hex())
 """
 
@@ -78,7 +78,7 @@ def test_kernels_run_where_nothing_can_be_cached(tmp_path: Path, writable: bool)
         PYTHONDONTWRITEBYTECODE="1",
     ).split("\n")
     assert out[0] == ("cached" if writable else "cannot cache")
-    assert Path(out[1]) == package / "kernels" / "depthwise.py"
+    assert Path(out[1]) == package / "kernels" / "depthwise_ordered.py"
     assert out[2] == run(make(NAMES["depthwise_conv"], Dims(), needs=[False] * 3)).y.tobytes().hex()
 
 

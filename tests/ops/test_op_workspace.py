@@ -14,7 +14,12 @@ MAP = Dims(n=4, h=32, w=32, c=64, o=64)  # 1 MiB in float32
 ROWS = Dims(n=512, c=512, o=500)  # (N, C) of 1 MiB
 SIZES = {  # large weights besides, for the ops that have them
     "conv": (Dims(n=2, h=32, w=32, c=128, o=32), Dims(n=3, h=5, w=5, c=160, o=128)),
-    "depthwise_conv": (MAP, Dims(n=8, h=4, w=4, c=1024, k=7)),
+    "depthwise_conv": (
+        MAP,
+        Dims(n=8, h=4, w=4, c=1024, k=7),
+        Dims(n=8, h=4, w=4, c=1024, k=7, flag=True),
+        Dims(n=8, h=8, w=8, c=512, k=5, stride=2),
+    ),
     "pointwise_conv": (MAP, Dims(n=2, h=4, w=4, c=640, o=512), Dims(n=4, h=32, w=32, c=64, o=8, flag=True)),
     "gated_conv": (MAP, Dims(n=2, h=4, w=4, c=640, o=512)),
     "linear": (ROWS, Dims(n=4, c=1024, o=512), Dims(n=1024, c=256, o=16, flag=True)),
