@@ -84,24 +84,21 @@ class _Backward:
 
     def norm(self, stage: Stage, norm: OpRecord, gy: Map, *, own: bool) -> Map:
         """The gradients of shift and scale; with batch statistics also that of the norm's input, else gy as it is."""
-        work, beta = self.work, norm.parameters[1]
-        total = work.partial(stage.shape[-1])
-        if stage.batch or norm.needs[2]:
-            work.each(lambda part: inplace.sums(as_rows(gy[part]), total[part.number]))
         if stage.batch:
-            return self.batch_norm(stage, norm, gy, total, own=own)
+            return self.batch_norm(stage, norm, gy, own=own)
         if norm.needs[2]:
+            work, beta, total = self.work, norm.parameters[1], self.work.partial(stage.shape[-1])
+            work.each(lambda part: inplace.sums(as_rows(gy[part]), total[part.number]))
             work.afterwards(lambda: self.gradients.update({beta: total.sum(0).astype(work.dtype)}))
         return gy
 
-    def batch_norm(self, stage: Stage, norm: OpRecord, gy: Map, total: Array, *, own: bool) -> Map:
+    def batch_norm(self, stage: Stage, norm: OpRecord, gy: Map, *, own: bool) -> Map:
         """gx = gamma inv_std (gy - sum gy / m - x_hat sum (gy x_hat) / m), over gy or else over x_hat."""
         work, c, m = self.work, stage.shape[-1], positions(stage.shape)
         gamma, beta = norm.parameters[:2]
-        along = work.partial(c)
+        total, along = work.partial(c), work.partial(c)
         of_gy, of_x_hat, shift = (np.empty(c, work.dtype) for _ in range(3))
-        wants_x_hat = norm.needs[0] or norm.needs[1]
-        x_hat = Map(self.kept(norm, "x_hat")) if wants_x_hat else gy
+        x_hat = Map(self.kept(norm, "x_hat")) if norm.needs[0] or norm.needs[1] else gy
 
         def settle() -> None:
             sums, products = total.sum(0), along.sum(0)
@@ -113,8 +110,11 @@ class _Backward:
                 scale = self.values[gamma] * self.kept(norm, "inv_std").astype(np.float64)
                 of_gy[:], of_x_hat[:], shift[:] = scale, -scale * products / m, -scale * sums / m
 
-        if wants_x_hat:
-            work.each(lambda part: inplace.dots(as_rows(gy[part]), as_rows(x_hat[part]), along[part.number]))
+        work.each(
+            lambda part: inplace.sums_and_dots(
+                as_rows(gy[part]), as_rows(x_hat[part]), total[part.number], along[part.number]
+            )
+        )
         work.afterwards(settle)
         work.together()
         if not norm.needs[0]:

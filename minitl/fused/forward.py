@@ -55,19 +55,20 @@ class _Forward:
 
     def __call__(self, x: Array) -> tuple[Array, Kept]:
         first = h = Map(x)
-        for stage in self.program.stages:
+        stages = self.program.stages
+        for stage, above in zip(stages, (*stages[1:], None), strict=True):
             if stage.squeeze:
                 h = self.excite(stage.squeeze, h)
-            h = self.stage(stage, h)
+            passing = not self.program.trains and above and not above.squeeze  # read at once, and never again
+            h = self.stage(stage, h, scratch=bool(passing))
         if self.program.residual:
             self.work.each(lambda part: np.add(h[part], first[part], out=h[part]))
         self.work.together()
         return h.array, self.kept
 
-    def stage(self, stage: Stage, x: Map) -> Map:
+    def stage(self, stage: Stage, x: Map, *, scratch: bool) -> Map:
         """Convolution, norm, activation."""
-        whole = self.program.trains or stage is self.program.stages[-1]
-        out = self.work.whole(stage.shape) if whole else self.work.scratch(stage.shape)
+        out = self.work.scratch(stage.shape) if scratch else self.work.whole(stage.shape)
         self.kept[stage.conv, "x"] = x.array
         weight, shift, _ = folded(stage, self.values, self.work)
         self.convolve(stage, x, weight, out)

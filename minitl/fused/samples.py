@@ -23,16 +23,16 @@ WORTH_A_GROUP = 192  # rows; a matrix product of fewer is slow
 
 
 class Part(NamedTuple):
-    """A group of samples, start to stop, its number, and the span it belongs to."""
+    """A group of samples, start to stop, its number, and the place in scratch maps that it has for itself."""
 
     number: int
-    span: int
     start: int
     stop: int
+    place: int = 0
 
 
 class Map:
-    """A map of the whole batch or, as `scratch`, of one group of each span at a time."""
+    """A map of the whole batch or, as `scratch`, only of the groups that are at work."""
 
     def __init__(self, array: Array, *, scratch: bool = False) -> None:
         self.array, self.scratch = array, scratch
@@ -40,7 +40,7 @@ class Map:
     def __getitem__(self, part: Part) -> Array:
         """The map of these samples."""
         if self.scratch:
-            return self.array[part.span, : part.stop - part.start]
+            return self.array[part.place, : part.stop - part.start]
         return self.array[part.start : part.stop]
 
 
@@ -59,10 +59,9 @@ class Samples:
         size = -(-count // spans)
         self.spans = [(start, min(start + size, count)) for start in range(0, count, size)]
         self.group = min(size, max(1, WORTH_A_GROUP // rows))
-        self.parts: list[Part] = []
-        for span, (first, last) in enumerate(self.spans):
-            for start in range(first, last, self.group):
-                self.parts.append(Part(len(self.parts), span, start, min(start + self.group, last)))
+        starts = [(start, last) for first, last in self.spans for start in range(first, last, self.group)]
+        self.parts = [Part(i, start, min(start + self.group, last)) for i, (start, last) in enumerate(starts)]
+        self._places = list(range(len(self.spans)))  # free ones: the last one used is the warmest
         self._steps: list[Callable[[Part], object]] = []
         self._after: list[Callable[[], object]] = []
 
@@ -101,8 +100,10 @@ class Samples:
         self._after.clear()
 
     def _span(self, first: int, last: int) -> None:
+        place = self._places.pop()
         with blas.worker():
             for part in self.parts:
                 if first <= part.start < last:
                     for step in self._steps:
-                        step(part)
+                        step(part._replace(place=place))
+        self._places.append(place)

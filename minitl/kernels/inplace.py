@@ -147,13 +147,16 @@ def sums(g: Array, total: Array) -> None:
 
 
 @jit
-def dots(g: Array, x: Array, total: Array) -> None:
-    """total[c] = sum over m of g[m, c] x[m, c], in float64."""
+def sums_and_dots(g: Array, x: Array, total: Array, along: Array) -> None:
+    """total[c] = sum over m of g[m, c] and along[c] = sum over m of g[m, c] x[m, c], in float64."""
     total[:] = 0.0
+    along[:] = 0.0
     for m in range(g.shape[0]):
         row, values = g[m], x[m]
         for c in range(total.size):
-            total[c] += np.float64(row[c]) * np.float64(values[c])
+            slope = np.float64(row[c])
+            total[c] += slope
+            along[c] += slope * np.float64(values[c])
 
 
 @jit
