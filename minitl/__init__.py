@@ -10,19 +10,23 @@ gradients = tape.backward(loss)
 
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from minitl import accounting, methods, networks, ops
+from minitl import methods, networks, ops
 from minitl.errors import MinitlError
 from minitl.layers import cross_entropy
 from minitl.records import Var
 from minitl.tape import Tape
+
+if TYPE_CHECKING:
+    from minitl import accounting
 
 __all__ = ["MinitlError", "Tape", "Var", "accounting", "cross_entropy", "methods", "networks", "ops"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> ModuleType:
-    """`minitl.oracle`, `minitl.training` and `minitl.reproduce` are imported when they are first named."""
-    if name in ("oracle", "reproduce", "training"):
+    """What a training step does without is imported when it is first named."""
+    if name in ("accounting", "oracle", "reproduce", "training"):
         return import_module(f"minitl.{name}")
     raise AttributeError(f"module 'minitl' has no attribute {name!r}")

@@ -11,9 +11,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
 
 from minitl.errors import ValueRangeError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 MAX_CHUNKS = 8
 WORTH_A_CHUNK = 1 << 20  # multiply-adds or elements; below it, handing work over costs more than it gains
@@ -70,10 +73,11 @@ def run(task: Callable[[int, int], object], spans: list[tuple[int, int]]) -> Non
         _here.working = False
         left.clear()
         started = [future for future in futures if not future.cancel()]
-        wait(started)
+        errors = [future.exception() for future in started]  # waits for them
         held.clear()
-    for future in started:
-        future.result()
+    for error in errors:
+        if error:
+            raise error
 
 
 def at_work() -> bool:
@@ -84,6 +88,8 @@ def at_work() -> bool:
 def _executor() -> ThreadPoolExecutor:
     global _pool
     if _pool is None:
+        from concurrent.futures import ThreadPoolExecutor  # takes a while to import
+
         _pool = ThreadPoolExecutor(_threads - 1, "minitl")
     return _pool
 
