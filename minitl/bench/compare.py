@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
 
 from minitl.bench import rivals
+from minitl.bench.busy import others
 from minitl.bench.cases import Case, Tuning
 from minitl.bench.gemm import Products, products
 from minitl.bench.peak import peak_bytes, predicted_growth
-from minitl.bench.timing import interleave
+from minitl.bench.timing import Burst, burst_of, interleave
+from minitl.bench.worker import WAITS, Worker
 from minitl.training.progress import Bar
 
 OURS, GEMM = "minitl", "gemm"
+MOST_FINALISTS, NEAR = 4, 1.4  # of PyTorch's steps for a method: so many are timed at length, if so near the fastest
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Result:
     torch_variant: str | None  # the fastest
     torch_variant_peak_bytes: int | None
     torch_peak_variant: str | None
-    torch_all_ms: dict[str, float]
+    others_busy: float | None  # the share of the cores that other work took
+    torch_all_ms: dict[str, float]  # of those that were far from the fastest, one round's
 
 
 class Key(NamedTuple):
@@ -45,6 +49,12 @@ class Key(NamedTuple):
 
     tuning: Tuning
     who: str  # OURS, GEMM, or a variant of PyTorch
+    wait: str = ""  # how PyTorch's threads wait
+
+    @property
+    def variant(self) -> str:
+        """The variant and how its threads wait."""
+        return f"{self.who} {self.wait}"
 
 
 class Comparison:
@@ -52,18 +62,30 @@ class Comparison:
 
     def __init__(self, case: Case, count: int) -> None:
         self.case, self.count = case, count
-        self.times: Mapping[Key, list[float]] = {}
+        self.times: dict[Key, list[float]] = {}
         self.peaks: dict[Key, int | None] = {}
+        self.busy: list[float] = []
 
     def time(self, seconds: float) -> None:
-        """Run all steps by turns for that long."""
-        self.times = interleave(self._steps(), seconds)
+        """Run all steps by turns: PyTorch's variants for one round, then for `seconds` the fast ones and minitl's."""
+        waits = list(WAITS) if rivals.installed() else []
+        workers = {wait: Worker(self.case, self.count, wait) for wait in waits}
+        try:
+            theirs = self._theirs(workers)
+            self.times = interleave(theirs, 0)
+            self._watch()
+            finalists = {key: theirs[key] for key in self._finalists()}
+            turns = zip_longest(self._ours().items(), finalists.items())
+            self.times |= interleave(dict(item for turn in turns for item in turn if item), seconds)
+            self._watch()
+        finally:
+            for worker in workers.values():
+                worker.close()
 
     def result(self, tuning: Tuning, *, peak: bool) -> Result:
         """What was found for one method."""
         ours = Key(tuning, OURS)
-        fastest = min(self._rivals(tuning), key=self._ms, default=None)
-        vanilla = min(self._rivals(tuning.vanilla), key=self._ms, default=None)
+        fastest, vanilla = self._fastest(tuning), self._fastest(tuning.vanilla)
         own, of_vanilla, of_fastest = (self._peak(key) if peak else None for key in (ours, vanilla, fastest))
         return Result(
             case=self.case.name,
@@ -77,30 +99,47 @@ class Comparison:
             steps=len(self.times[ours]),
             spread=_spread(self.times[ours]),
             predicted_growth_bytes=predicted_growth(self.case, tuning),
-            torch_variant=fastest.who if fastest else None,
+            torch_variant=fastest.variant if fastest else None,
             torch_variant_peak_bytes=of_fastest,
             torch_peak_variant=vanilla.who if vanilla else None,
-            torch_all_ms={key.who: self._ms(key) for key in self._rivals(tuning)},
+            others_busy=max(self.busy, default=None),
+            torch_all_ms={key.variant: self._ms(key) for key in self._rivals(tuning)},
         )
 
-    def _steps(self) -> dict[Key, Callable[[], object]]:
-        """All steps in the order of a round: minitl's and PyTorch's by turns."""
-        ours: dict[Key, Callable[[], object]] = {}
-        theirs: dict[Key, Callable[[], object]] = {}
+    def _ours(self) -> dict[Key, Burst]:
+        found = {}
         for tuning in self.case.tunings:
-            ours[Key(tuning, OURS)] = self.case.problem(tuning).step
-            ours[Key(tuning, GEMM)] = Products(products(self.case, tuning))
-            for key in self._own_rivals(tuning):
-                theirs[key] = rivals.build(self.case, *key, self.count)
-        turns = zip_longest(ours.items(), theirs.items())
-        return dict(item for turn in turns for item in turn if item)
+            found[Key(tuning, OURS)] = burst_of(self.case.problem(tuning).step)
+            found[Key(tuning, GEMM)] = burst_of(Products(products(self.case, tuning)))
+        return found
 
-    def _own_rivals(self, tuning: Tuning) -> list[Key]:
-        return [Key(tuning, variant) for variant in rivals.variants(tuning)] if rivals.installed() else []
+    def _theirs(self, workers: Mapping[str, Worker]) -> dict[Key, Burst]:
+        return {
+            Key(tuning, variant, wait): worker.burst(tuning, variant)
+            for wait, worker in workers.items()
+            for tuning in self.case.tunings
+            for variant in rivals.variants(tuning)
+        }
+
+    def _finalists(self) -> list[Key]:
+        """PyTorch's steps that were not far from the fastest for some method."""
+        found: dict[Key, None] = {}
+        for tuning in self.case.tunings:
+            fastest = {key: min(self.times[key]) for key in self._rivals(tuning)}
+            ranking = sorted(fastest, key=fastest.__getitem__)[:MOST_FINALISTS]
+            found |= dict.fromkeys(key for key in ranking if fastest[key] <= NEAR * fastest[ranking[0]])
+        return list(found)
 
     def _rivals(self, tuning: Tuning) -> list[Key]:
         """Every step of PyTorch that tunes the same layers."""
-        return [key for same in dict.fromkeys((tuning, tuning.vanilla)) for key in self._own_rivals(same)]
+        return [key for key in self.times if key.wait and key.tuning in (tuning, tuning.vanilla)]
+
+    def _fastest(self, tuning: Tuning) -> Key | None:
+        return min(self._rivals(tuning), key=self._ms, default=None)
+
+    def _watch(self) -> None:
+        share = others()
+        self.busy += [] if share is None else [share]
 
     def _ms(self, key: Key) -> float:
         return 1e3 * statistics.median(self.times[key])
@@ -108,10 +147,11 @@ class Comparison:
     def _peak(self, key: Key | None) -> int | None:
         if key is None:
             return None
-        if key not in self.peaks:
+        step = key._replace(wait="")
+        if step not in self.peaks:
             variant = None if key.who == OURS else key.who
-            self.peaks[key] = peak_bytes(self.case, key.tuning, variant, self.count)
-        return self.peaks[key]
+            self.peaks[step] = peak_bytes(self.case, key.tuning, variant, self.count)
+        return self.peaks[step]
 
 
 def compare(cases: Sequence[Case], *, seconds: float, count: int, peak: bool, shown: Bar) -> list[Result]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from minitl.accounting.table import table
+from minitl.bench.busy import warning
 from minitl.bench.cold import First
 from minitl.bench.compare import Result
 from minitl.bench.scale import Size
@@ -33,7 +34,7 @@ def results_table(results: Sequence[Result], means: Mapping[str, float]) -> str:
     right = [i for i in range(2, len(header)) if i != header.index("torch's fastest")]
     lines = [table(header, body, right=right)]
     lines += [f"geometric mean of the ratios of the blocks, {name}: {mean:.3f}" for name, mean in means.items()]
-    return "\n".join(lines)
+    return "\n".join(lines) + warning([r.others_busy for r in results if r.others_busy is not None])
 
 
 def sizes_table(sizes: Sequence[Size]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from minitl.accounting import predict
 from minitl.bench.cases import NETWORKS, Case, Tuning
 from minitl.bench.peak import peak_bytes, predicted_growth
-from minitl.bench.timing import interleave
+from minitl.bench.timing import burst_of, interleave
 from minitl.training.progress import Bar
 
 TUNING = Tuning("mobiletl", 5)
@@ -49,7 +49,7 @@ def scale(cases: Sequence[Case], *, seconds: float, count: int, peak: bool, show
 
 
 def _measure(case: Case, seconds: float, count: int, peak: bool) -> Size:
-    ms = 1e3 * statistics.median(interleave({"": case.problem(TUNING).step}, seconds)[""])
+    ms = 1e3 * statistics.median(interleave({"": burst_of(case.problem(TUNING).step)}, seconds)[""])
     totals = predict(case.model(TUNING), batch=case.batch, resolution=case.resolution).totals
     return Size(
         network=case.network,

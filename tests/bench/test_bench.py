@@ -6,18 +6,19 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from minitl.accounting import predict
-from minitl.bench import rivals
+from minitl.bench import busy, rivals
 from minitl.bench.cases import BLOCKS, NETWORKS, Case, Tuning, select
 from minitl.bench.compare import Result, geometric_means
 from minitl.bench.gemm import WEIGHTS, products
 from minitl.bench.peak import growth, peak_bytes
-from minitl.bench.timing import interleave
+from minitl.bench.timing import burst_of, interleave
 from minitl.cli import main
 from minitl.errors import UnknownNameError
 
@@ -26,7 +27,7 @@ CONTRACT = ("case", "method", "ours_ms", "torch_ms", "ratio", "ours_peak_bytes",
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert main(["bench", "--cases", SMALLEST, "--seconds", "0", "--json", *arguments]) == 0
+    assert main(["bench", "--cases", SMALLEST, "--seconds", "0", "--no-peak", "--json", *arguments]) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     data: dict[str, Any] = json.loads(out)
@@ -36,24 +37,23 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]
     return data
 
 
-def test_json_has_what_is_promised(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = bench(capsys, "--no-peak")["results"]
+def test_json_has_what_is_promised(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minitl.bench.compare.WAITS", {"sleeping": "passive"})  # quick also beside other tests
+    data = bench(capsys)
+    rows = data["results"]
     assert [(row["case"], row["method"]) for row in rows] == [(SMALLEST, "ft"), (SMALLEST, "mobiletl")]
     for row in rows:
         assert row.keys() >= set(CONTRACT)
         assert min(row["ours_ms"], row["gemm_ms"]) > 0
         assert (row["ours_peak_bytes"], row["torch_peak_bytes"]) == (None, None)
-
-
-def test_ratios_are_to_the_fastest_of_all_variants(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("torch")
-    data = bench(capsys, "--no-peak")
-    ft, mobiletl = data["results"]
-    assert set(ft["torch_all_ms"]) < set(mobiletl["torch_all_ms"])
-    for row in (ft, mobiletl):
-        assert row["torch_ms"] == min(row["torch_all_ms"].values()) == row["torch_all_ms"][row["torch_variant"]]
-        assert row["ratio"] == row["ours_ms"] / row["torch_ms"]
-        assert data["geometric_means"][row["method"]] == pytest.approx(row["ratio"])
+        if rivals.installed():
+            fastest = min(row["torch_all_ms"].values())
+            assert row["torch_ms"] == fastest == row["torch_all_ms"][row["torch_variant"]]
+            assert row["ratio"] == row["ours_ms"] / fastest
+            assert data["geometric_means"][row["method"]] == pytest.approx(row["ratio"])
+    if rivals.installed():
+        ft, mobiletl = rows
+        assert set(ft["torch_all_ms"]) < set(mobiletl["torch_all_ms"])
 
 
 def test_without_torch_its_columns_are_empty_and_one_line_says_how_to_fill_them(
@@ -108,7 +108,7 @@ def test_cases_are_chosen_by_group_or_pattern() -> None:
 
 def test_steps_run_by_turns_and_equally_often() -> None:
     order: list[str] = []
-    times = interleave({name: lambda name=name: order.append(name) for name in "ab"}, 0)
+    times = interleave({name: burst_of(partial(order.append, name)) for name in "ab"}, 0)
     runs = [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name]
     assert runs == ["a", "b", "a", "b"]  # to warm up, and one round
     assert all(times.values())
@@ -133,7 +133,7 @@ def test_growth_is_that_of_the_step() -> None:
     grown = growth(lambda: np.ones(size, np.uint8).sum())
     if grown is None:
         pytest.skip("the system does not tell")
-    assert size <= grown < 1.1 * size
+    assert 0.98 * size <= grown < 1.1 * size  # the system counts pages a few dozen at a time
 
 
 def test_peak_of_a_step_in_a_process_of_its_own() -> None:
@@ -144,9 +144,18 @@ def test_peak_of_a_step_in_a_process_of_its_own() -> None:
     assert predict(case.model(Tuning("mobiletl")), batch=8, resolution=14).kept_bytes < grown < 100e6
 
 
+def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter(["cpu 100 0 100 700 100 0 0 0 0 0\n", "cpu 130 0 110 850 110 0 0 0 0 0\n"])
+    monkeypatch.setattr(busy, "_read", lambda: next(lines))
+    monkeypatch.setattr(busy, "WATCHED", 0.0)
+    assert busy.others() == pytest.approx(0.2)
+    assert busy.warning([]) == busy.warning([0.01]) == ""
+    assert "up to 20 % of the cores" in busy.warning([0.01, 0.2])
+
+
 def test_geometric_mean() -> None:
     def result(method: str, ratio: float | None) -> Result:
-        return Result("case", method, 1, 1, ratio, None, None, 1, 1, 0, 0, None, None, None, {})
+        return Result("case", method, 1, 1, ratio, None, None, 1, 1, 0, 0, None, None, None, None, {})
 
     means = geometric_means([result("a", 0.5), result("a", 2), result("b", 3), result("b", None)])
     assert means == pytest.approx({"a": 1, "b": 3})
