@@ -342,7 +342,7 @@ def _eps(d: Dims) -> dict[str, Any]:
 
 
 SPECS = [
-    Spec(ops.conv, _conv, _stride, terms=_most),
+    Spec(ops.conv, _conv, _conv_attrs, terms=_most),
     Spec(ops.depthwise_conv, _depthwise, _conv_attrs, terms=_most),
     Spec(ops.pointwise_conv, _pointwise, _portable, terms=_most),
     Spec(ops.linear, _linear, _portable, terms=_most),
@@ -376,7 +376,7 @@ SPECS = [
         bounds=_cross_entropy_bounds,
         third=lambda case: 8 * float(abs(case.gy)),  # a third central moment of numbers at most 2 from their mean
     ),
-    Spec(ops.folded_conv, _folded(_conv), lambda d: {"kind": "conv", **_stride(d), **_eps(d)}, terms=_most),
+    Spec(ops.folded_conv, _folded(_conv), lambda d: {"kind": "conv", **_conv_attrs(d), **_eps(d)}, terms=_most),
     Spec(
         ops.folded_conv,
         _folded(_depthwise),

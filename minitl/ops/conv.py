@@ -4,7 +4,8 @@
 
 with x zero outside, p = (k - 1) / 2 and stride s (1 or 2). Both gradients are sums over the same
 pairs (y position, tap): gx collects W gy, gW collects x gy and so needs x; gb = sum of gy.
-Always the ordered loops of `kernels.conv`; it is a small part of any network's work.
+y and gW are matrix products of BLAS on gathered patches, or ordered loops with the attribute
+`portable`; gx, which a stem has no use for, is always the loops.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from minitl.arrays import Array, Shape, as_rows, nbytes, size
-from minitl.kernels import channels
-from minitl.kernels import conv as kernel
+from minitl.kernels import channels, conv_ordered
+from minitl.kernels import conv as conv_fast
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, keeps_input
 from minitl.ops.window import conv_shape
 from minitl.saved import Saved
@@ -29,7 +30,8 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """The formula above; keeps x when the weight is trained."""
     y = np.empty(output_shape((x.shape, weight.shape), attrs), x.dtype)
-    kernel.forward(x, _taps_first(weight), attrs.get("stride", 1), y)
+    kernel = conv_ordered if attrs.get("portable") else conv_fast
+    kernel.forward(x, taps_first(weight), attrs.get("stride", 1), y)
     if bias:
         y += bias[0]
     saved = Saved()
@@ -41,10 +43,11 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx, gW and gb: those that `needs` asks for."""
     weight, stride = params[0], attrs.get("stride", 1)
+    kernel = conv_ordered if attrs.get("portable") else conv_fast
     gx = gw = gb = None
     if needs[0]:
         gx = np.empty(saved.input_shape, gy.dtype)
-        kernel.grad_input(gy, _taps_first(weight), stride, gx)
+        conv_ordered.grad_input(gy, taps_first(weight), stride, gx)
     if needs[1]:
         taps = np.empty((*weight.shape[2:], weight.shape[1], weight.shape[0]), gy.dtype)
         kernel.grad_weight(saved["x"], gy, stride, taps)
@@ -63,22 +66,27 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     macs = Split(m, needs[0] * m, needs[1] * m)
     taps, gx = nbytes(w, dtype), needs[0] * nbytes(x, dtype)
     gw = needs[1] * taps
+    kernel = conv_ordered if attrs.get("portable") else conv_fast
+    sizes = y, (*w[2:], w[1], w[0]), np.dtype(dtype).itemsize
     return Cost(
         output=y,
         kept=(keeps_input("x", 0, x, dtype, ("grad_weight",)),) if needs[1] else (),
         macs=macs,
         flops=Split(2 * m + len(bias) * size(y), 2 * macs.grad_input, 2 * macs.grad_weight + bias_grad * size(y)),
-        forward_workspace=taps,
+        forward_workspace=taps + kernel.workspace(*sizes),
         backward_workspace=beyond(
             gx + gw,
             needs[0] * (gx + taps),
-            needs[1] * (gx + taps + max(gw, kernel.grad_weight_workspace(x[0], size(w)))),
+            needs[1] * (gx + taps + max(gw, kernel.grad_weight_workspace(*sizes))),
         ),
     )
 
 
-def _taps_first(weight: Array) -> Array:
+def taps_first(weight: Array) -> Array:
+    """The weight as the kernels read it."""
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0))  # (O, C, k, k) -> (k, k, C, O)
 
 
-conv = Op("conv", ("x", "weight", "bias"), output_shape, forward, backward, cost, attrs=("stride",), optional=1)
+conv = Op(
+    "conv", ("x", "weight", "bias"), output_shape, forward, backward, cost, attrs=("stride", "portable"), optional=1
+)

@@ -100,7 +100,7 @@ def test_a_forked_child_computes_the_same() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["linear", "pointwise_conv", "folded_conv-pointwise_conv", "depthwise_conv"])
+@pytest.mark.parametrize("name", ["linear", "pointwise_conv", "folded_conv-pointwise_conv", "conv", "depthwise_conv"])
 def test_the_portable_path_agrees_with_the_fast_one(name: str, dtype: str) -> None:
     """Both are within gamma_K of the exact sums of K terms, so within twice that of each other."""
     dims = Dims(n=4, h=6, w=5, c=70, o=30)

@@ -13,7 +13,12 @@ from minitl import ops
 MAP = Dims(n=4, h=32, w=32, c=64, o=64)  # 1 MiB in float32
 ROWS = Dims(n=512, c=512, o=500)  # (N, C) of 1 MiB
 SIZES = {  # large weights besides, for the ops that have them
-    "conv": (Dims(n=2, h=32, w=32, c=128, o=32), Dims(n=3, h=5, w=5, c=160, o=128)),
+    "conv": (
+        Dims(n=2, h=32, w=32, c=128, o=32),
+        Dims(n=3, h=5, w=5, c=160, o=128),
+        Dims(n=3, h=5, w=5, c=160, o=128, flag=True),
+        Dims(n=4, h=160, w=160, c=3, o=16, stride=2),
+    ),
     "depthwise_conv": (
         MAP,
         Dims(n=8, h=4, w=4, c=1024, k=7),
