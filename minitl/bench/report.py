@@ -56,7 +56,7 @@ def sizes_table(sizes: Sequence[Size]) -> str:
         "ms an image",
         "grows MB",
         "predicted MB",
-        "peak with weights and images MB",
+        "all in all MB",
         "kept MB",
     )
     return f"{sizes[0].network}, {sizes[0].method}\n" + table(header, body, right=range(len(header)))

@@ -34,22 +34,25 @@ class Size:
 
 
 def sizes() -> list[Case]:
-    """Every batch size at the network's resolution, then every resolution at its batch size."""
+    """Every batch size at the network's resolution, then every other resolution at its batch size."""
     network = NETWORKS[0]
-    return [replace(network, batch=n) for n in BATCHES] + [replace(network, resolution=r) for r in RESOLUTIONS]
+    by_batch = [replace(network, batch=n) for n in BATCHES]
+    by_resolution = [replace(network, resolution=r) for r in RESOLUTIONS]
+    return by_batch + [case for case in by_resolution if case not in by_batch]
 
 
 def scale(cases: Sequence[Case], *, seconds: float, count: int, peak: bool, shown: Bar) -> list[Size]:
-    """Each of them measured."""
+    """Each of them measured, `seconds` of timing in all."""
+    times = interleave({case: burst_of(case.problem(TUNING).step) for case in cases}, seconds)
     found = []
     for case in cases:
-        found.append(_measure(case, seconds, count, peak))
+        grown = peak_bytes(case, TUNING, None, count) if peak else None
+        found.append(_size(case, 1e3 * statistics.median(times[case]), grown))
         shown.advance(f"batch {case.batch}, {case.resolution} px: {found[-1].ms:.1f} ms")
     return found
 
 
-def _measure(case: Case, seconds: float, count: int, peak: bool) -> Size:
-    ms = 1e3 * statistics.median(interleave({"": burst_of(case.problem(TUNING).step)}, seconds)[""])
+def _size(case: Case, ms: float, grown: int | None) -> Size:
     totals = predict(case.model(TUNING), batch=case.batch, resolution=case.resolution).totals
     return Size(
         network=case.network,
@@ -58,7 +61,7 @@ def _measure(case: Case, seconds: float, count: int, peak: bool) -> Size:
         resolution=case.resolution,
         ms=ms,
         ms_per_image=ms / case.batch,
-        peak_bytes=peak_bytes(case, TUNING, None, count) if peak else None,
+        peak_bytes=grown,
         predicted_growth_bytes=predicted_growth(case, TUNING),
         predicted_peak_bytes=totals.peak_bytes,
         kept_bytes=totals.kept_bytes,

@@ -67,8 +67,7 @@ def _compare(args: argparse.Namespace, cases: list[Case]) -> tuple[dict[str, Any
 def _scale(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     cases = scale.sizes()
     with bar("bench", len(cases)) as shown:
-        share = args.seconds / len(cases)
-        found = scale.scale(cases, seconds=share, count=args.threads, peak=not args.no_peak, shown=shown)
+        found = scale.scale(cases, seconds=args.seconds, count=args.threads, peak=not args.no_peak, shown=shown)
     return {"results": [], "scale": [asdict(size) for size in found]}, report.sizes_table(found)
 
 
