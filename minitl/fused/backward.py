@@ -13,7 +13,7 @@ import numpy as np
 
 from minitl.arrays import Array, as_rows, positions
 from minitl.fused.forward import folded, taps_first
-from minitl.fused.program import CODES, Run, Squeeze, Stage, Values
+from minitl.fused.program import CODES, KEEPS_OUTPUT, TOPS, Run, Squeeze, Stage, Values
 from minitl.fused.samples import Map, Part, Samples
 from minitl.kernels import blas, conv, depthwise, inplace
 from minitl.kernels.matmul import matmul
@@ -48,19 +48,22 @@ class _Backward:
         return self.records[record].saved[tensor]
 
     def __call__(self, gy: Array) -> Array | None:
-        first, g = self.program.stages[0], Map(gy)
-        for stage in reversed(self.program.stages):
+        g, stages = Map(gy), self.program.stages
+        for stage, below in zip(reversed(stages), (*reversed(stages[:-1]), None), strict=True):
             if stage.act and stage.act.needs[0]:
                 g = self.activation(stage.act, g, own=g.array is not gy)
             if stage.norm:
                 g = self.norm(stage, stage.norm, g, own=g.array is not gy)
+            if stage.gated and stage.squeeze:
+                g = self.gated(stage, stage.squeeze, g)
+                continue
             self.weight(stage, g)
             if not stage.conv.needs[0]:
                 self.work.together()
                 return None
-            g = self.input(stage, g, fresh=stage is first)
-            if stage.squeeze:
-                self.excite(stage.squeeze, g)
+            g = self.input(stage, g, below)
+            if stage.squeeze and stage.squeeze.scale:
+                self.excite(stage.squeeze, stage.squeeze.scale, g)
         if self.program.residual:
             whole = Map(gy)
             self.work.each(lambda part: np.add(g[part], whole[part], out=g[part]))
@@ -70,6 +73,8 @@ class _Backward:
     def activation(self, act: OpRecord, gy: Map, *, own: bool) -> Map:
         """Times the slope; in place where the map is our own."""
         g, work = gy, self.work
+        if (act.name, act.rule) in KEEPS_OUTPUT:
+            return self.activation_over_output(act, gy)
         if not own:
             g = work.whole(act.shapes[0])
             work.each(lambda part: np.copyto(g[part], gy[part]))
@@ -81,6 +86,18 @@ class _Backward:
             x = Map(self.kept(act, "x"))
             work.each(lambda part: inplace.hard_swish_slope(as_rows(g[part]), as_rows(x[part])))
         return g
+
+    def activation_over_output(self, act: OpRecord, gy: Map) -> Map:
+        """Times the slope read off the output, and written over it."""
+        y, area = Map(self.kept(act, "y")), positions(act.shapes[0][1:])
+        swish, top = act.name == "hard_swish", TOPS[act.name]
+        packed = self.kept(act, "mask") if swish else np.empty((1, 1), np.uint8)
+
+        def step(part: Part) -> None:
+            inplace.slope_over_output(as_rows(y[part]), as_rows(gy[part]), swish, top, packed, part.start * area)
+
+        self.work.each(step)
+        return y
 
     def norm(self, stage: Stage, norm: OpRecord, gy: Map, *, own: bool) -> Map:
         """The gradients of shift and scale; with batch statistics also that of the norm's input, else gy as it is."""
@@ -128,7 +145,7 @@ class _Backward:
     def weight(self, stage: Stage, g: Map) -> None:
         """The convolution's weight gradient: a product over all samples, or for k x k a sum over the parts."""
         work, parameter = self.work, stage.conv.parameters[0]
-        if not stage.conv.needs[1]:
+        if not stage.conv.needs[-1]:
             return
         x, shape = Map(self.kept(stage.conv, "x")), parameter.value.shape
         _, _, scale = folded(stage, self.values, work)
@@ -136,47 +153,110 @@ class _Backward:
         self.gradients[parameter] = gw
         if stage.kind == "pointwise_conv":
             work.afterwards(lambda: matmul(as_rows(g.array).T, as_rows(x.array), gw.reshape(shape[:2])))
+        elif stage.kind == "depthwise_conv":
+            self.depthwise_weight(stage, x, g, gw)
         else:
-            outputs, inputs, *window = shape
-            taps = (*window, outputs) if inputs == 1 else (*window, inputs, outputs)
-            partial, stride = work.allocate((len(work.parts), *taps), work.dtype), stage.conv.attrs.get("stride", 1)
-            kernel = depthwise.grad_weight if stage.kind == "depthwise_conv" else conv.grad_weight
-
-            def collect() -> None:
-                total = partial.sum(0).reshape(*window, inputs, outputs)
-                np.copyto(gw, total.transpose(3, 2, 0, 1))
-
-            work.each(lambda part: kernel(x[part], g[part], stride, partial[part.number]))
-            work.afterwards(collect)
+            taps = work.allocate((*shape[2:], shape[1], shape[0]), work.dtype)
+            passing = conv.grad_weight_workspace(stage.shape, taps.shape, taps.dtype.itemsize)
+            stride = stage.conv.attrs.get("stride", 1)
+            work.alone(lambda: conv.grad_weight(x.array, g.array, stride, taps), passing)
+            work.afterwards(lambda: np.copyto(gw, taps.transpose(3, 2, 0, 1)))
         if not stage.batch:
             work.afterwards(lambda: np.multiply(gw, scale[:, None, None, None], out=gw))
         if stage.kind == "pointwise_conv":
             work.together()
 
-    def input(self, stage: Stage, g: Map, *, fresh: bool) -> Map:
-        """The convolution's input gradient: over the input that was kept for the weight's, or in a new map."""
-        conv_record, work = stage.conv, self.work
-        over = conv_record.needs[1] and not fresh
-        gx = Map(self.kept(conv_record, "x")) if over else work.whole(conv_record.shapes[0])
-        weight, _, _ = folded(stage, self.values, work)
+    def depthwise_weight(self, stage: Stage, x: Map, g: Map, gw: Array) -> None:
+        """A sum over the parts."""
+        work, stride = self.work, stage.conv.attrs.get("stride", 1)
+        c, _, *window = gw.shape
+        rooms = depthwise.summing_rooms(x.array, stage.shape, window[0], stride, len(work.spans), work.array)
+        shape = (len(work.parts), *window, c)
+        total = work.array(shape, lambda: np.zeros(shape), "float64")
+        work.each(lambda part: depthwise.add_products(x[part], g[part], stride, rooms, part.place, total[part.number]))
+        work.afterwards(lambda: np.copyto(gw[:, 0], total.sum(0).transpose(2, 0, 1)))
+
+    def input(self, stage: Stage, g: Map, below: Stage | None) -> Map:
+        """The convolution's input gradient."""
+        gx, (weight, _, _) = self.room(stage, below), folded(stage, self.values, self.work)
         if stage.kind == "pointwise_conv":
-            work.each(lambda part: np.matmul(as_rows(g[part]), weight[:, :, 0, 0], out=as_rows(gx[part])))
+            self.work.each(lambda part: np.matmul(as_rows(g[part]), weight[:, :, 0, 0], out=as_rows(gx[part])))
             return gx
-        taps, stride = taps_first(weight, work), conv_record.attrs.get("stride", 1)
-        kernel = depthwise.grad_input if stage.kind == "depthwise_conv" else conv.grad_input
-        work.each(lambda part: kernel(g[part], taps, stride, gx[part]))
+        taps, stride = taps_first(weight, self.work), stage.conv.attrs.get("stride", 1)
+        if stage.kind == "depthwise_conv":
+            prepared = depthwise.prepare(taps, stage.shape, stride, self.work.array, back=True)
+            self.work.each(lambda part: depthwise.correlate_back(g[part], prepared, stride, gx[part]))
+        else:
+            self.work.alone(lambda: conv.grad_input(g.array, taps, stride, gx.array), 0)
         return gx
 
-    def excite(self, se: Squeeze, g: Map) -> None:
-        """Through the gate and through the means it was made of, in place; between the two, op by op."""
-        work, shape, area = self.work, se.pool.shapes[0], positions(se.pool.shapes[0][1:])
-        x, gate = Map(self.kept(se.scale, "x")), self.kept(se.scale, "gate")
-        dots = slopes = work.allocate((shape[0], 1, 1, shape[3]), work.dtype)
-        work.each(
-            lambda part: inplace.sample_dots(g[part], x[part], np.empty(shape[3]), dots[part.start : part.stop, 0, 0])
-        )
+    def room(self, stage: Stage, below: Stage | None) -> Map:
+        """Where the gradient of a convolution's input goes.
+
+        Over that input, which was kept for the weight's; but not over the network's own, nor where the
+        activation below has yet to read it: then it is needed only for a moment.
+        """
+        record = stage.conv
+        scaled = stage.squeeze is not None and stage.squeeze.scale is not None
+        if below and below.keeps_output and not scaled:
+            return self.work.scratch(record.shapes[0])
+        return Map(self.kept(record, "x")) if below and record.needs[-1] else self.work.whole(record.shapes[0])
+
+    def excite(self, se: Squeeze, scale: OpRecord, g: Map) -> None:
+        """Through the gate and through the means it was made of, in place."""
+        work, shape = self.work, scale.shapes[0]
+        x, gate = Map(self.kept(scale, "x")), self.kept(scale, "gate")
+        dots = work.allocate((shape[0], 1, 1, shape[3]), work.dtype)
+
+        def step(part: Part) -> None:
+            inplace.sample_dots(g[part], x[part], np.empty(shape[3]), dots[part.start : part.stop, 0, 0])
+
+        work.each(step)
         work.together()
-        for record in (se.gate, se.fc2, se.act, se.fc1):
+        self.spread(se, dots, gate, g)
+
+    def gated(self, stage: Stage, se: Squeeze, g: Map) -> Map:
+        """All gradients of a convolution that takes the gate: with G_n = g_n^T x_n, see `ops.gated_conv`."""
+        work, record, shape = self.work, stage.conv, stage.conv.shapes[0]
+        x, gate = Map(self.kept(record, "x")), self.kept(record, "gate")
+        weight, _, scale = folded(stage, self.values, work)
+        outputs, inputs = weight.shape[:2]
+        dots = work.allocate((shape[0], 1, 1, inputs), work.dtype)
+        partial, products = (
+            work.allocate((k, outputs, inputs), work.dtype) for k in (len(work.parts), len(work.spans))
+        )
+
+        def step(part: Part) -> None:
+            product, total, sums, along = products[part.place], partial[part.number], np.empty(inputs), np.empty(inputs)
+            total[:] = 0
+            for n, slopes, image in zip(range(part.start, part.stop), g[part], x[part], strict=True):
+                np.matmul(as_rows(slopes).T, as_rows(image), out=product)
+                inplace.sums_and_dots(product, weight[:, :, 0, 0], sums, along)
+                dots[n, 0, 0] = along
+                product *= gate[n, 0, 0]
+                total += product
+
+        def collect() -> None:
+            total = partial.sum(0) * scale[:, None]
+            self.gradients[record.parameters[0]] = total.reshape(weight.shape)
+
+        work.each(step)
+        work.afterwards(collect)
+        work.together()
+        gx = work.scratch(shape)
+
+        def pass_on(part: Part) -> None:
+            for n, slopes, out in zip(range(part.start, part.stop), g[part], gx[part], strict=True):
+                np.matmul(as_rows(slopes), weight[:, :, 0, 0] * gate[n, 0, 0], out=as_rows(out))
+
+        work.each(pass_on)
+        self.spread(se, dots, np.ones((shape[0], 1, 1, inputs), work.dtype), gx)
+        return gx
+
+    def spread(self, se: Squeeze, slopes: Array, gate: Array, g: Map) -> None:
+        """g = gate g + what comes back through the means, given the gate's own gradient; the gate's layers op by op."""
+        work, area = self.work, positions(se.pool.shapes[0][1:])
+        for record in reversed(se.layers):
             below, *gradients = self.walk_back(self.records[record], slopes)
             assert below is not None
             slopes = below

@@ -13,7 +13,7 @@ import numpy as np
 
 from minitl.arrays import Array, as_rows, positions
 from minitl.bits import packed_shape
-from minitl.fused.program import CODES, TOPS, Program, Squeeze, Stage, Values
+from minitl.fused.program import CODES, KEEPS_INPUT, NO_CODES, TOPS, Program, Squeeze, Stage, Values
 from minitl.fused.samples import Map, Part, Samples
 from minitl.kernels import blas, conv, depthwise, inplace
 from minitl.ops.frozen_norm import scale_and_shift
@@ -58,7 +58,7 @@ class _Forward:
         stages = self.program.stages
         for stage, above in zip(stages, (*stages[1:], None), strict=True):
             if stage.squeeze:
-                h = self.excite(stage.squeeze, h)
+                h = self.excite(stage, stage.squeeze, h)
             passing = not self.program.trains and above and not above.squeeze  # read at once, and never again
             h = self.stage(stage, h, scratch=bool(passing))
         if self.program.residual:
@@ -71,7 +71,10 @@ class _Forward:
         out = self.work.scratch(stage.shape) if scratch else self.work.whole(stage.shape)
         self.kept[stage.conv, "x"] = x.array
         weight, shift, _ = folded(stage, self.values, self.work)
-        self.convolve(stage, x, weight, out)
+        if stage.gated:
+            self.convolve_gated(x, self.kept[stage.conv, "gate"], weight, out)
+        else:
+            self.convolve(stage, x, weight, out)
         del weight
         if stage.batch:
             out = self.batch_norm(stage, out)
@@ -91,8 +94,23 @@ class _Forward:
             self.work.each(lambda part: np.matmul(as_rows(x[part]), weight[:, :, 0, 0].T, out=as_rows(out[part])))
             return
         taps, stride = taps_first(weight, self.work), stage.conv.attrs.get("stride", 1)
-        kernel = depthwise.forward if stage.kind == "depthwise_conv" else conv.forward
-        self.work.each(lambda part: kernel(x[part], taps, stride, out[part]))
+        if stage.kind == "depthwise_conv":
+            prepared = depthwise.prepare(taps, stage.shape, stride, self.work.array)
+            self.work.each(lambda part: depthwise.correlate(x[part], prepared, stride, out[part]))
+            return
+        itemsize = weight.dtype.itemsize
+        self.work.alone(
+            lambda: conv.forward(x.array, taps, stride, out.array), conv.workspace(stage.shape, taps.shape, itemsize)
+        )
+
+    def convolve_gated(self, x: Map, gate: Array, weight: Array, out: Map) -> None:
+        """out_n = x_n convolved with gate_n weight, sample by sample: the gated map is never built."""
+
+        def step(part: Part) -> None:
+            for image, factors, y in zip(x[part], gate[part.start : part.stop, 0, 0], out[part], strict=True):
+                np.matmul(as_rows(image), (weight[:, :, 0, 0] * factors).T, out=as_rows(y))
+
+        self.work.each(step)
 
     def batch_norm(self, stage: Stage, x: Map) -> Map:
         """Turn x into x_hat, when all samples are there, and make weight x_hat + bias of it."""
@@ -121,17 +139,18 @@ class _Forward:
     def activation(self, act: OpRecord, x: Map, shift: Array) -> Map:
         """act(x + shift): in place, unless x + shift is to be kept. Packs codes where the rule keeps them."""
         out, work, wanted = x, self.work, act.needs[0]
-        bits, borders = CODES.get((act.name, act.rule), (0, (0.0, 0.0))) if wanted else (0, (0.0, 0.0))
+        bits, borders = CODES.get((act.name, act.rule), NO_CODES) if wanted else NO_CODES
         packed = np.empty((1, 1), np.uint8)
         if bits:
             shape = packed_shape(act.shapes[0], bits)
             packed = work.array(shape, lambda: np.zeros(shape, np.uint8), "uint8")
             self.kept[act, "codes" if bits > 1 else "mask"] = packed
-        elif wanted:
+        if wanted and (act.name, act.rule) in KEEPS_INPUT:
             self.add(shift, x)
             self.kept[act, "x"] = x.array
             out, shift = work.whole(act.shapes[0]), np.zeros_like(shift)
             work.each(lambda part: np.copyto(out[part], x[part]))
+        self.kept[act, "y"] = out.array
         limits, edges = np.array(borders), work.partial(packed.shape[1], dtype="uint8")
         swish, top, area = act.name == "hard_swish", TOPS[act.name], positions(act.shapes[0][1:])
 
@@ -149,18 +168,24 @@ class _Forward:
             work.afterwards(join)
         return out
 
-    def excite(self, se: Squeeze, x: Map) -> Map:
-        """The map times its gate. The gate's own layers are small: they run op by op, on all samples at once."""
+    def excite(self, stage: Stage, se: Squeeze, x: Map) -> Map:
+        """The map times a gate for each sample and channel, unless the convolution after it takes the gate.
+
+        The layers that make the gate, of the map's means, are small: they run op by op on all samples.
+        """
         work, shape = self.work, se.pool.shapes[0]
         means = gate = work.allocate((shape[0], 1, 1, shape[3]), work.dtype)
         work.each(lambda part: inplace.means(x[part], np.empty(shape[3]), means[part.start : part.stop, 0, 0]))
         work.together()
-        for record in (se.fc1, se.act, se.fc2, se.gate):
+        for record in se.layers:
             gate, saved = self.run(record, gate)
             self.kept |= {(record, tensor): buffer.array for tensor, buffer in saved.buffers.items()}
+        self.kept[se.scale or stage.conv, "gate"] = gate
+        if se.scale is None:
+            return x
         out = work.whole(shape) if self.program.trains else x
         work.each(lambda part: np.multiply(x[part], gate[part.start : part.stop], out=out[part]))
-        self.kept[se.scale, "x"], self.kept[se.scale, "gate"] = x.array, gate
+        self.kept[se.scale, "x"] = x.array
         return out
 
     def run(self, record: OpRecord, x: Array) -> tuple[Array, Saved]:

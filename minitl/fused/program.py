@@ -26,26 +26,32 @@ CODES = {
     ("relu6", "codes"): (2, (ABOVE_ZERO, 6.0)),
     ("relu6", "sign"): (1, (0.0, 0.0)),
     ("hard_swish", "sign"): (1, (0.0, 0.0)),
+    ("hard_swish", "output"): (1, (-1.5, 0.0)),
 }
-DENSE = (("hard_swish", "exact"),)  # keeps its input
+NO_CODES = (0, (0.0, 0.0))
+KEEPS_INPUT = (("hard_swish", "exact"),)
+KEEPS_OUTPUT = (("relu", "output"), ("relu6", "output"), ("hard_swish", "output"))
 TOPS = {"relu": np.inf, "relu6": 6.0, "hard_swish": np.inf}
 NORMS = (ops.frozen_norm, ops.batch_norm)
 CONVS = (ops.pointwise_conv, ops.depthwise_conv, ops.conv)
-SQUEEZE = (
-    ops.global_avg_pool, ops.pointwise_conv, ops.relu, ops.pointwise_conv, ops.hard_sigmoid, ops.scale,
-)  # fmt: skip
+SQUEEZE = (ops.global_avg_pool, ops.pointwise_conv, ops.relu, ops.pointwise_conv, ops.hard_sigmoid)
 
 
 @dataclass(frozen=True)
 class Squeeze:
-    """The records of a squeeze-and-excite."""
+    """The records of a squeeze-and-excite; `scale` is None where the convolution after it takes the gate."""
 
     pool: OpRecord
     fc1: OpRecord
     act: OpRecord
     fc2: OpRecord
     gate: OpRecord
-    scale: OpRecord
+    scale: OpRecord | None
+
+    @property
+    def layers(self) -> tuple[OpRecord, ...]:
+        """What makes the gate of the means."""
+        return self.fc1, self.act, self.fc2, self.gate
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,16 @@ class Stage:
     def kind(self) -> str:
         """The convolution's op."""
         return str(self.conv.attrs["kind"]) if self.norm is None else self.conv.name
+
+    @property
+    def gated(self) -> bool:
+        """Whether the convolution multiplies a gate into its weights."""
+        return self.conv.op is ops.gated_conv
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether backward reads the activation's output."""
+        return self.act is not None and self.act.needs[0] and (self.act.name, self.act.rule) in KEEPS_OUTPUT
 
     @property
     def batch(self) -> bool:
@@ -147,9 +163,13 @@ def _stage(left: list[OpRecord]) -> Stage | None:
     """Take a stage off the front of the list."""
     squeeze = None
     if tuple(record.op for record in left[: len(SQUEEZE)]) == SQUEEZE:
-        squeeze = Squeeze(*left[: len(SQUEEZE)])
-        del left[: len(SQUEEZE)]
-    if not left or left[0].op not in (*CONVS, ops.folded_conv):
+        pool, fc1, relu, fc2, gate = (left.pop(0) for _ in SQUEEZE)
+        squeeze = Squeeze(pool, fc1, relu, fc2, gate, left.pop(0) if left and left[0].op is ops.scale else None)
+        takes = squeeze.scale or (left[0] if left else pool)
+        if any(takes.needs) and not all(takes.needs):
+            return None
+    takes_gate = squeeze is not None and squeeze.scale is None
+    if not left or left[0].op not in ((ops.gated_conv,) if takes_gate else (*CONVS, ops.folded_conv)):
         return None
     conv, norm, act = left.pop(0), None, None
     if conv.op is not ops.folded_conv:
@@ -158,6 +178,6 @@ def _stage(left: list[OpRecord]) -> Stage | None:
         norm = left.pop(0)
     if left and left[0].name in TOPS:
         act = left.pop(0)
-        if act.needs[0] and (act.name, act.rule) not in (*CODES, *DENSE):
+        if act.needs[0] and (act.name, act.rule) not in (*CODES, *KEEPS_INPUT, *KEEPS_OUTPUT):
             return None
     return Stage(squeeze, conv, norm, act)

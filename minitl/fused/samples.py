@@ -85,6 +85,11 @@ class Samples:
         """Run `step` on each part, after the steps before it."""
         self._steps.append(step)
 
+    def alone(self, action: Callable[[], object], passing: int) -> None:
+        """Run `action` by itself: it works on the whole batch, on threads of its own, in `passing` bytes of its own."""
+        self.together()
+        self.allocate((passing,), "uint8") if self.dry else action()
+
     def afterwards(self, finish: Callable[[], object]) -> None:
         """Run `finish` when all parts are through the steps given so far (in the order of calls)."""
         self._after.append(finish)

@@ -19,6 +19,8 @@ and the loop is not vectorised. A product and a sum may be rounded as one.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,24 +33,54 @@ PASS = 512  # numbers of a row in a pass, about: whole columns, at least one
 SURPLUS = 2  # taps by which the last three or five may be beyond the filter
 FEW = 128  # positions: as many, and the rest of their rows, are summed in the arrays' dtype
 
+MakeArray = Callable[[Shape, Callable[[], Array]], Array]
+
+
+def make_array(shape: Shape, make: Callable[[], Array]) -> Array:
+    """What `make` gives."""
+    return make()
+
+
+class Filter(NamedTuple):
+    """A filter made ready for maps of one shape: repeated for some columns; and a row of the zeros outside a map.
+
+    Where the plain loops do the work there is only the filter itself.
+    """
+
+    w: Array
+    repeated: Array | None = None
+    outside: Array | None = None
+
+
+def prepare(w: Array, y: Shape, stride: int, array: MakeArray = make_array, *, back: bool = False) -> Filter:
+    """The filter (k, k, C) for outputs of shape y; `array(shape, make)` calls `make` for an array of that shape.
+
+    On the way `back` at stride 1 gx is gy convolved with the filter turned by half.
+    """
+    if _plain(y, stride):
+        return Filter(w)
+    kernel, channels = w.shape[1:]
+    columns = _columns(y)
+
+    def repeat() -> Array:
+        taps = np.zeros((kernel + SURPLUS, kernel, columns, channels), w.dtype)
+        taps[:kernel] = (w[::-1, ::-1] if back else w)[:, :, None]
+        return taps.reshape(kernel + SURPLUS, kernel, -1)
+
+    repeated = array((kernel + SURPLUS, kernel, columns * channels), repeat)
+    return Filter(w, repeated, _zeros((y[2] * channels,), w, array))
+
 
 def forward(x: Array, w: Array, stride: int, out: Array) -> None:
     """out (N, Ho, Wo, C) = x (N, H, W, C) convolved with w (k, k, C)."""
-    if _plain(out.shape, stride):
-        depthwise_ordered.forward(x, w, stride, out)
-    else:
-        _gather(x, w, out)
+    prepared = prepare(w, out.shape, stride)
+    threads.run(lambda a, b: correlate(x[a:b], prepared, stride, out[a:b]), _spans(w.shape[0], out.shape))
 
 
 def grad_input(gy: Array, w: Array, stride: int, out: Array) -> None:
-    """out (N, H, W, C): gx[n, s i + u - p, s j + v - p, c] = sum of w[u, v, c] gy[n, i, j, c].
-
-    At stride 1 it is the convolution of gy with the filter turned by half.
-    """
-    if _plain(gy.shape, stride):
-        depthwise_ordered.grad_input(gy, w, stride, out)
-    else:
-        _gather(gy, w[::-1, ::-1], out)
+    """out (N, H, W, C): gx[n, s i + u - p, s j + v - p, c] = sum of w[u, v, c] gy[n, i, j, c]."""
+    prepared = prepare(w, gy.shape, stride, back=True)
+    threads.run(lambda a, b: correlate_back(gy[a:b], prepared, stride, out[a:b]), _spans(w.shape[0], gy.shape))
 
 
 def grad_weight(x: Array, gy: Array, stride: int, out: Array) -> None:
@@ -57,21 +89,55 @@ def grad_weight(x: Array, gy: Array, stride: int, out: Array) -> None:
     Summed blockwise: over some rows in the arrays' dtype, then over the rows of a sample and over
     samples in float64, chunk by chunk of samples, and the chunks in their order.
     """
-    if _plain(gy.shape, stride):
-        depthwise_ordered.grad_weight(x, gy, stride, out)
-        return
-    kernel, channels = out.shape[1:]
-    spans, zero = _spans(kernel, gy.shape), np.zeros(math.prod(x.shape[2:]), x.dtype)
-    sums = np.zeros((len(spans), kernel + SURPLUS, kernel, _columns(gy.shape) * channels), x.dtype)
-    total, step = np.zeros((len(spans), *out.shape)), spans[0][1]
-
-    def work(a: int, b: int) -> None:
-        _grad_weight(_flat(x[a:b]), _flat(gy[a:b]), zero, sums[a // step], total[a // step])
-
-    threads.run(work, spans)
+    kernel = out.shape[0]
+    spans = _spans(kernel, gy.shape)
+    rooms, step = summing_rooms(x, gy.shape, kernel, stride, len(spans)), spans[0][1]
+    total = np.zeros((len(spans), *out.shape))
+    threads.run(lambda a, b: add_products(x[a:b], gy[a:b], stride, rooms, a // step, total[a // step]), spans)
     for partial in total[1:]:
         total[0] += partial
     out[:] = total[0]
+
+
+# The same on one thread, with all memory handed in
+
+
+def correlate(x: Array, prepared: Filter, stride: int, out: Array) -> None:
+    """`forward` of some samples."""
+    if prepared.repeated is None:
+        depthwise_ordered.correlate(x, prepared.w, stride, out)
+    else:
+        _correlate(_flat(x), prepared.repeated, out.shape[3], prepared.outside, _flat(out))
+
+
+def correlate_back(gy: Array, prepared: Filter, stride: int, out: Array) -> None:
+    """`grad_input` of some samples, with a filter prepared for the way back."""
+    if prepared.repeated is None:
+        depthwise_ordered.correlate_back(gy, prepared.w, stride, out)
+    else:
+        correlate(gy, prepared, stride, out)
+
+
+class Rooms(NamedTuple):
+    """Where `add_products` sums a few rows, a place for each that does so at a time; and the zeros outside a map."""
+
+    sums: Array
+    outside: Array
+
+
+def summing_rooms(x: Array, y: Shape, kernel: int, stride: int, places: int, array: MakeArray = make_array) -> Rooms:
+    """Rooms for maps like x and outputs of shape y."""
+    few: Shape = (y[3],) if _plain(y, stride) else (kernel + SURPLUS, kernel, _columns(y) * y[3])
+    outside = (0,) if _plain(y, stride) else (x.shape[2] * y[3],)
+    return Rooms(_zeros((places, *few), x, array), _zeros(outside, x, array))
+
+
+def add_products(x: Array, gy: Array, stride: int, rooms: Rooms, place: int, total: Array) -> None:
+    """total (k, k, C) += the weight gradient of some samples."""
+    if _plain(gy.shape, stride):
+        depthwise_ordered.add_products(x, gy, stride, rooms.sums[place], total)
+    else:
+        _grad_weight(_flat(x), _flat(gy), rooms.outside, rooms.sums[place], total)
 
 
 def workspace(y: Shape, kernel: int, stride: int, itemsize: int) -> int:
@@ -81,10 +147,15 @@ def workspace(y: Shape, kernel: int, stride: int, itemsize: int) -> int:
 
 def grad_weight_workspace(y: Shape, kernel: int, stride: int, itemsize: int) -> int:
     """Bytes that `grad_weight` allocates besides `out`, for y of that shape."""
+    places = len(_spans(kernel, y))
+    total = places * kernel * kernel * y[3] * 8
     if _plain(y, stride):
-        return depthwise_ordered.grad_weight_workspace(y, kernel, stride, itemsize)
-    sums = (kernel + SURPLUS) * kernel * _columns(y) * itemsize + kernel * kernel * 8
-    return (len(_spans(kernel, y)) * sums + y[2] * itemsize) * y[3]
+        return total + places * y[3] * itemsize
+    return total + (places * (kernel + SURPLUS) * kernel * _columns(y) + y[2]) * y[3] * itemsize
+
+
+def _zeros(shape: Shape, like: Array, array: MakeArray) -> Array:
+    return array(shape, lambda: np.zeros(shape, like.dtype))
 
 
 def _plain(y: Shape, stride: int) -> bool:
@@ -102,16 +173,6 @@ def _spans(kernel: int, y: Shape) -> list[tuple[int, int]]:
 
 def _flat(x: Array) -> Array:
     return x.reshape(*x.shape[:2], -1)
-
-
-def _gather(x: Array, w: Array, out: Array) -> None:
-    kernel, channels = w.shape[1:]
-    taps, zero = np.zeros((kernel + SURPLUS, kernel, _columns(x.shape), channels), w.dtype), np.zeros_like(x[0, 0])
-    taps[:kernel] = w[:, :, None]
-    repeated, outside = taps.reshape(*taps.shape[:2], -1), zero.reshape(-1)
-    threads.run(
-        lambda a, b: _correlate(_flat(x[a:b]), repeated, channels, outside, _flat(out[a:b])), _spans(kernel, x.shape)
-    )
 
 
 @jit_contract

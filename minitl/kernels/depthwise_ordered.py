@@ -19,12 +19,12 @@ from minitl.kernels.jit import jit
 
 def forward(x: Array, w: Array, stride: int, out: Array) -> None:
     """out (N, Ho, Wo, C) = x (N, H, W, C) convolved with w (k, k, C)."""
-    threads.run(lambda a, b: _forward(x[a:b], w, stride, out[a:b]), _spans(w, out))
+    threads.run(lambda a, b: correlate(x[a:b], w, stride, out[a:b]), _spans(w, out))
 
 
 def grad_input(gy: Array, w: Array, stride: int, out: Array) -> None:
     """out (N, H, W, C): gx[n, s i + u - p, s j + v - p, c] = sum of w[u, v, c] gy[n, i, j, c]."""
-    threads.run(lambda a, b: _grad_input(gy[a:b], w, stride, out[a:b]), _spans(w, gy))
+    threads.run(lambda a, b: correlate_back(gy[a:b], w, stride, out[a:b]), _spans(w, gy))
 
 
 def grad_weight(x: Array, gy: Array, stride: int, out: Array) -> None:
@@ -35,7 +35,12 @@ def grad_weight(x: Array, gy: Array, stride: int, out: Array) -> None:
     """
     samples, channels = len(x), x.shape[3]
     line, total = np.empty((samples, channels), x.dtype), np.zeros((samples, *out.shape))
-    threads.run(lambda a, b: _grad_weight(x[a:b], gy[a:b], stride, line[a:b], total[a:b]), _spans(out, gy))
+
+    def work(a: int, b: int) -> None:
+        for n in range(a, b):
+            add_products(x[n : n + 1], gy[n : n + 1], stride, line[n], total[n])
+
+    threads.run(work, _spans(out, gy))
     for partial in total[1:]:
         total[0] += partial
     out[:] = total[0]
@@ -56,7 +61,8 @@ def _spans(w: Array, out: Array) -> list[tuple[int, int]]:
 
 
 @jit
-def _forward(x: Array, w: Array, stride: int, out: Array) -> None:
+def correlate(x: Array, w: Array, stride: int, out: Array) -> None:
+    """`forward`, on one thread."""
     samples, height, width, channels = x.shape
     rows, columns, kernel = out.shape[1], out.shape[2], w.shape[0]
     pad = (kernel - 1) // 2
@@ -79,7 +85,8 @@ def _forward(x: Array, w: Array, stride: int, out: Array) -> None:
 
 
 @jit
-def _grad_input(gy: Array, w: Array, stride: int, out: Array) -> None:
+def correlate_back(gy: Array, w: Array, stride: int, out: Array) -> None:
+    """`grad_input`, on one thread."""
     samples, height, width, channels = out.shape
     rows, columns, kernel = gy.shape[1], gy.shape[2], w.shape[0]
     pad = (kernel - 1) // 2
@@ -101,12 +108,12 @@ def _grad_input(gy: Array, w: Array, stride: int, out: Array) -> None:
 
 
 @jit
-def _grad_weight(x: Array, gy: Array, stride: int, line: Array, total: Array) -> None:
+def add_products(x: Array, gy: Array, stride: int, line: Array, total: Array) -> None:
+    """total (k, k, C) += the products of x and gy, summed along a row in `line` (C,)."""
     samples, height, width, channels = x.shape
-    rows, columns, kernel = gy.shape[1], gy.shape[2], total.shape[1]
+    rows, columns, kernel = gy.shape[1], gy.shape[2], total.shape[0]
     pad = (kernel - 1) // 2
     for n in range(samples):
-        along_row = line[n]
         for i in range(rows):
             for u in range(kernel):
                 h = stride * i + u - pad
@@ -115,11 +122,11 @@ def _grad_weight(x: Array, gy: Array, stride: int, line: Array, total: Array) ->
                 for v in range(kernel):
                     first = max(0, (pad - v + stride - 1) // stride)
                     last = min(columns, (width - 1 - v + pad) // stride + 1)
-                    along_row[:] = 0.0
+                    line[:] = 0.0
                     for j in range(first, last):
                         image, slope = x[n, h, stride * j + v - pad], gy[n, i, j]
                         for c in range(channels):
-                            along_row[c] += image[c] * slope[c]
-                    in_sample = total[n, u, v]
+                            line[c] += image[c] * slope[c]
+                    sum_of_tap = total[u, v]
                     for c in range(channels):
-                        in_sample[c] += along_row[c]
+                        sum_of_tap[c] += line[c]

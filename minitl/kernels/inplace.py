@@ -128,6 +128,29 @@ def hard_swish_slope(g: Array, x: Array) -> None:
 
 
 @jit
+def slope_over_output(y: Array, g: Array, hard_swish: bool, top: float, packed: Array, first: int) -> None:
+    """y = g times the activation's slope at the x whose output is y, in place.
+
+    The slope is 1 where 0 < y < top, else 0; of Hard-Swish, +- sqrt(9 + 24 y) / 6, + where the
+    packed mask of x >= -3/2 says so, 1 where y >= 3, and 0 where y = 0 and not so (see `ops.hard_swish`).
+    """
+    zero, one, three, six = y.dtype.type(0), y.dtype.type(1), y.dtype.type(3), y.dtype.type(6)
+    nine, twenty_four, most = y.dtype.type(9), y.dtype.type(24), y.dtype.type(top)
+    for m in range(y.shape[0]):
+        row, slopes = y[m], g[m]
+        if hard_swish:
+            right, bit = packed[(first + m) // 8], np.uint8(1 << (first + m) % 8)
+            for c in range(row.size):
+                root = np.sqrt(max(nine + twenty_four * row[c], zero)) / six
+                left_slope = zero if row[c] == zero else -root
+                right_slope = one if row[c] >= three else root
+                row[c] = slopes[c] * (right_slope if right[c] & bit else left_slope)
+        else:
+            for c in range(row.size):
+                row[c] = slopes[c] if row[c] > zero and row[c] < most else zero
+
+
+@jit
 def combine(x: Array, of_x: Array, z: Array, of_z: Array, shift: Array) -> None:
     """x = of_x x + of_z z + shift, in place; the last three of a number a channel."""
     for m in range(x.shape[0]):

@@ -24,7 +24,7 @@ from minitl.fused import forward, samples
 from minitl.kernels import inplace, threads
 from minitl.tape import Tape
 
-METHODS = ("ft", "mobiletl")
+METHODS = ("ft", "mobiletl", "mobiletl-exact")
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +89,8 @@ def planted(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
             "activate",
             lambda *a: (original(*a), a[7].fill(0)),  # the edge
         )
+    elif fault == "a slope that is not read off the output":
+        monkeypatch.setattr(inplace, "slope_over_output", lambda y, g, *_: np.copyto(y, g))
     elif fault == "a scale that is not folded in":
         original_fold = forward.scale_and_shift
         monkeypatch.setattr(
@@ -104,6 +106,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
         ("ft", "parts that are not joined"),
         ("mobiletl", "shared bytes that are not joined"),
         ("mobiletl", "a scale that is not folded in"),
+        ("mobiletl-exact", "a slope that is not read off the output"),
     ],
 )
 def test_a_fault_in_the_fused_path_is_caught(method: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +143,8 @@ INNER = {"expand", "expand_norm", "expand_act", "depthwise", "depthwise_norm", "
 
 
 @pytest.mark.parametrize(
-    ("method", "blocks"), [("ft-all", None), ("ft-bias", None), ("ft-norm", None), ("mobiletl", 3)]
+    ("method", "blocks"),
+    [("ft-all", None), ("ft-bias", None), ("ft-norm", None), ("mobiletl", 3), ("mobiletl-exact", 3)],
 )
 def test_whole_networks_run_fused(method: str, blocks: int | None) -> None:
     model = trained(minitl.networks.mobilenet_v3_small(num_classes=5, width=0.25), method, blocks)

@@ -52,7 +52,7 @@ import numba
 from cases import NAMES, Dims, make, run
 from minitl.kernels import depthwise_ordered
 try:
-    numba.njit(cache=True)(depthwise_ordered._forward.__wrapped__)
+    numba.njit(cache=True)(depthwise_ordered.correlate.__wrapped__)
     print("cached")
 except RuntimeError:
     print("cannot cache")
