@@ -63,6 +63,7 @@ class Comparison:
     def __init__(self, case: Case, count: int) -> None:
         self.case, self.count = case, count
         self.times: dict[Key, list[float]] = {}
+        self.finalists: list[Key] = []
         self.peaks: dict[Key, int | None] = {}
         self.busy: list[float] = []
 
@@ -74,8 +75,8 @@ class Comparison:
             theirs = self._theirs(workers)
             self.times = interleave(theirs, 0)
             self._watch()
-            finalists = {key: theirs[key] for key in self._finalists()}
-            turns = zip_longest(self._ours().items(), finalists.items())
+            self.finalists = self._finalists()
+            turns = zip_longest(self._ours().items(), ((key, theirs[key]) for key in self.finalists))
             self.times |= interleave(dict(item for turn in turns for item in turn if item), seconds)
             self._watch()
         finally:
@@ -135,7 +136,8 @@ class Comparison:
         return [key for key in self.times if key.wait and key.tuning in (tuning, tuning.vanilla)]
 
     def _fastest(self, tuning: Tuning) -> Key | None:
-        return min(self._rivals(tuning), key=self._ms, default=None)
+        """Of those that were timed together with minitl."""
+        return min((key for key in self._rivals(tuning) if key in self.finalists), key=self._ms, default=None)
 
     def _watch(self) -> None:
         share = others()
