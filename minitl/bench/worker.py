@@ -16,6 +16,7 @@ from multiprocessing import get_context
 
 from minitl.bench import rivals, timing
 from minitl.bench.cases import Case, Tuning
+from minitl.kernels.heap import keep_freed_memory
 
 WAITS = {"spinning": "", "sleeping": "passive"}  # OMP_WAIT_POLICY
 
@@ -42,7 +43,11 @@ class Worker:
 
 
 def start(policy: str) -> None:
-    """Set how threads wait, before PyTorch is imported; the empty policy is OpenMP's own."""
+    """Set how threads wait, before PyTorch is imported (the empty policy is OpenMP's own).
+
+    Freed memory is kept, as on minitl's side.
+    """
+    keep_freed_memory()
     if policy:
         os.environ["OMP_WAIT_POLICY"] = policy
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minitl.arrays import Array, as_rows, positions
-from minitl.fused.forward import folded, taps_first
+from minitl.arrays import Array, as_rows, positions, size
+from minitl.fused.forward import affine, folded, taps_first
 from minitl.fused.program import CODES, KEEPS_OUTPUT, TOPS, Run, Squeeze, Stage, Values
 from minitl.fused.samples import Map, Part, Samples
 from minitl.kernels import blas, conv, depthwise, inplace
@@ -20,6 +20,8 @@ from minitl.kernels.matmul import matmul
 from minitl.ops.op import Gradients
 from minitl.parameters import Parameter
 from minitl.records import OpRecord
+
+FEW_PARTS = 2  # of so few a weight gradient is summed; of more it is one product, which takes less memory
 
 ByParameter = dict[Parameter, Array]
 WalkBack = Callable[[OpRecord, Array], Gradients]
@@ -66,7 +68,7 @@ class _Backward:
                 self.excite(stage.squeeze, stage.squeeze.scale, g)
         if self.program.residual:
             whole = Map(gy)
-            self.work.each(lambda part: np.add(g[part], whole[part], out=g[part]))
+            self.work.each(lambda part: np.add(g[part], whole[part], out=g[part]), size(stages[0].conv.shapes[0]))
         self.work.together()
         return g.array
 
@@ -130,17 +132,21 @@ class _Backward:
         work.each(
             lambda part: inplace.sums_and_dots(
                 as_rows(gy[part]), as_rows(x_hat[part]), total[part.number], along[part.number]
-            )
+            ),
+            size(stage.shape),
         )
         work.afterwards(settle)
         work.together()
         if not norm.needs[0]:
             return gy
         if own:
-            work.each(lambda part: inplace.combine(as_rows(gy[part]), of_gy, as_rows(x_hat[part]), of_x_hat, shift))
-            return gy
-        work.each(lambda part: inplace.combine(as_rows(x_hat[part]), of_x_hat, as_rows(gy[part]), of_gy, shift))
-        return x_hat
+            out, z, of_out, of_z = gy, x_hat, of_gy, of_x_hat
+        else:
+            out, z, of_out, of_z = x_hat, gy, of_x_hat, of_gy
+        work.each(
+            lambda part: inplace.combine(as_rows(out[part]), of_out, as_rows(z[part]), of_z, shift), size(stage.shape)
+        )
+        return out
 
     def weight(self, stage: Stage, g: Map) -> None:
         """The convolution's weight gradient: a product over all samples, or for k x k a sum over the parts."""
@@ -148,10 +154,14 @@ class _Backward:
         if not stage.conv.needs[-1]:
             return
         x, shape = Map(self.kept(stage.conv, "x")), parameter.value.shape
-        _, _, scale = folded(stage, self.values, work)
+        scale, _ = affine(stage, self.values, work.dtype)
         gw = work.allocate(shape, work.dtype)
         self.gradients[parameter] = gw
-        if stage.kind == "pointwise_conv":
+        if stage.kind == "pointwise_conv" and work.pieces <= FEW_PARTS:
+            partial = work.allocate((work.pieces, *shape[:2]), work.dtype)
+            work.each(lambda part: np.matmul(as_rows(g[part]).T, as_rows(x[part]), out=partial[part.number]))
+            work.afterwards(lambda: np.sum(partial, axis=0, out=gw.reshape(shape[:2])))
+        elif stage.kind == "pointwise_conv":
             work.afterwards(lambda: matmul(as_rows(g.array).T, as_rows(x.array), gw.reshape(shape[:2])))
         elif stage.kind == "depthwise_conv":
             self.depthwise_weight(stage, x, g, gw)
@@ -163,7 +173,7 @@ class _Backward:
             work.afterwards(lambda: np.copyto(gw, taps.transpose(3, 2, 0, 1)))
         if not stage.batch:
             work.afterwards(lambda: np.multiply(gw, scale[:, None, None, None], out=gw))
-        if stage.kind == "pointwise_conv":
+        if stage.kind == "pointwise_conv" and work.pieces > FEW_PARTS:
             work.together()
 
     def depthwise_weight(self, stage: Stage, x: Map, g: Map, gw: Array) -> None:
@@ -171,14 +181,15 @@ class _Backward:
         work, stride = self.work, stage.conv.attrs.get("stride", 1)
         c, _, *window = gw.shape
         rooms = depthwise.summing_rooms(x.array, stage.shape, window[0], stride, len(work.spans), work.array)
-        shape = (len(work.parts), *window, c)
+        shape = (work.pieces, *window, c)
         total = work.array(shape, lambda: np.zeros(shape), "float64")
         work.each(lambda part: depthwise.add_products(x[part], g[part], stride, rooms, part.place, total[part.number]))
         work.afterwards(lambda: np.copyto(gw[:, 0], total.sum(0).transpose(2, 0, 1)))
 
     def input(self, stage: Stage, g: Map, below: Stage | None) -> Map:
         """The convolution's input gradient."""
-        gx, (weight, _, _) = self.room(stage, below), folded(stage, self.values, self.work)
+        gx, (scale, _) = self.room(stage, below), affine(stage, self.values, self.work.dtype)
+        weight = folded(stage, scale, self.values, self.work)
         if stage.kind == "pointwise_conv":
             self.work.each(lambda part: np.matmul(as_rows(g[part]), weight[:, :, 0, 0], out=as_rows(gx[part])))
             return gx
@@ -219,12 +230,11 @@ class _Backward:
         """All gradients of a convolution that takes the gate: with G_n = g_n^T x_n, see `ops.gated_conv`."""
         work, record, shape = self.work, stage.conv, stage.conv.shapes[0]
         x, gate = Map(self.kept(record, "x")), self.kept(record, "gate")
-        weight, _, scale = folded(stage, self.values, work)
+        scale, _ = affine(stage, self.values, work.dtype)
+        weight = folded(stage, scale, self.values, work)
         outputs, inputs = weight.shape[:2]
         dots = work.allocate((shape[0], 1, 1, inputs), work.dtype)
-        partial, products = (
-            work.allocate((k, outputs, inputs), work.dtype) for k in (len(work.parts), len(work.spans))
-        )
+        partial, products = (work.allocate((k, outputs, inputs), work.dtype) for k in (work.pieces, len(work.spans)))
 
         def step(part: Part) -> None:
             product, total, sums, along = products[part.place], partial[part.number], np.empty(inputs), np.empty(inputs)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from minitl.arrays import Array, as_rows, positions
+from minitl.arrays import Array, as_rows, positions, size
 from minitl.bits import packed_shape
 from minitl.fused.program import CODES, KEEPS_INPUT, NO_CODES, TOPS, Program, Squeeze, Stage, Values
 from minitl.fused.samples import Map, Part, Samples
@@ -31,14 +31,18 @@ def forward(program: Program, x: Array, values: Values, work: Samples, run_op: R
         return _Forward(program, values, work, run_op)(x)
 
 
-def folded(stage: Stage, values: Values, work: Samples) -> tuple[Array, Array, Array]:
-    """The weight times the scale of a frozen norm, the shift to add after the convolution, and that scale."""
-    weight, c = values[stage.conv.parameters[0]], stage.shape[-1]
+def affine(stage: Stage, values: Values, dtype: str) -> tuple[Array, Array]:
+    """The scale and the shift of a frozen norm; 1 and 0 where the norm takes the statistics of the batch."""
     if stage.batch:
-        return weight, np.zeros(c, work.dtype), np.ones(c, work.dtype)
-    both = scale_and_shift([values[p] for p in stage.norm_parameters], stage.eps)
-    scale, shift = (vector.astype(work.dtype) for vector in both)
-    return work.array(weight.shape, lambda: weight * scale[:, None, None, None]), shift, scale
+        return np.ones(stage.shape[-1], dtype), np.zeros(stage.shape[-1], dtype)
+    scale, shift = scale_and_shift([values[p] for p in stage.norm_parameters], stage.eps)
+    return scale.astype(dtype), shift.astype(dtype)
+
+
+def folded(stage: Stage, scale: Array, values: Values, work: Samples) -> Array:
+    """The weight times the scale of a frozen norm."""
+    weight = values[stage.conv.parameters[0]]
+    return weight if stage.batch else work.array(weight.shape, lambda: weight * scale[:, None, None, None])
 
 
 def taps_first(weight: Array, work: Samples) -> Array:
@@ -62,7 +66,7 @@ class _Forward:
             passing = not self.program.trains and above and not above.squeeze  # read at once, and never again
             h = self.stage(stage, h, scratch=bool(passing))
         if self.program.residual:
-            self.work.each(lambda part: np.add(h[part], first[part], out=h[part]))
+            self.work.each(lambda part: np.add(h[part], first[part], out=h[part]), size(stages[-1].shape))
         self.work.together()
         return h.array, self.kept
 
@@ -70,7 +74,8 @@ class _Forward:
         """Convolution, norm, activation."""
         out = self.work.scratch(stage.shape) if scratch else self.work.whole(stage.shape)
         self.kept[stage.conv, "x"] = x.array
-        weight, shift, _ = folded(stage, self.values, self.work)
+        scale, shift = affine(stage, self.values, self.work.dtype)
+        weight = folded(stage, scale, self.values, self.work)
         if stage.gated:
             self.convolve_gated(x, self.kept[stage.conv, "gate"], weight, out)
         else:
@@ -128,11 +133,12 @@ class _Forward:
             running_mean[:] += norm.attrs["momentum"] * (middle - running_mean)
             running_var[:] += norm.attrs["momentum"] * (total / (m - 1) - running_var)
 
-        work.each(lambda part: inplace.moments(as_rows(x[part]), means[part.number], squares[part.number]))
+        n = size(stage.shape)
+        work.each(lambda part: inplace.moments(as_rows(x[part]), means[part.number], squares[part.number]), n)
         work.afterwards(settle)
         work.together()
         y = work.whole(stage.shape)
-        work.each(lambda part: inplace.normalise(as_rows(x[part]), mean, inv_std, gamma, beta, as_rows(y[part])))
+        work.each(lambda part: inplace.normalise(as_rows(x[part]), mean, inv_std, gamma, beta, as_rows(y[part])), n)
         self.kept[norm, "x_hat"], self.kept[norm, "inv_std"] = x.array, inv_std
         return y
 

@@ -11,6 +11,7 @@ order: the same bytes on any number of threads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from minitl.kernels import blas, threads
 
 SPANS = 4  # at most so many threads at once; each span has scratch maps of its own
 WORTH_A_GROUP = 192  # rows; a matrix product of fewer is slow
+WORTH_A_THREAD = 1 << 17  # elements; to wake another thread takes a tenth of a millisecond
 
 
 class Part(NamedTuple):
@@ -58,12 +60,18 @@ class Samples:
         spans = min(SPANS, max(2, count * rows // WORTH_A_GROUP))
         size = -(-count // spans)
         self.spans = [(start, min(start + size, count)) for start in range(0, count, size)]
-        self.group = min(size, max(1, WORTH_A_GROUP // rows))
-        starts = [(start, last) for first, last in self.spans for start in range(first, last, self.group)]
-        self.parts = [Part(i, start, min(start + self.group, last)) for i, (start, last) in enumerate(starts)]
+        self.group = min(size, -(-WORTH_A_GROUP // rows))
+        self.pieces = sum(-(-(last - first) // self.group) for first, last in self.spans)  # how many parts
         self._places = list(range(len(self.spans)))  # free ones: the last one used is the warmest
         self._steps: list[Callable[[Part], object]] = []
+        self._elements = 0
         self._after: list[Callable[[], object]] = []
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """All parts, in order."""
+        starts = [(start, last) for first, last in self.spans for start in range(first, last, self.group)]
+        return [Part(i, start, min(start + self.group, last)) for i, (start, last) in enumerate(starts)]
 
     def whole(self, shape: Shape) -> Map:
         """An uninitialised map of the batch."""
@@ -79,11 +87,12 @@ class Samples:
 
     def partial(self, *shape: int, dtype: str = "float64") -> Array:
         """Zeros of that shape (a few numbers a channel) for each part."""
-        return np.zeros((len(self.parts), *shape), dtype)
+        return np.zeros((0 if self.dry else self.pieces, *shape), dtype)
 
-    def each(self, step: Callable[[Part], object]) -> None:
-        """Run `step` on each part, after the steps before it."""
+    def each(self, step: Callable[[Part], object], elements: int = WORTH_A_THREAD) -> None:
+        """Run `step` on each part, after the steps before it; a light one says how many elements it looks at."""
         self._steps.append(step)
+        self._elements += elements
 
     def alone(self, action: Callable[[], object], passing: int) -> None:
         """Run `action` by itself: it works on the whole batch, on threads of its own, in `passing` bytes of its own."""
@@ -97,11 +106,15 @@ class Samples:
     def together(self) -> None:
         """Wait until every part is through all steps."""
         if not self.dry:
-            if self._steps:
+            if self._elements >= WORTH_A_THREAD:
                 threads.run(self._span, self.spans)
+            else:
+                for first, last in self.spans:
+                    self._span(first, last)
             for finish in self._after:
                 finish()
         self._steps.clear()
+        self._elements = 0
         self._after.clear()
 
     def _span(self, first: int, last: int) -> None:
@@ -109,6 +122,7 @@ class Samples:
         with blas.worker():
             for part in self.parts:
                 if first <= part.start < last:
+                    here = part._replace(place=place)
                     for step in self._steps:
-                        step(part._replace(place=place))
+                        step(here)
         self._places.append(place)

@@ -27,6 +27,7 @@ from minitl.accounting import Ledger, predict
 from minitl.arrays import Array
 from minitl.errors import UsageError, ValueRangeError, unknown
 from minitl.kernels import threads
+from minitl.kernels.heap import keep_freed_memory
 from minitl.networks import Network, digits_irb
 from minitl.training.data import digits, shift, split
 from minitl.training.fit import accuracy, fit
@@ -241,7 +242,8 @@ def ledger(choice: Choice, task: Task | None = None) -> Ledger:
 
 
 def _settle() -> None:
-    """In a worker process: one thread, and on Ctrl-C it is the parent that speaks."""
+    """In a worker process: one thread, freed memory kept; and on Ctrl-C it is the parent that speaks."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threads.set_threads(1)
 

@@ -10,6 +10,7 @@ from minitl.bench import cold, machine, report, rivals, scale
 from minitl.bench.cases import Case, select
 from minitl.bench.compare import compare, geometric_means
 from minitl.errors import ValueRangeError
+from minitl.kernels.heap import keep_freed_memory
 from minitl.training.progress import bar
 from minitl.verbs import options
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.seconds < float("inf"):
         raise ValueRangeError(op="bench", expected="--seconds of at least 0", got=f"{args.seconds:g}")
     cases = select(args.cases)
+    keep_freed_memory()  # PyTorch's processes do so too
     about = machine.describe(args.threads)
     if args.compile:
         found, text = _compile()

@@ -14,7 +14,7 @@ from minitl.networks import Model
 
 CASES = [
     ("digits_irb", {"dropout": 0.2}, 8, 32),
-    ("mobilenet_v3_small", {"width": 0.5}, 4, 112),
+    ("mobilenet_v3_small", {"width": 0.5}, 8, 112),
     ("mobilenet_v2", {"width": 0.25, "dtype": "float64"}, 3, 96),
 ]
 
