@@ -110,7 +110,7 @@ class ShadowTape(Tape):
         return gx, gradients
 
     def _samples(self, program: Program, x: Array) -> Samples:
-        return Samples(x.shape[0], program.rows, dtype_name(x.dtype), self.phantom, dry=True)
+        return Samples(x.shape[0], program.rows, program.widest, dtype_name(x.dtype), self.phantom, dry=True)
 
     def _ones_like(self, loss: Array) -> Array:
         return self.phantom(loss.shape, loss.dtype.name)

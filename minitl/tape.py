@@ -266,7 +266,7 @@ class Tape:
         return backward(run, gy, values, self._samples(run.program, gy), self._backward)
 
     def _samples(self, program: Program, x: Array) -> Samples:
-        return Samples(x.shape[0], program.rows, dtype_name(x.dtype), np.empty)
+        return Samples(x.shape[0], program.rows, program.widest, dtype_name(x.dtype), np.empty)
 
     def _ones_like(self, loss: Array) -> Array:
         return np.ones_like(loss)

@@ -158,9 +158,18 @@ class _Backward:
         gw = work.allocate(shape, work.dtype)
         self.gradients[parameter] = gw
         if stage.kind == "pointwise_conv" and work.pieces <= FEW_PARTS:
-            partial = work.allocate((work.pieces, *shape[:2]), work.dtype)
-            work.each(lambda part: np.matmul(as_rows(g[part]).T, as_rows(x[part]), out=partial[part.number]))
-            work.afterwards(lambda: np.sum(partial, axis=0, out=gw.reshape(shape[:2])))
+            others = work.allocate((work.pieces - 1, *shape), work.dtype)
+
+            def product(part: Part) -> None:
+                out = others[part.number - 1] if part.number else gw
+                np.matmul(as_rows(g[part]).T, as_rows(x[part]), out=out.reshape(shape[:2]))
+
+            def add_up() -> None:
+                for other in others:
+                    np.add(gw, other, out=gw)
+
+            work.each(product)
+            work.afterwards(add_up)
         elif stage.kind == "pointwise_conv":
             work.afterwards(lambda: matmul(as_rows(g.array).T, as_rows(x.array), gw.reshape(shape[:2])))
         elif stage.kind == "depthwise_conv":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minitl import ops
-from minitl.arrays import Array, Shape, positions
+from minitl.arrays import Array, Shape, positions, size
 from minitl.parameters import Parameter
 from minitl.records import Checkpoint, Holding, OpRecord, Record
 
@@ -129,6 +129,11 @@ class Program:
     def rows(self) -> int:
         """Positions of the smallest map of a sample."""
         return min(positions(stage.shape[1:]) for stage in self.stages)
+
+    @property
+    def widest(self) -> int:
+        """Elements of the largest map that a stage makes of a sample."""
+        return max(size(stage.shape[1:]) for stage in self.stages)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from minitl.kernels import blas, threads
 
 SPANS = 4  # at most so many threads at once; each span has scratch maps of its own
 WORTH_A_GROUP = 192  # rows; a matrix product of fewer is slow
+ELEMENTS = 1 << 18  # of the widest map; a group of fewer does not outweigh the Python around its steps
 WORTH_A_THREAD = 1 << 17  # elements; to wake another thread takes a tenth of a millisecond
 
 
@@ -47,20 +48,27 @@ class Map:
 
 
 class Samples:
-    """A batch of `count` samples whose smallest map has `rows` positions.
+    """A batch of `count` samples, whose smallest map has `rows` positions and whose widest `widest` elements.
 
     `allocate(shape, dtype)` makes every array of map or weight size. With `dry` steps are not run:
     only what is allocated and let go of happens, at the same moments.
     """
 
     def __init__(
-        self, count: int, rows: int, dtype: str, allocate: Callable[[Shape, str], Array], *, dry: bool = False
+        self,
+        count: int,
+        rows: int,
+        widest: int,
+        dtype: str,
+        allocate: Callable[[Shape, str], Array],
+        *,
+        dry: bool = False,
     ) -> None:
         self.count, self.dtype, self.allocate, self.dry = count, dtype, allocate, dry
-        spans = min(SPANS, max(2, count * rows // WORTH_A_GROUP))
-        size = -(-count // spans)
+        group = max(-(-WORTH_A_GROUP // rows), ELEMENTS // widest)
+        size = -(-count // min(SPANS, max(2, count // group)))
         self.spans = [(start, min(start + size, count)) for start in range(0, count, size)]
-        self.group = min(size, -(-WORTH_A_GROUP // rows))
+        self.group = min(size, group)
         self.pieces = sum(-(-(last - first) // self.group) for first, last in self.spans)  # how many parts
         self._places = list(range(len(self.spans)))  # free ones: the last one used is the warmest
         self._steps: list[Callable[[Part], object]] = []

@@ -23,8 +23,8 @@ def slack(model: Model) -> int:
     """What the prediction leaves out.
 
     Python's objects: for each layer a record, its holdings, dictionaries, shapes and array headers,
-    about 1.7 KB on a 64-bit machine, and in a fused step three closures, about 0.4 KB each. Vectors of one number a channel: an op uses at most 40 of
-    them at a time, in float64.
+    about 1.7 KB on a 64-bit machine, and in a fused step three closures, about 0.4 KB each. Vectors
+    of one number a channel: an op uses at most 40 of them at a time, in float64.
     """
     widest = max(p.value.shape[0] for p in model.parameters())
     return 4096 * sum(1 for _ in model.layers()) + 40 * 8 * widest + 16 * 1024
