@@ -184,8 +184,9 @@ class Tape:
         For a `loss` that is no scalar but, say, the output of a block, `gy` of its shape says with
         what weights its elements are summed (by default ones).
 
-        Each record's buffers are freed as soon as its gradients are computed, so a tape can be
-        walked back once. The ledger still tells afterwards what was held before.
+        Each record's buffers are freed as soon as its gradients are computed; in a fused run a
+        gradient may be written over them. So a tape can be walked back once. The ledger still
+        tells afterwards what was held before.
         """
         if not loss.needs_grad:
             raise UsageError(

@@ -510,11 +510,11 @@ def compare(method, switches):
     tape, output, minitl_loss = run_minitl(net, x, labels)
     records = [record for record in tape.records if record.layer != "loss"]
     buffers = {
-        f"{record.layer}.{tensor}": buffer.array
+        f"{record.layer}.{tensor}": buffer.array.copy()
         for record in records
         for tensor, buffer in record.saved.buffers.items()
     }
-    minitl_grads = tape.backward(minitl_loss)  # also frees the buffers, record by record
+    minitl_grads = tape.backward(minitl_loss)  # also uses the buffers up: hence the copies
     ledger = minitl.accounting.ledger(tape)
     rows = [row for row in ledger.rows if row.layer != "loss"]
     in_ledger = {f"{row.layer}.{row.tensor}": row.bytes for row in rows}

@@ -64,7 +64,7 @@ class Samples:
         *,
         dry: bool = False,
     ) -> None:
-        self.count, self.dtype, self.allocate, self.dry = count, dtype, allocate, dry
+        self.dtype, self.allocate, self.dry = dtype, allocate, dry
         group = max(-(-WORTH_A_GROUP // rows), ELEMENTS // widest)
         size = -(-count // min(SPANS, max(2, count // group)))
         self.spans = [(start, min(start + size, count)) for start in range(0, count, size)]
