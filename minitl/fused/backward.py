@@ -265,8 +265,10 @@ class _Backward:
         gx = work.scratch(shape)
 
         def pass_on(part: Part) -> None:
+            gated = products[part.place]
             for n, slopes, out in zip(range(part.start, part.stop), g[part], gx[part], strict=True):
-                np.matmul(as_rows(slopes), weight[:, :, 0, 0] * gate[n, 0, 0], out=as_rows(out))
+                np.multiply(weight[:, :, 0, 0], gate[n, 0, 0], out=gated)
+                np.matmul(as_rows(slopes), gated, out=as_rows(out))
 
         work.each(pass_on)
         self.spread(se, dots, np.ones((shape[0], 1, 1, inputs), work.dtype), gx)

@@ -110,10 +110,13 @@ class _Forward:
 
     def convolve_gated(self, x: Map, gate: Array, weight: Array, out: Map) -> None:
         """out_n = x_n convolved with gate_n weight, sample by sample: the gated map is never built."""
+        rooms = self.work.allocate((len(self.work.spans), *weight.shape[:2]), self.work.dtype)
 
         def step(part: Part) -> None:
+            gated = rooms[part.place]
             for image, factors, y in zip(x[part], gate[part.start : part.stop, 0, 0], out[part], strict=True):
-                np.matmul(as_rows(image), (weight[:, :, 0, 0] * factors).T, out=as_rows(y))
+                np.multiply(weight[:, :, 0, 0], factors, out=gated)
+                np.matmul(as_rows(image), gated.T, out=as_rows(y))
 
         self.work.each(step)
 
