@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
-from minitl.arrays import Shape, dtype_name, owner
+from minitl.arrays import Shape, dtype_name
 from minitl.fused.program import Program, compile_records
 from minitl.layers import Layer
 from minitl.records import Var
@@ -63,9 +63,7 @@ class Segment:
         shadow.rerun = tape.rerun
         x = shadow.variable(Var(shadow.phantom(shape, dtype)), needs_grad)
         self.compose(shadow, x)
-        holdings = shadow.holdings()
-        own = (h.block for h in holdings if owner(h.record.saved[h.tensor]) is x.value)
-        program = compile_records(shadow.records, holdings, next(own, None))
+        program = compile_records(shadow.records, shadow.holdings())
         for record in shadow.records:
             record.saved = Saved()
         return program

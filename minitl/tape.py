@@ -84,8 +84,7 @@ class Tape:
         """Compute `op` and record it; an error it raises is given the layer's path."""
         attrs = dict(attrs or {}, **({"portable": True} if self.portable and "portable" in op.attrs else {}))
         flows = [i for i in inputs if isinstance(i, Var)]
-        if any(flow.tape not in (None, self._mark) for flow in flows):
-            raise UsageError("a value of another tape", op=op.name, layer=layer, remedy="use one Tape for a whole step")
+        self._check_own(flows, op.name, layer)
         wanted = (i.needs_grad if isinstance(i, Var) else i.trained for i in inputs)
         needs = tuple(self.training and flag for flag in wanted)
         rule = rule or op.rules[0]
@@ -112,12 +111,17 @@ class Tape:
         self.records.append(record)
         return Var(y, len(self.records) - 1, any(needs), self._mark)
 
+    def _check_own(self, flows: Sequence[Var], op: str, layer: str) -> None:
+        if any(flow.tape not in (None, self._mark) for flow in flows):
+            raise UsageError("a value of another tape", op=op, layer=layer, remedy="use one Tape for a whole step")
+
     def run_fused(self, program: Program, x: Var) -> Var:
         """Compute what `program` stands for in one go, and record it op by op.
 
         The records are those the ops would make one by one, and hold the same; only in backward
         they are taken together.
         """
+        self._check_own([x], program.records[0].name, program.records[0].layer)
         values = {p: self._read(p) for p in program.parameters}
         y, kept = self._forward_fused(program, x.value, values)
         if not self.recording:

@@ -202,7 +202,7 @@ class _Backward:
         if stage.kind == "pointwise_conv":
             self.work.each(lambda part: np.matmul(as_rows(g[part]), weight[:, :, 0, 0], out=as_rows(gx[part])))
             return gx
-        taps, stride = taps_first(weight, self.work), stage.conv.attrs.get("stride", 1)
+        taps, stride = taps_first(stage, weight, self.work), stage.conv.attrs.get("stride", 1)
         if stage.kind == "depthwise_conv":
             prepared = depthwise.prepare(taps, stage.shape, stride, self.work.array, back=True)
             self.work.each(lambda part: depthwise.correlate_back(g[part], prepared, stride, gx[part]))

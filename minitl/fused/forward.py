@@ -16,6 +16,8 @@ from minitl.bits import packed_shape
 from minitl.fused.program import CODES, KEEPS_INPUT, NO_CODES, TOPS, Program, Squeeze, Stage, Values
 from minitl.fused.samples import Map, Part, Samples
 from minitl.kernels import blas, conv, depthwise, inplace
+from minitl.ops.conv import taps_first as dense_taps
+from minitl.ops.depthwise_conv import taps_first as depthwise_taps
 from minitl.ops.frozen_norm import scale_and_shift
 from minitl.ops.op import Attrs, Op
 from minitl.records import OpRecord, Record
@@ -45,11 +47,12 @@ def folded(stage: Stage, scale: Array, values: Values, work: Samples) -> Array:
     return weight if stage.batch else work.array(weight.shape, lambda: weight * scale[:, None, None, None])
 
 
-def taps_first(weight: Array, work: Samples) -> Array:
-    """(O, I, k, k) -> (k, k, I, O), and for a depthwise convolution (C, 1, k, k) -> (k, k, C)."""
+def taps_first(stage: Stage, weight: Array, work: Samples) -> Array:
+    """The weight of a k x k convolution as its kernels read it."""
     outputs, inputs, *window = weight.shape
-    shape = (*window, outputs) if inputs == 1 else (*window, inputs, outputs)
-    return work.array(shape, lambda: np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(shape))
+    if stage.kind == "depthwise_conv":
+        return work.array((*window, outputs), lambda: depthwise_taps(weight))
+    return work.array((*window, inputs, outputs), lambda: dense_taps(weight))
 
 
 class _Forward:
@@ -98,7 +101,7 @@ class _Forward:
         if stage.kind == "pointwise_conv":
             self.work.each(lambda part: np.matmul(as_rows(x[part]), weight[:, :, 0, 0].T, out=as_rows(out[part])))
             return
-        taps, stride = taps_first(weight, self.work), stage.conv.attrs.get("stride", 1)
+        taps, stride = taps_first(stage, weight, self.work), stage.conv.attrs.get("stride", 1)
         if stage.kind == "depthwise_conv":
             prepared = depthwise.prepare(taps, stage.shape, stride, self.work.array)
             self.work.each(lambda part: depthwise.correlate(x[part], prepared, stride, out[part]))

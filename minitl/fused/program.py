@@ -104,16 +104,12 @@ Values = dict[Parameter, Array]  # the numbers of each parameter
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Stages, whether the input is added to the last, and the records they stand for.
-
-    `holdings` is what those records keep; those of block `input_block` are the input itself.
-    """
+    """Stages, whether the input is added to the last, the records they stand for, and what those keep."""
 
     stages: tuple[Stage, ...]
     residual: OpRecord | None
     records: tuple[OpRecord, ...]
     holdings: tuple[Holding, ...]
-    input_block: int | None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -145,9 +141,7 @@ class Run:
     source: int
 
 
-def compile_records(
-    records: Sequence[OpRecord | Checkpoint], holdings: Sequence[Holding], input_block: int | None
-) -> Program | None:
+def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence[Holding]) -> Program | None:
     """The program of these records, or None where they cannot be fused."""
     left = [record for record in records if isinstance(record, OpRecord)]
     if len(left) < len(records):
@@ -161,7 +155,7 @@ def compile_records(
     residual = left.pop(0) if left else None
     if left or not stages:
         return None
-    return Program(tuple(stages), residual, plain, tuple(holdings), input_block)
+    return Program(tuple(stages), residual, plain, tuple(holdings))
 
 
 def _stage(left: list[OpRecord]) -> Stage | None:

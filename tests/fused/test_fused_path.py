@@ -20,8 +20,10 @@ from threadpoolctl import threadpool_info
 import minitl
 from minitl import oracle
 from minitl.arrays import Array
+from minitl.blocks import Build, ConvNorm, ConvSpec
 from minitl.fused import forward, samples
 from minitl.kernels import inplace, threads
+from minitl.records import Var
 from minitl.tape import Tape
 
 METHODS = ("ft", "mobiletl", "mobiletl-exact")
@@ -172,6 +174,29 @@ def test_a_changed_plan_or_momentum_makes_a_new_program() -> None:
     before = model.state_dict()
     model(Tape(), x)
     assert np.array_equal(model.state_dict()["expand_norm.running_mean"], before["expand_norm.running_mean"])
+
+
+def test_a_value_of_another_tape_is_refused() -> None:
+    model = block("mobiletl", {})
+    x = Tape().variable(Var(noise((2, 7, 7, 96))))
+    with pytest.raises(minitl.MinitlError, match="another tape"):
+        model.block(Tape(), x)
+
+
+@pytest.mark.parametrize("activation", ["relu6", "hard_swish"])
+def test_nan_is_not_swallowed(activation: str) -> None:
+    row = np.full((1, 16), np.nan, np.float32)
+    empty = np.zeros((1, 16), np.uint8)
+    top = 6.0 if activation == "relu6" else np.inf
+    inplace.activate(row, np.zeros(16, np.float32), activation != "relu6", top, 0, np.zeros(2), empty, empty[0], 0)
+    assert np.isnan(row).all()
+
+
+def test_a_dense_convolution_of_one_channel_is_no_depthwise_one() -> None:
+    build = Build(np.random.default_rng(0), "float64", 1e-5, 0.1)
+    part, x = ConvNorm(ConvSpec("stem", 1, 5, kernel=3), ("a", "b", "c"), build), noise((2, 6, 6, 1))
+    fused, plain = (part(Tape(fused=fused), Var(x)).value for fused in (True, False))
+    assert np.abs(fused - plain).max() < 1e-12
 
 
 # Threads and processes
