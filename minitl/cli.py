@@ -13,11 +13,12 @@ from typing import NoReturn
 
 from minitl import __version__
 from minitl.errors import MinitlError
-from minitl.verbs import bench, compare, inspect, oracle, plan, reproduce
+from minitl.verbs import bench, compare, estimate, inspect, oracle, plan, reproduce
 
 VERBS = {
     "bench": bench,
     "compare": compare,
+    "estimate": estimate,
     "inspect": inspect,
     "oracle": oracle,
     "plan": plan,

@@ -1,0 +1,59 @@
+"""`minitl estimate`: what is known about a training step's time and energy on a device."""
+
+from __future__ import annotations
+
+import argparse
+
+from minitl import devices, methods
+from minitl.accounting.device import estimate, rows_table, totals_text
+from minitl.devices import Device
+from minitl.verbs import options
+
+HELP = "time and energy of a training step on a device: known, bound or unknown"
+DESCRIPTION = """Says of every pass of every layer how long it takes on a device: known from a published model, at
+least so long (a bound from published peak rates), or unknown, with the reason. The three are never added up to one
+number. Whether the step's peak fits the device's memory is answered exactly. Example:
+minitl estimate mobilenet_v2 --device ef-train --method mobiletl --blocks 5"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `estimate`."""
+    options.add_model(parser)
+    told = f"{', '.join(devices.names())}, or a FILE.toml (its form: minitl/devices/device.py)"
+    parser.add_argument("--device", required=True, metavar="NAME|FILE.toml", help=told)
+    parser.add_argument("--method", default="mobiletl", metavar="NAME", help=f"{', '.join(methods.METHODS)}")
+    parser.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
+    options.add_method_options(parser)
+    options.add_step(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Estimate; the exit code is 0 also where much is unknown, which the table says."""
+    device = devices.get(args.device)
+    model = options.model(args)
+    options.method(args, args.method, args.blocks).apply(model)
+    found = estimate(model, device, batch=args.batch, resolution=args.resolution, optimizer_slots=options.slots(args))
+    about = {
+        "network": model.name,
+        "method": model.method,
+        "blocks": model.tuned_blocks,
+        "batch": args.batch,
+        "resolution": args.resolution,
+        "classes": model.num_classes,
+    }
+    if args.json:
+        figures = {name: vars(figure) for name, figure in device.figures.items()}
+        options.print_json("estimate", {**about, **found.to_json(), "figures": figures, "note": device.note})
+    else:
+        heading = f"{model.name}, {model.method}, batch {args.batch}, {args.resolution} x {args.resolution}"
+        print(f"{heading}, on {device.title}\n\n{_figures(device)}\n\n{rows_table(found.rows)}\n\n{totals_text(found)}")
+    return 0
+
+
+def _figures(device: Device) -> str:
+    told = [
+        f"{name}: {figure.value:,.6g} ({figure.kind}; {figure.scope}; {figure.source})"
+        for name, figure in device.figures.items()
+    ]
+    return "\n".join(filter(None, (device.note, *told)))
