@@ -53,6 +53,10 @@ class UnknownNameError(MinitlError):
     """A network, method, layer role, parameter or attribute that does not exist."""
 
 
+class DataError(MinitlError):
+    """A file or folder that cannot be read as what it should be."""
+
+
 class UsageError(MinitlError):
     """A call in an order or a place that cannot work."""
 

@@ -29,6 +29,7 @@ LAYERS = [  # ground floor first; a package is one layer, and so are modules tha
     "step",
     "devices",
     "accounting",
+    "data",
     "training",
     "reproduce",
     "oracle",

@@ -17,10 +17,13 @@ def descend(p: Array, g: Array, lr: float, decay: float) -> None:
     threads.run(lambda a, b: _descend(p[a:b], g[a:b], lr, decay), threads.chunks(p.size, p.size))
 
 
-def momentum(p: Array, g: Array, velocity: Array, lr: float, keep: float, decay: float) -> None:
-    """velocity <- keep velocity + g + decay p, then p <- p - lr velocity."""
-    spans = threads.chunks(p.size, p.size)
-    threads.run(lambda a, b: _momentum(p[a:b], g[a:b], velocity[a:b], lr, keep, decay), spans)
+def momentum(p: Array, g: Array, velocity: Array, lr: float, keep: float, decay: float, nesterov: bool = False) -> None:
+    """velocity <- keep velocity + h with h = g + decay p; then p <- p - lr velocity.
+
+    With `nesterov`, p <- p - lr (h + keep velocity) instead.
+    """
+    spans, ahead = threads.chunks(p.size, p.size), (1.0, keep) if nesterov else (0.0, 1.0)
+    threads.run(lambda a, b: _momentum(p[a:b], g[a:b], velocity[a:b], lr, keep, decay, *ahead), spans)
 
 
 def adam(
@@ -43,11 +46,15 @@ def _descend(p: Array, g: Array, lr: float, decay: float) -> None:
 
 
 @jit
-def _momentum(p: Array, g: Array, velocity: Array, lr: float, keep: float, decay: float) -> None:
+def _momentum(
+    p: Array, g: Array, velocity: Array, lr: float, keep: float, decay: float, direct: float, share: float
+) -> None:
     rate, kept, shrink = p.dtype.type(lr), p.dtype.type(keep), p.dtype.type(decay)
+    straight, carried = p.dtype.type(direct), p.dtype.type(share)
     for i in range(p.size):
-        velocity[i] = kept * velocity[i] + (g[i] + shrink * p[i])
-        p[i] -= rate * velocity[i]
+        h = g[i] + shrink * p[i]
+        velocity[i] = kept * velocity[i] + h
+        p[i] -= rate * (straight * h + carried * velocity[i])
 
 
 @jit

@@ -1,4 +1,4 @@
-"""Optimizers: SGD with momentum, and Adam. Both follow `torch.optim` to the formula.
+"""Optimizers: SGD with momentum, Adam and AdamW. All follow `torch.optim` to the formula.
 
 An optimizer keeps `slots` arrays of a parameter's size for each parameter it trains, nothing
 for the others, and updates in place without a temporary of that size.
@@ -31,10 +31,14 @@ class State:
 
 
 class Optimizer(ABC):
-    """Steps downhill in place; a subclass says how many arrays it needs (`slots`) and the formula (`update`)."""
+    """Steps downhill in place; a subclass says how many arrays it needs (`slots`) and the formula (`update`).
 
-    def __init__(self, lr: float, weight_decay: float) -> None:
-        self.lr, self.weight_decay = lr, weight_decay
+    Without `decay_vectors`, weight decay leaves out all parameters of one axis: scales and shifts of
+    norms, and biases.
+    """
+
+    def __init__(self, lr: float, weight_decay: float, decay_vectors: bool = True) -> None:
+        self.lr, self.weight_decay, self.decay_vectors = lr, weight_decay, decay_vectors
         self.state: dict[str, State] = {}
         expect_not_negative("learning rate", lr)
         expect_not_negative("weight decay", weight_decay)
@@ -45,7 +49,7 @@ class Optimizer(ABC):
         """Arrays of a parameter's size kept for each trained parameter."""
 
     @abstractmethod
-    def update(self, p: Array, g: Array, state: State, lr: float) -> None:
+    def update(self, p: Array, g: Array, state: State, lr: float, decay: float) -> None:
         """Move the flat parameter `p` along its flat gradient `g`, for the `state.steps`-th time (from 1)."""
 
     @property
@@ -76,7 +80,8 @@ class Optimizer(ABC):
                 self.state[name] = State(tuple(np.zeros_like(p) for _ in range(self.slots)))
             state = self.state[name]
             state.steps += 1
-            self.update(p, gradient.reshape(-1), state, self.lr * lr_scale)
+            decay = self.weight_decay if self.decay_vectors or gradient.ndim > 1 else 0.0
+            self.update(p, gradient.reshape(-1), state, self.lr * lr_scale, decay)
 
 
 class SGD(Optimizer):
@@ -84,25 +89,37 @@ class SGD(Optimizer):
 
         v <- momentum v + g + weight_decay p,    p <- p - lr v,    v = 0 at first
 
-    Weight decay is the L2 term's gradient, added to g. Without momentum nothing is kept.
+    Weight decay is the L2 term's gradient, added to g. Without momentum nothing is kept. With
+    `nesterov`, p <- p - lr (momentum v + g + weight_decay p) instead: the next step's momentum is
+    taken ahead of time (Nesterov 1983; Sutskever et al., section 2).
     """
 
-    def __init__(self, lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        super().__init__(lr, weight_decay)
-        self.momentum = momentum
+    def __init__(
+        self,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        *,
+        nesterov: bool = False,
+        decay_vectors: bool = True,
+    ) -> None:
+        super().__init__(lr, weight_decay, decay_vectors)
+        self.momentum, self.nesterov = momentum, nesterov
         expect_fraction("momentum", momentum)
+        if nesterov and not momentum:
+            raise ValueRangeError(op="optimizer", expected="a momentum above 0 with nesterov", got="0")
 
     @property
     def slots(self) -> int:
         """The velocity, unless momentum is 0."""
         return 1 if self.momentum else 0
 
-    def update(self, p: Array, g: Array, state: State, lr: float) -> None:
+    def update(self, p: Array, g: Array, state: State, lr: float, decay: float) -> None:
         """See the formula above."""
         if self.momentum:
-            update.momentum(p, g, state.arrays[0], lr, self.momentum, self.weight_decay)
+            update.momentum(p, g, state.arrays[0], lr, self.momentum, decay, self.nesterov)
         else:
-            update.descend(p, g, lr, self.weight_decay)
+            update.descend(p, g, lr, decay)
 
 
 class Adam(Optimizer):
@@ -117,9 +134,15 @@ class Adam(Optimizer):
     """
 
     def __init__(
-        self, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+        self,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        decay_vectors: bool = True,
     ) -> None:
-        super().__init__(lr, weight_decay)
+        super().__init__(lr, weight_decay, decay_vectors)
         self.betas, self.eps = betas, eps
         expect_fraction("beta 1", betas[0])
         expect_fraction("beta 2", betas[1])
@@ -130,13 +153,36 @@ class Adam(Optimizer):
         """The running means of the gradient and of its square."""
         return 2
 
-    def update(self, p: Array, g: Array, state: State, lr: float) -> None:
+    def update(self, p: Array, g: Array, state: State, lr: float, decay: float) -> None:
         """See the formula above; both sides of its fraction are multiplied by sqrt(1 - b2^t)."""
         correction1 = 1 - self.betas[0] ** state.steps
         correction2 = math.sqrt(1 - self.betas[1] ** state.steps)
         mean, square = state.arrays
         rate, eps = lr * correction2 / correction1, self.eps * correction2
-        update.adam(p, g, mean, square, rate, self.betas, eps, self.weight_decay)
+        update.adam(p, g, mean, square, rate, self.betas, eps, decay)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101; `torch.optim.AdamW`).
+
+    p <- p (1 - lr weight_decay), then Adam's step of the gradient alone. The default is PyTorch's.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        decay_vectors: bool = True,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay, decay_vectors=decay_vectors)
+
+    def update(self, p: Array, g: Array, state: State, lr: float, decay: float) -> None:
+        """See the formula above."""
+        np.multiply(p, p.dtype.type(1 - lr * decay), out=p)
+        super().update(p, g, state, lr, 0.0)
 
 
 def expect_not_negative(what: str, value: float) -> None:

@@ -1,0 +1,62 @@
+"""Batches of network inputs, prepared while the batch before is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from minitl.arrays import Array
+from minitl.data.augment import Augmentation
+from minitl.data.preprocess import Preprocessing
+from minitl.data.source import Source
+
+Batch = tuple[Array, Array]  # images (N, R, R, 3) and labels (N,)
+PLAIN = Augmentation()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of a source, and how they become a network's input."""
+
+    source: Source
+    indices: Array
+    preprocessing: Preprocessing
+    augmentation: Augmentation = PLAIN
+    dtype: str = "float32"
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def order(self, seed: int, epoch: int) -> Array:
+        """The part's images in the order of that epoch."""
+        return np.random.default_rng((seed, epoch)).permutation(self.indices)
+
+    def image(self, index: int, seed: int, epoch: int) -> Array:
+        """One image, uint8 (R, R, 3). What is drawn depends on seed, epoch and image alone, not on what came before."""
+        image = self.source.read(index)
+        if not self.augmentation.kinds:
+            return self.preprocessing.resize(image)
+        return self.augmentation(image, self.preprocessing, np.random.default_rng((seed, epoch, 1 + index)))
+
+    def batches(self, groups: Sequence[Array], seed: int = 0, epoch: int = 0) -> Iterator[Batch]:
+        """The images of each group of indices. One group ahead is read in threads; two are in memory at a time."""
+        with ThreadPoolExecutor(max_workers=2) as pool:
+
+            def read(group: Array) -> list[Future[Array]]:
+                return [pool.submit(self.image, int(index), seed, epoch) for index in group]
+
+            ahead = read(groups[0]) if groups else []
+            try:
+                for group, following in zip(groups, [*groups[1:], np.arange(0)], strict=True):
+                    images = [future.result() for future in ahead]
+                    ahead = read(following)
+                    yield self.preprocessing.normalise(np.stack(images), self.dtype), self.source.labels[group]
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def in_order(self, batch: int) -> Iterator[Batch]:
+        """All images of the part, `batch` at a time."""
+        return self.batches([self.indices[i : i + batch] for i in range(0, len(self), batch)])

@@ -1,0 +1,61 @@
+"""Image files, through Pillow: a few well-known formats, within a size, upright, on white."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minitl.arrays import Array
+from minitl.data.files import open_file
+from minitl.errors import DataError, UsageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no format that starts another program, as EPS does
+MOST_PIXELS = 1 << 26  # of one image: 192 MiB as RGB. A small file can claim to be larger than any memory
+WHITE = (255, 255, 255, 255)
+
+
+def pillow() -> ModuleType:
+    """`PIL.Image`; raises UsageError where it is missing."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UsageError("images need Pillow", remedy="pip install 'minitl[images]'") from None
+    return Image
+
+
+def read_image(path: Path) -> Array:
+    """An image file as uint8 (H, W, 3). Raises DataError.
+
+    It is turned upright as its EXIF data say, 16-bit grey becomes 8-bit, and what is transparent
+    shows white. Of several frames, the first is taken.
+    """
+    library = pillow()
+    with open_file(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about broken metadata, which are not used
+        try:
+            with library.open(file, formats=FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read")
+                return _pixels(library, image)
+        except Exception as error:  # Pillow raises many kinds on broken files; none of them is minitl's
+            told = " ".join(str(error).replace(repr(file), "it").split())[:200] or type(error).__name__
+            raise DataError(f"is not an image that can be read: {told}", layer=str(path)) from None
+
+
+def _pixels(library: Any, image: Any) -> Array:
+    from PIL.ImageOps import exif_transpose
+
+    upright = exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        grey = np.asarray(upright, np.float64) / 257
+        return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
+    if upright.mode in ("I", "F"):
+        raise ValueError(f"pixels of 32 bits (mode {upright.mode})")
+    if upright.has_transparency_data:
+        upright = library.alpha_composite(library.new("RGBA", upright.size, WHITE), upright.convert("RGBA"))
+    return np.array(upright.convert("RGB"))
