@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint pages clean
 
 demo: .venv/demo.installed
 	$(BIN)/minitl compare --plots demo
@@ -14,6 +14,10 @@ lint: .venv/lint.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The tutorials' pages and figures, made by running them.
+pages: .venv/demo.installed
+	$(BIN)/python tutorials/render.py
 
 # One stamp an extra: installing again happens only when pyproject.toml changes.
 .venv/%.installed: pyproject.toml | .venv/bin/python

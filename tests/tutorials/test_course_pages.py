@@ -1,0 +1,190 @@
+"""Pages, sources and figures say the same, and the tutorials run as they stand."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import render
+from course_sources import ALL, TUTORIALS, checked
+from scripts import run_script
+
+EVERY = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+FIGURE = re.compile(r"!\[(.*)\]\((figures/\w+\.svg)\)\n<!-- data drawn: (\w+) -->")
+NUMBER = re.compile(r"(\d[\d,]*) bytes|(\d+\.\d+) %|(\d+\.\d+) MB")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
+COURSE = {
+    "01_one_operation", "02_the_tape", "03_convolutions", "04_batch_norm", "05_activations_in_bits", "06_the_block",
+    "07_squeeze_and_excite", "08_adapt_to_new_digits", "09_peak", "10_plan_and_your_own_method", "11_the_oracle",
+    "12_fast",
+}  # fmt: skip
+README = render.HERE / "README.md"
+STALE = "run `make pages` and look at the diff"
+
+RUN = """
+import json, sys
+sys.path.insert(0, sys.argv[2])
+import render
+from course_sources import checked, solution
+path = render.HERE / sys.argv[1]
+parts = render.cells(path.read_text(encoding="utf-8"))
+namespace = {"__name__": "__main__"}
+outputs = list(render.run(parts, namespace, path.name))
+solved = []
+for call in checked(path):
+    code = call.code
+    for name, stub in render.stubs(code).items():
+        code = code.replace(render.ast.get_source_segment(code, stub), "")
+    solved.append(render.run_cell(solution(call) + "\\n" + code, namespace, call.exercise).text)
+page = render.page(path.stem, parts, outputs)
+print("\\0" + json.dumps([[[o.text, o.digests] for o in outputs], solved, page]))
+"""
+
+
+def parts_of(path: Path) -> list[render.Cell]:
+    return render.cells(path.read_text(encoding="utf-8"))
+
+
+def page_of(path: Path) -> str:
+    return (render.PAGES / f"{path.stem}.md").read_text(encoding="utf-8")
+
+
+@cache
+def ran(path: Path) -> tuple[list[Any], list[str], str]:
+    """Texts and digests of each cell, what the solved exercises print, and the page: in a process of its own."""
+    said = run_script(RUN, path.name, Path(__file__).parent, path=render.HERE, MPLBACKEND="agg")
+    outputs, solved, page = json.loads(said.rpartition("\0")[2])
+    return outputs, solved, page
+
+
+def test_there_are_tutorials() -> None:
+    assert TUTORIALS
+
+
+@EVERY
+def test_prose_and_code_of_a_page_are_those_of_its_source(path: Path) -> None:
+    page = page_of(path)
+    at = 0
+    for part in parts_of(path):
+        block = render.linked(part.text) if part.prose else f"```python\n{part.text}\n```"
+        assert block in page[at:], f"{STALE}: {block[:200]}"
+        at = page.index(block, at)
+
+
+@EVERY
+def test_a_page_is_what_its_tutorial_prints_and_draws(path: Path) -> None:
+    """Line by line; of cells tagged volatile, digits may differ."""
+    now, before = ran(path)[2].splitlines(), page_of(path).splitlines()
+    loose = volatile_lines(path, now)
+    for number, (got, expected) in enumerate(zip(now, before, strict=False)):
+        same = re.sub(r"\d", "#", got) == re.sub(r"\d", "#", expected) if number in loose else got == expected
+        assert same, f"{STALE}: line {number + 1} is {got!r}, on the page {expected!r}"
+    assert len(now) == len(before), STALE
+
+
+def volatile_lines(path: Path, lines: list[str]) -> set[int]:
+    """Numbers of the page's lines that a volatile cell printed."""
+    found, at, text = set(), 0, "\n".join(lines)
+    for part in parts_of(path):
+        block = render.linked(part.text) if part.prose else f"```python\n{part.text}\n```"
+        at = text.index(block, at) + len(block)
+        if part.volatile and text[at:].startswith("\n\n```text\n"):
+            end = text.index("\n```", at + 10)
+            first = text.count("\n", 0, at)
+            found |= set(range(first, first + text.count("\n", at, end) + 1))
+    return found
+
+
+@EVERY
+def test_the_solutions_put_in_their_places_are_right(path: Path) -> None:
+    for call, said in zip(checked(path), ran(path)[1], strict=True):
+        assert f"{call.exercise} {', '.join(call.functions)}: right." in said
+
+
+@EVERY
+def test_nothing_but_its_check_uses_a_stub(path: Path) -> None:
+    """So a tutorial runs whether or not its exercises are solved."""
+    left = {name for call in checked(path) for name in call.functions}
+    for part in parts_of(path):
+        if part.prose or "check(" in part.text:
+            continue
+        used = {node.id for node in ast.walk(ast.parse(part.text)) if isinstance(node, ast.Name)}
+        assert not used & left
+
+
+@EVERY
+def test_every_stub_is_checked(path: Path) -> None:
+    written = {name for part in parts_of(path) if not part.prose for name in render.stubs(part.text)}
+    assert written == {name for call in checked(path) for name in call.functions}
+
+
+@EVERY
+def test_figures_are_there_small_and_titled(path: Path) -> None:
+    drawn = FIGURE.findall(page_of(path))
+    files = {f"figures/{image.name}" for image in (render.PAGES / "figures").glob(f"{path.name[:2]}_*.svg")}
+    assert {file for _, file, _ in drawn} == files
+    assert len(drawn) <= 3
+    for said, file, _ in drawn:
+        image = (render.PAGES / file).read_text(encoding="utf-8")
+        assert len(image) <= 40_000
+        assert "<text" in image
+        assert "<image" not in image  # no rasters
+        assert len(said) > 20
+
+
+@EVERY
+def test_numbers_of_the_prose_are_asserted_or_printed(path: Path) -> None:
+    parts = parts_of(path)
+    sure = "\n".join(output[0] for output in ran(path)[0])
+    for part in parts:
+        for node in ast.walk(ast.parse("" if part.prose else part.text)):
+            sure += "\n" + ast.unparse(node) if isinstance(node, ast.Assert) else ""
+    numbers = {number.replace(",", "") for number in re.findall(r"\d[\d,]*(?:\.\d+)?", sure.replace("_", ""))}
+    for part in parts:
+        for found in NUMBER.findall(re.sub(r"\s+", " ", part.text) if part.prose else ""):
+            number = "".join(found).replace(",", "")
+            assert number in numbers, f"nothing asserts or prints {number}"
+
+
+@EVERY
+def test_cells_are_short_and_few(path: Path) -> None:
+    parts = parts_of(path)
+    for part in parts:
+        lines = [line for line in part.text.splitlines() if line.strip()]
+        assert part.prose or len(lines) <= 30, part.text
+    assert parts[0].prose
+    assert re.match(rf"# {int(path.name[:2])}\. .*\?\n", parts[0].text), "the first line is the question"
+
+
+@pytest.mark.parametrize("path", [README, *TUTORIALS], ids=lambda path: path.stem)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = "\n".join(part.text for part in parts_of(path)) if path.suffix == ".py" else path.read_text(encoding="utf-8")
+    for target in LINK.findall(text):
+        assert leads(path.parent, target), target
+
+
+@EVERY
+def test_links_of_a_page_lead_somewhere(path: Path) -> None:
+    for target in LINK.findall(page_of(path)):
+        assert leads(render.PAGES, target), target
+
+
+def leads(folder: Path, target: str) -> bool:
+    """Whether a link leads to a file, or to a tutorial of the course that is still being written."""
+    return (folder / target).exists() or Path(target).stem in COURSE
+
+
+def test_no_page_is_without_its_tutorial() -> None:
+    assert {page.stem for page in render.PAGES.glob("*.md")} == {path.stem for path in TUTORIALS}
+
+
+def test_exercises_are_numbered_as_their_tutorials() -> None:
+    for path in TUTORIALS:
+        names = [call.exercise for call in checked(path)]
+        assert names == [f"{int(path.name[:2])}{letter}" for letter in "abcdefgh"[: len(names)]]
+    assert ALL
