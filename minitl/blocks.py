@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minitl import ops
-from minitl.arrays import is_count
-from minitl.errors import ValueRangeError
+from minitl.checks import as_count, expect_flag
+from minitl.errors import ValueRangeError, brief
 from minitl.layers import FROZEN, Activation, Add, Conv, Layer, Norm, Pool, Scale
 from minitl.records import Var
 from minitl.segment import Segment
@@ -112,6 +112,16 @@ class SqueezeExcite:
         return self.gate(tape, self.fc2(tape, squeezed))
 
 
+SIZES = {  # of a BlockSpec, and how small each may be
+    "in_channels": 1,
+    "expanded_channels": 1,
+    "out_channels": 1,
+    "kernel": 1,
+    "stride": 1,
+    "se_channels": 0,
+}
+
+
 @dataclass(frozen=True)
 class BlockSpec:
     """An inverted residual block: channels in, between and out; kernel, stride and activation of its depthwise part."""
@@ -126,16 +136,23 @@ class BlockSpec:
     expand: bool = True
 
     def __post_init__(self) -> None:
-        sizes = (self.in_channels, self.expanded_channels, self.out_channels)
-        for name, got, good, expected in (
-            ("channels", sizes, all(is_count(size, least=1) for size in sizes), "whole numbers, at least 1"),
-            ("se_channels", self.se_channels, is_count(self.se_channels, least=0), "a whole number, at least 0"),
-            ("kernel", self.kernel, is_count(self.kernel, least=1) and self.kernel % 2, "an odd number"),
-            ("stride", self.stride, is_count(self.stride, least=1) and self.stride <= 2, "1 or 2"),
-            ("expanded_channels", sizes[1], self.expand or sizes[0] == sizes[1], "those coming in, without expand"),
-        ):
-            if not good:
-                raise ValueRangeError(layer="irb", expected=f"{name} to be {expected}", got=str(got))
+        """Check the sizes, and make them Python's integers."""
+        for name, least in SIZES.items():
+            value = as_count(getattr(self, name), least)
+            if value is None:
+                raise self._error(name, f"a whole number, at least {least}", getattr(self, name))
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "expand", expect_flag("expand", self.expand, layer="irb"))
+        if self.kernel % 2 == 0:
+            raise self._error("kernel", "an odd number", self.kernel)
+        if self.stride > 2:
+            raise self._error("stride", "1 or 2", self.stride)
+        if not self.expand and self.in_channels != self.expanded_channels:
+            raise self._error("expanded_channels", "those coming in, without expand", self.expanded_channels)
+
+    @staticmethod
+    def _error(name: str, expected: str, got: object) -> ValueRangeError:
+        return ValueRangeError(layer="irb", expected=f"{name} to be {expected}", got=brief(got))
 
 
 class InvertedResidual(Segment):

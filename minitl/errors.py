@@ -5,7 +5,12 @@ Every error minitl raises on bad input is a `ValueError`, so callers may catch t
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Iterable, Mapping
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+LONGEST = 80  # characters of a value that an error shows
 
 
 class MinitlError(ValueError):
@@ -61,7 +66,20 @@ class UsageError(MinitlError):
     """A call in an order or a place that cannot work."""
 
 
-def unknown(kind: str, got: object, known: object, **where: str) -> UnknownNameError:
+def unknown(kind: str, got: object, known: Iterable[object], **where: str) -> UnknownNameError:
     """The error for a name that is not one of `known`, listing those that are."""
-    names = ", ".join(str(name) for name in known)  # type: ignore[attr-defined]
-    return UnknownNameError(f"unknown {kind} {got!r}", remedy=f"choose one of: {names}", **where)
+    names = ", ".join(str(name) for name in known)
+    return UnknownNameError(f"unknown {kind} {brief(repr(got))}", remedy=f"choose one of: {names}", **where)
+
+
+def lookup(kind: str, name: object, table: Mapping[str, T], **where: str) -> T:
+    """The entry of that name, which may be anything a caller hands in; raises UnknownNameError if there is none."""
+    if not isinstance(name, str) or name not in table:
+        raise unknown(kind, name, table, **where)
+    return table[name]
+
+
+def brief(value: object) -> str:
+    """A value as an error shows it: on one line, and not all of a long one."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

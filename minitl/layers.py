@@ -15,7 +15,7 @@ import numpy as np
 
 from minitl import ops
 from minitl.arrays import Array
-from minitl.errors import RuleError, unknown
+from minitl.errors import RuleError, UsageError, brief, unknown
 from minitl.parameters import Parameter
 from minitl.records import Var
 from minitl.tape import Tape
@@ -46,6 +46,9 @@ class LayerPlan:
     rule: str = ""
     recompute: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "train", frozenset(self.train))  # of any collection of names
+
 
 FROZEN = LayerPlan()
 
@@ -58,6 +61,7 @@ class Layer:
     """
 
     trainable: ClassVar[tuple[str, ...]] = ()
+    statistics: ClassVar[tuple[str, ...]] = ("frozen",)  # what its plan may say of them
 
     def __init__(self, path: str, role: str, parameters: Mapping[str, Array] | None = None) -> None:
         if role not in ROLES:
@@ -68,11 +72,30 @@ class Layer:
             for name, value in (parameters or {}).items()
         }
 
-    def apply(self, plan: LayerPlan) -> None:
-        """Follow `plan` from now on; raises on parameters or rules the layer does not have."""
-        for name in plan.train:
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules a plan may choose from, besides the default ""."""
+        return ()
+
+    def check(self, plan: LayerPlan) -> None:
+        """Raise on whatever `plan` asks for that the layer does not have; a plan is never followed in part."""
+        if not isinstance(plan, LayerPlan):
+            raise UsageError(layer=self.path, expected="a LayerPlan", got=brief(repr(plan)))
+        for name in sorted(plan.train, key=str):
             if name not in self.parameters or name not in self.trainable:
                 raise unknown("trained parameter", name, self.parameters or ("(none)",), layer=self.path)
+        if plan.statistics not in self.statistics:
+            raise unknown("statistics", plan.statistics, self.statistics, layer=self.path)
+        if plan.rule and plan.rule not in self.rules:
+            raise unknown("backward rule", plan.rule, self.rules or ("(none)",), layer=self.path)
+        if plan.recompute and self.role != "expand":
+            raise RuleError(
+                "recompute is for an expanding convolution", layer=self.path, op=self.role, remedy="leave it out"
+            )
+
+    def apply(self, plan: LayerPlan) -> None:
+        """Follow `plan` from now on; raises what `check` does, and then nothing has changed."""
+        self.check(plan)
         self.plan = plan
         for name, parameter in self.parameters.items():
             parameter.trained = name in plan.train
@@ -118,6 +141,11 @@ class Conv(Layer):
         self.op = ops.depthwise_conv if depthwise else ops.pointwise_conv if kernel == 1 else ops.conv
         self.attrs = {} if self.op is ops.pointwise_conv else {"stride": stride}
 
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The op's."""
+        return self.op.rules
+
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Convolve x (N, H, W, C)."""
         return self._run(tape, self.op, x, *self.parameters.values(), attrs=self.attrs)
@@ -131,6 +159,7 @@ class Norm(Layer):
     """Batch norm: over the batch, or with frozen statistics and scale."""
 
     trainable = ("weight", "bias")
+    statistics = ("batch", "frozen")
 
     def __init__(self, path: str, role: str, channels: int, *, eps: float, momentum: float, dtype: str) -> None:
         values = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}
@@ -138,13 +167,16 @@ class Norm(Layer):
         self.eps, self.momentum = eps, momentum
         self.batches = 0  # torch's num_batches_tracked
 
-    def apply(self, plan: LayerPlan) -> None:
-        """Follow `plan`; a scale can be trained only with batch statistics."""
-        if plan.statistics not in ("batch", "frozen"):
-            raise unknown("statistics", plan.statistics, ("batch", "frozen"), layer=self.path)
+    def check(self, plan: LayerPlan) -> None:
+        """Raise on what it does not have; a scale can be trained only with batch statistics."""
+        super().check(plan)
         if plan.statistics == "frozen" and "weight" in plan.train:
-            raise RuleError("a norm with frozen statistics trains its shift only", layer=self.path, op="frozen_norm")
-        super().apply(plan)
+            raise RuleError(
+                "a norm with frozen statistics trains its shift only",
+                layer=self.path,
+                op="frozen_norm",
+                remedy="train its bias alone, or give it statistics='batch'",
+            )
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Normalise x (N, H, W, C)."""
@@ -175,11 +207,10 @@ class Activation(Layer):
         super().__init__(path, role)
         self.op = ACTIVATIONS[name]
 
-    def apply(self, plan: LayerPlan) -> None:
-        """Follow `plan`, whose rule must be one of the op's."""
-        if plan.rule and plan.rule not in self.op.rules:
-            raise unknown("backward rule", plan.rule, self.op.rules, layer=self.path, op=self.op.name)
-        super().apply(plan)
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The op's."""
+        return self.op.rules
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Apply the activation to x (..., C)."""
@@ -232,11 +263,10 @@ class Pool(Layer):
 class Scale(Layer):
     """Multiply a map by a gate a channel. With the rule `folded` the convolution after it does it instead."""
 
-    def apply(self, plan: LayerPlan) -> None:
-        """Follow `plan`, whose rule may be `folded`."""
-        if plan.rule not in ("", "folded"):
-            raise unknown("rule", plan.rule, ("folded",), layer=self.path, op="scale")
-        super().apply(plan)
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """`folded`, or the product by itself."""
+        return ("folded",)
 
     def __call__(self, tape: Tape, x: Var, gate: Var) -> Var:
         """Multiply x (N, H, W, C) by gate (N, 1, 1, C)."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from minitl.arrays import Array
+from minitl.errors import UsageError, ValueRangeError
 
 
 @dataclass(eq=False)
@@ -14,7 +17,10 @@ class Parameter:
     """A named array of the network: a weight, or a running statistic (`statistic=True`, never trained).
 
     A frozen weight may be held quantised: `value` is then int8, and output channel o of it
-    stands for `scale[o] * value[o]`.
+    stands for `scale[o] * value[o]`. The array it had before is let go of, but not forgotten: if
+    somebody else still holds it (as a parameter to be trained), it is read-only meanwhile, and is
+    the parameter's own again when the weight is restored. Views made of it beforehand stay
+    writable; what is written through them is lost.
     """
 
     name: str
@@ -22,6 +28,11 @@ class Parameter:
     trained: bool = False
     statistic: bool = False
     scale: Array | None = None
+    _before: weakref.ref[Array] | None = field(default=None, init=False, repr=False)  # the array before quantising
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has arrays of its own, so it forgets the one before quantising."""
+        return {**self.__dict__, "_before": None}
 
     @property
     def nbytes(self) -> int:
@@ -42,24 +53,52 @@ class Parameter:
     def quantise(self) -> None:
         """Hold the weight in 8 bits: scale[o] = max |w[o]| / 127, value = round(w / scale), error at most scale / 2.
 
-        A scale is a normal number, also for a channel of zeros or of all but zeros.
+        A scale is a normal number, also for a channel of zeros or of all but zeros. Raises, with
+        nothing changed, what `expect_quantisable` does.
         """
         if self.scale is None:
-            most = np.abs(self.value).max(axis=tuple(range(1, self.value.ndim)))
-            scale = np.maximum(most / 127, np.finfo(most.dtype).tiny).astype(self.value.dtype)
-            self.value, self.scale = np.rint(self.value / _along_first(scale, self.value)).astype(np.int8), scale
+            self.expect_quantisable()
+            before = self.value
+            self.value, self.scale = _encode(before)
+            before.flags.writeable = False
+            self._before = weakref.ref(before)
+
+    def expect_quantisable(self) -> None:
+        """Raise ValueRangeError if a weight is not finite (8 bits cannot say so), UsageError if it is read-only."""
+        if not np.isfinite(self.value).all():
+            raise ValueRangeError(layer=self.name, expected="finite weights to quantise", got="NaN or infinity")
+        expect_writable(self.name, self.value)
 
     def restore(self) -> None:
         """Hold it as floating point again; what quantising rounded off does not come back."""
-        self.value, self.scale = self.array(), None
+        if self.scale is None:
+            return
+        before = self._before() if self._before else None
+        numbers = self.array()
+        if before is not None:
+            before.flags.writeable = True
+            before[...] = numbers
+        self.value, self.scale, self._before = numbers if before is None else before, None, None
 
     def assign(self, value: Array) -> None:
         """Copy new numbers in, quantised again if it is held so."""
         if self.scale is None:
             self.value[...] = value
         else:
-            self.value, self.scale = np.array(value, self.dtype), None
-            self.quantise()
+            self.value, self.scale = _encode(np.asarray(value, self.dtype))
+
+
+def expect_writable(name: str, array: Array) -> None:
+    """Raise UsageError for a read-only array, which nothing can be written to in place."""
+    if not array.flags.writeable:
+        raise UsageError("the array is read-only", layer=name, remedy="give the parameter a writable copy as its value")
+
+
+def _encode(weight: Array) -> tuple[Array, Array]:
+    """Codes (int8) and scales, one per output channel."""
+    most = np.abs(weight).max(axis=tuple(range(1, weight.ndim)))
+    scale = np.maximum(most / 127, np.finfo(most.dtype).tiny).astype(weight.dtype)
+    return np.rint(weight / _along_first(scale, weight)).astype(np.int8), scale
 
 
 def _along_first(scale: Array, weight: Array) -> Array:

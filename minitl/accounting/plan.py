@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from minitl import methods
-from minitl.accounting.predict import predict
-from minitl.errors import ValueRangeError
+from minitl.accounting.predict import check_model, predict
+from minitl.checks import as_number
+from minitl.errors import ValueRangeError, brief, lookup
 from minitl.networks import Model
 
 QUANTITIES = {"kept": "kept_bytes", "total": "total_bytes", "peak": "peak_bytes", "flops": "flops"}
@@ -65,11 +67,12 @@ def entries(
     optimizer_slots: int,
     method: Callable[[str, int | None], methods.Method] = methods.get,
 ) -> tuple[Entry, ...]:
-    """Every method, with every number of blocks it can take, applied to `model` in turn.
+    """Every method, with every number of blocks it can take, applied in turn to a copy of `model`.
 
     `method` builds one from its name and blocks, with whatever options are to hold for all.
     """
-    found = []
+    check_model(model)
+    found, model = [], copy.deepcopy(model)  # a method changes the network; int8 rounds its weights
     for name, known in methods.METHODS.items():
         for blocks in range(1, len(model.blocks) + 1) if known.takes_blocks else (None,):
             if not method(name, blocks).apply(model).trained_parameters():
@@ -91,8 +94,16 @@ def entries(
     return tuple(found)
 
 
-def plan(ways: Sequence[Entry], *, budget: int, of: str) -> Plan:
-    """The best of `ways` that takes at most `budget`; raises ValueRangeError, naming the smallest, where none does."""
+def plan(ways: Sequence[Entry], *, budget: float, of: str) -> Plan:
+    """The best of `ways` that takes at most `budget`; raises ValueRangeError, naming the smallest, where none does.
+
+    `of` is one of QUANTITIES; others raise UnknownNameError.
+    """
+    lookup("quantity", of, QUANTITIES, op="plan")
+    number = as_number(budget)
+    if number is None or number < 0:
+        raise ValueRangeError(op="plan", expected="a budget of at least 0", got=brief(budget))
+    budget = int(number)
     affordable = [way for way in ways if way.need(of) <= budget]
     if not affordable:
         least = min(ways, key=lambda way: way.need(of))

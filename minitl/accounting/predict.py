@@ -13,8 +13,9 @@ import numpy as np
 
 from minitl.accounting.conventions import STANDARD
 from minitl.accounting.ledger import Ledger, ledger
-from minitl.arrays import Array, is_count
-from minitl.errors import ValueRangeError
+from minitl.arrays import Array
+from minitl.checks import expect_count
+from minitl.errors import UsageError, brief
 from minitl.networks.network import Model
 from minitl.shadow import ShadowTape
 from minitl.step import forward_backward
@@ -30,15 +31,22 @@ def predict(
     lifetimes; `optimizer_slots` is how many numbers the optimizer keeps for each trained
     parameter (SGD with momentum 1, Adam 2).
     """
-    for name, value in (("batch", batch), ("resolution", resolution)):
-        if not is_count(value, least=1):
-            raise ValueRangeError(layer=model.name, expected=f"{name} of at least 1", got=str(value))
+    check_model(model)
+    batch = expect_count("batch", batch, layer=model.name)
+    resolution = expect_count("resolution", resolution, layer=model.name)
+    optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, layer=model.name)
     tape = ShadowTape()
     images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)
     forward_backward(model, tape, images, tape.phantom((batch,), "int64"))
     found = ledger(tape, optimizer_slots=optimizer_slots, convention=convention)
     totals = replace(found.totals, peak_bytes=found.totals.resident_bytes + tape.meter.peak)
     return replace(found, totals=totals)
+
+
+def check_model(model: Model) -> None:
+    """Raise UsageError unless it is a network or a block."""
+    if not isinstance(model, Model):
+        raise UsageError(op="predict", expected="a network or a block", got=brief(repr(model)))
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,16 @@ class Measured:
 
 
 def measure(model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0) -> Measured:
-    """Run a step on random images (on a copy of the model) and trace its memory."""
+    """Run a step on random images (on a copy of the model) and trace its memory.
+
+    Raises UsageError while `tracemalloc` is tracing for somebody else, whose figures it would spoil.
+    """
+    if tracemalloc.is_tracing():
+        raise UsageError("measure: tracemalloc is tracing already", remedy="call tracemalloc.stop() first")
+    check_model(model)
     model = copy.deepcopy(model)
     predicted = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals
-    activity = _StepOnNoise(model, batch, resolution)
+    activity = _StepOnNoise(model, int(batch), int(resolution))
     activity.whole_step()  # compiles the kernels and starts the threads, which are not the step's memory
     with _tracing():
         tape = activity.forward()

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from minitl.errors import unknown
+from minitl.checks import expect_flag
+from minitl.errors import UsageError, brief, lookup
 from minitl.methods.ft_all import ft_all
 from minitl.methods.ft_bias import ft_bias
 from minitl.methods.ft_blocks import ft_blocks
@@ -33,10 +34,15 @@ def get(
     `blocks` is how many blocks from the top it tunes, where that is a choice; the other options
     are those of every method (see `Method`). `rules` maps roles or activations to backward rules.
     """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    method = METHODS[name].with_blocks(blocks)
-    return replace(method, quantised=quantised, checkpoint=checkpoint, rules=tuple((rules or {}).items()))
+    method = lookup("method", name, METHODS).with_blocks(blocks)
+    if not isinstance(rules, Mapping | None):
+        raise UsageError(op=method.name, expected="rules as a mapping from names to names", got=brief(repr(rules)))
+    return replace(
+        method,
+        quantised=expect_flag("quantised", quantised, op=method.name),
+        checkpoint=expect_flag("checkpoint", checkpoint, op=method.name),
+        rules=tuple((rules or {}).items()),
+    )
 
 
 __all__ = ["METHODS", "Method", "get"]

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from minitl.arrays import is_count
-from minitl.errors import MinitlError, ValueRangeError, unknown
+from minitl.checks import expect_count
+from minitl.errors import MinitlError, UsageError, ValueRangeError, brief, unknown
 from minitl.layers import Activation, Layer, LayerPlan, Linear, Norm
 from minitl.networks.network import Model
+from minitl.parameters import Parameter
 
 M = TypeVar("M", bound=Model)
 
@@ -44,7 +45,7 @@ class Method:
         """The method with that many tuned blocks; raises where the method does not take a number."""
         if blocks is not None and not self.takes_blocks:
             raise ValueRangeError(
-                f"method {self.name} does not take a number of blocks, got blocks={blocks}",
+                f"method {self.name} does not take a number of blocks, got blocks={brief(blocks)}",
                 remedy="leave blocks out, or use ft-blocks or mobiletl",
             )
         return replace(self, blocks=blocks)
@@ -53,17 +54,18 @@ class Method:
         """Give every layer of `network` its plan, replacing any earlier one, and return the network.
 
         The number of blocks must be from 1 to the network's; by default it is 5, or all where
-        there are fewer. `rules` must be for activations that the network has.
+        there are fewer. `rules` must be for activations that the network has. Whatever is refused
+        is refused before anything has changed.
         """
+        if not isinstance(network, Model):
+            raise UsageError(op=self.name, expected="a network or a block to tune", got=brief(repr(network)))
         blocks = self.resolve(len(network.blocks), network.name)
         self._check_rules(network)
-        for layer in network.layers():
-            try:
-                layer.apply(self._plan(layer, blocks or 0))
-            except MinitlError as error:
-                raise error.at(layer.path) from None
+        plans = {layer: self._checked_plan(layer, blocks or 0) for layer in network.layers()}
+        for layer, plan in plans.items():
+            layer.apply(plan)
             for parameter in layer.parameters.values():
-                if self.quantised and parameter.value.ndim > 1 and not parameter.trained:
+                if self._quantises(parameter, plan):
                     parameter.quantise()
                 else:
                     parameter.restore()
@@ -75,9 +77,25 @@ class Method:
         known = dict.fromkeys([act.op.name for act in acts] + [act.role for act in acts])
         for what, rule in self.rules:
             if what not in known:
-                raise unknown("activation or role of one", what, known, layer=network.name)
+                raise unknown("activation or activation role", what, known, layer=network.name)
             if not rule:
                 raise ValueRangeError(layer=network.name, expected=f"a backward rule for {what}", got="none")
+
+    def _checked_plan(self, layer: Layer, blocks: int) -> LayerPlan:
+        """The layer's plan, which the layer can follow."""
+        try:
+            plan = self._plan(layer, blocks)
+            layer.check(plan)
+        except MinitlError as error:
+            raise error.at(layer.path) from None
+        for parameter in layer.parameters.values():
+            if self._quantises(parameter, plan) and parameter.scale is None:
+                parameter.expect_quantisable()
+        return plan
+
+    def _quantises(self, parameter: Parameter, plan: LayerPlan) -> bool:
+        trained = parameter.name.rpartition(".")[2] in plan.train
+        return self.quantised and parameter.value.ndim > 1 and not trained
 
     def _plan(self, layer: Layer, blocks: int) -> LayerPlan:
         plan = self.policy(layer, blocks)
@@ -91,9 +109,7 @@ class Method:
         if not self.takes_blocks:
             return None
         blocks = min(DEFAULT_BLOCKS, available) if self.blocks is None else self.blocks
-        if not is_count(blocks, least=1) or blocks > available:
-            raise ValueRangeError(layer=network, expected=f"blocks from 1 to {available}", got=str(blocks))
-        return blocks
+        return expect_count("blocks", blocks, most=available, layer=network)
 
 
 def trained_as_usual(layer: Layer) -> LayerPlan:

@@ -205,7 +205,7 @@ def test_an_unknown_network() -> None:
         ({"kernel": 4}, "irb: expected kernel to be an odd number, got 4"),
         ({"kernel": 0}, "kernel"),
         ({"stride": 3}, "irb: expected stride to be 1 or 2, got 3"),
-        ({"in_channels": 0}, "irb: expected channels to be whole numbers, at least 1, got (0, 576, 96)"),
+        ({"in_channels": 0}, "irb: expected in_channels to be a whole number, at least 1, got 0"),
         ({"out_channels": 2.5}, "channels"),
         ({"se_channels": -1}, "irb: expected se_channels to be a whole number, at least 0, got -1"),
         ({"expand": False}, "irb: expected expanded_channels to be those coming in, without expand, got 576"),
