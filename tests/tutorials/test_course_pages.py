@@ -38,8 +38,8 @@ outputs = list(render.run(parts, namespace, path.name))
 solved = []
 for call in checked(path):
     code = call.code
-    for name, stub in render.stubs(code).items():
-        code = code.replace(render.ast.get_source_segment(code, stub), "")
+    for stub in render.stubs(call.code).values():
+        code = code.replace(render.ast.get_source_segment(call.code, stub), "")
     solved.append(render.run_cell(solution(call) + "\\n" + code, namespace, call.exercise).text)
 page = render.page(path.stem, parts, outputs)
 print("\\0" + json.dumps([[[o.text, o.digests] for o in outputs], solved, page]))

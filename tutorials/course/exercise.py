@@ -47,7 +47,9 @@ class Verdict:
 
     def __str__(self) -> str:
         lines = (
-            textwrap.wrap(self.detail, 96) if "\n" not in self.detail else self.detail.splitlines()
+            textwrap.wrap(self.detail, 96, break_on_hyphens=False)
+            if "\n" not in self.detail
+            else self.detail.splitlines()
         )
         return "\n   ".join([f"{self.title}: {self.state}.", *lines])
 
