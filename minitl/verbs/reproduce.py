@@ -9,14 +9,26 @@ from pathlib import Path
 from minitl.accounting.plot import plot_kept
 from minitl.accounting.table import table
 from minitl.errors import unknown
-from minitl.reproduce import figure1, finetuning, results, table1, tinytl
+from minitl.reproduce import (
+    ef_train,
+    figure1,
+    finetuning,
+    gradient_filter,
+    rep_net,
+    results,
+    slope,
+    sparse_update,
+    subspace,
+    table1,
+    tinytl,
+)
 from minitl.reproduce.result import KINDS, PUBLISHED, Result
 from minitl.verbs import options
 
 HELP = "published figures against computed ones"
-DESCRIPTION = """Computes the figures that the MobileTL and TinyTL papers publish, from tapes and shapes, and prints
-both with the difference. `rounded` and `truncated` say how the computed figure gives the printed digits; one that
-`differs` stays in the table."""
+DESCRIPTION = """Computes the figures that the MobileTL paper and the systems around it publish, from tapes and
+shapes, and prints both with the difference. `rounded` and `truncated` say how the computed figure gives the printed
+digits; one that `differs` stays in the table."""
 
 ITEMS: dict[str, Callable[[], list[Result]]] = {
     "table1": table1.results,
@@ -24,6 +36,12 @@ ITEMS: dict[str, Callable[[], list[Result]]] = {
     "finetuning": finetuning.results,
     "results": results.results,
     "tinytl": tinytl.results,
+    "gradient-filter": gradient_filter.results,
+    "sparse-update": sparse_update.results,
+    "subspace": subspace.results,
+    "slope": slope.results,
+    "rep-net": rep_net.results,
+    "ef-train": ef_train.results,
 }
 
 
@@ -66,6 +84,8 @@ def _print(found: Sequence[Result]) -> None:
     ]
     header = ("item", "quantity", "published", "computed", "difference", "unit", "verdict", "convention")
     print(table(header, body, right=(2, 3, 4)))
+    if len({row.item for row in found}) > 1:
+        print(f"\n{_counts_by_item(found)}")
     for kind in KINDS:
         verdicts = [row.verdict for row in found if row.kind == kind]
         if verdicts:
@@ -74,3 +94,12 @@ def _print(found: Sequence[Result]) -> None:
                 f"\n{kind}: {exact + near} of {len(verdicts)} come out, {exact} to the printed digit and {near} within "
                 "the error of reading them off a plot"
             )
+
+
+def _counts_by_item(found: Sequence[Result]) -> str:
+    """How many figures of each item and kind come out, of how many."""
+    lines = []
+    for item in dict.fromkeys(row.item for row in found):
+        verdicts = [[row.verdict for row in found if (row.item, row.kind) == (item, kind)] for kind in KINDS]
+        lines.append((item, *(f"{len(v) - v.count('differs')} of {len(v)}" if v else "" for v in verdicts)))
+    return table(("come out, by item", *KINDS), lines, right=range(1, 1 + len(KINDS)))

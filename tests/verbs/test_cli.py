@@ -23,6 +23,7 @@ from minitl.cli import VERBS, main
 from minitl.errors import ValueRangeError
 from minitl.training.compare import Task, compare
 from minitl.verbs.plan import parse_budget
+from minitl.verbs.reproduce import ITEMS
 
 MINITL = [sys.executable, "-m", "minitl"]
 DIGITS = ("inspect", "digits_irb", "--batch", "2")
@@ -107,7 +108,7 @@ BAD = {
     "plan digits_irb --budget 1MB --rule relu6=sign": "digits_irb: unknown activation or role of one 'relu6'",
     "plan mobilenet_v3_small --budget 1GB --batch 1 --resolution 32": "expected at least two values a channel",
     "plan digits_irb --budget 1MB --plot plot": "plot: unknown file type '' of plot",
-    "reproduce table2": "unknown item 'table2'; choose one of: table1, figure1, finetuning, results, tinytl, all",
+    "reproduce table2": "unknown item 'table2'; choose one of: table1, figure1, finetuning, results, tinytl, grad",
     "reproduce table1 --plot nowhere/plot.png": "plot: cannot write nowhere/plot.png",
     "compare --seeds 0": "expected at least one seed and one method, each once, got 0",
     "compare --workers 0": "expected at least one worker, got 0",
@@ -308,7 +309,7 @@ def test_reproduce(item: str | None, cli: Cli) -> None:
     required = {"item", "quantity", "unit", "published", "computed", "difference", "convention"}
     assert all(row.keys() == required | {"verdict", "kind"} for row in data["results"])
     items = [row["item"] for row in data["results"]]
-    everything = ["table1", "figure1", "finetuning", "results", "tinytl"]
+    everything = list(ITEMS)
     assert list(dict.fromkeys(items)) == (everything if item in ("all", None) else [item])
     for row in data["results"]:
         assert row["difference"] == row["computed"] - row["published"]
@@ -387,9 +388,9 @@ def test_plan_prints_the_front_and_what_binds(cli: Cli) -> None:
 def test_reproduce_counts_what_comes_out(cli: Cli) -> None:
     got = cli("reproduce")
     assert got.code == 0, "figures that differ are a finding, not a failure"
-    assert "published: 56 of 62 come out, 43 to the printed digit and 13 within the error of reading" in got.out
-    assert "re-derived: 7 of 7 come out" in got.out
-    assert "candidate: 10 of 10 come out" in got.out
+    assert "published: 91 of 101 come out, 78 to the printed digit and 13 within the error of reading" in got.out
+    assert "re-derived: 34 of 34 come out" in got.out
+    assert "candidate: 11 of 21 come out" in got.out
 
 
 @pytest.mark.usefixtures("short")
