@@ -54,30 +54,25 @@ def functions_of(code: str, names: tuple[str, ...], file: str) -> tuple[Callable
     return tuple(namespace[name] for name in names)
 
 
-@cache
-def solution_tree(number: str) -> ast.Module:
-    """The solutions of a tutorial, parsed."""
-    return ast.parse((render.HERE / "solutions" / f"{number}.py").read_text(encoding="utf-8"))
-
-
 def solution(call: Checked) -> str:
-    """Imports and functions of one exercise, without docstrings and comments."""
-    body = [
-        node
-        for node in solution_tree(call.number).body
+    """The imports of a tutorial's solutions, and the functions of one exercise, as they stand."""
+    source = (render.HERE / "solutions" / f"{call.number}.py").read_text(encoding="utf-8")
+    parts = [
+        ast.get_source_segment(source, node) or ""
+        for node in ast.parse(source).body
         if isinstance(node, ast.Import | ast.ImportFrom)
         or (isinstance(node, ast.FunctionDef) and node.name in call.functions)
     ]
-    return ast.unparse(without_docstrings(ast.Module(body, [])))
+    return "\n".join(parts) + "\n"
 
 
-def without_docstrings(tree: ast.Module) -> ast.Module:
-    """A copy of the tree in which no function has a docstring."""
-    tree = ast.parse(ast.unparse(tree))
+def bare(code: str) -> str:
+    """The code without docstrings and comments."""
+    tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
             node.body = node.body[1:]
-    return tree
+    return ast.unparse(tree)
 
 
 @cache
@@ -112,7 +107,7 @@ def mutants(call: Checked) -> Iterator[tuple[str, str]]:
 
     Left out are the changes in lines that the mistakes' file declares to make no difference.
     """
-    code = solution(call)
+    code = bare(solution(call))
     same = getattr(mistakes_module(call.number), "NO_DIFFERENCE", {}).get(call.exercise, ())
     count = sum(1 for _ in _sites(ast.parse(code)))
     for index in range(count):
@@ -128,7 +123,11 @@ def mutants(call: Checked) -> Iterator[tuple[str, str]]:
 
 
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
-COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq}
+COMPARISONS = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+NAMES = {"any": "all", "all": "any", "min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum"}
 
 
 def _sites(tree: ast.Module) -> Iterator[tuple[Any, Callable[[], None]]]:
@@ -142,6 +141,10 @@ def _sites(tree: ast.Module) -> Iterator[tuple[Any, Callable[[], None]]]:
             yield node, lambda n=node: setattr(n, "op", ast.UAdd())
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
             yield node, lambda n=node: setattr(n, "value", n.value * 1.01 if n.value else 0.01)
+        if isinstance(node, ast.Name) and node.id in NAMES:
+            yield node, lambda n=node: setattr(n, "id", NAMES[n.id])
+        if isinstance(node, ast.Attribute) and node.attr in NAMES:
+            yield node, lambda n=node: setattr(n, "attr", NAMES[n.attr])
         if isinstance(node, ast.Call):
             for word in [w for w in node.keywords if w.arg == "axis"]:
                 yield node, lambda n=node, w=word: n.keywords.remove(w)

@@ -10,30 +10,30 @@ MISTAKES = {
         "the factor 1 - y is missing": [(" * (1 - y)", "")],
         "yours has 1 + y": [("1 - y", "1 + y")],
         "you keep x and make the exponential again": [
-            ("kept['y'] = 1 / (1 + np.exp(-x))", "kept['x'] = x"),
-            ("return kept['y']", "return 1 / (1 + np.exp(-x))"),
-            ("y = kept['y']", "y = 1 / (1 + np.exp(-kept['x']))"),
+            ('kept["y"] = 1 / (1 + np.exp(-x))', 'kept["x"] = x'),
+            ('return kept["y"]', "return 1 / (1 + np.exp(-x))"),
+            ('y = kept["y"]', 'y = 1 / (1 + np.exp(-kept["x"]))'),
         ],
-        "you keep 2 arrays": [("kept['y'] =", "kept['x'] = x\n    kept['y'] =")],
-        "you keep an array of its own": [("return kept['y']", "return kept['y'].copy()")],
+        "you keep 2 arrays": [('kept["y"] =', 'kept["x"] = x\n    kept["y"] =')],
+        "you keep an array of its own": [('return kept["y"]', 'return kept["y"].copy()')],
         "with nothing in `kept`": [
-            ("kept['y'] = 1 / (1 + np.exp(-x))", "global aside\n    aside = 1 / (1 + np.exp(-x))"),
-            ("return kept['y']", "return aside"),
-            ("y = kept['y']", "y = aside"),
+            ('kept["y"] = 1 / (1 + np.exp(-x))', "global aside\n    aside = 1 / (1 + np.exp(-x))"),
+            ('return kept["y"]', "return aside"),
+            ('y = kept["y"]', "y = aside"),
         ],
     },
     "1b": {
         "Is your difference one-sided": [("forward(x - d * t, {})", "y"), ("/ (2 * d)", "/ d")],
         "right gradient of y = 3 x": [("/ (2 * d)", "/ d")],
-        "without the 2 of the square": [("1e-06 *", "10 *")],
+        "without the 2 of the square": [("1e-6 *", "10 *")],
         "where gradients are tiny": [
-            ("1e-06 * np.linalg.norm(gx) * np.linalg.norm(t)", "0.0001"),
+            ("1e-6 * np.linalg.norm(gx) * np.linalg.norm(t)", "0.0001"),
         ],
         "The fault at element 17 went by": [
             ("rng.standard_normal(x.shape)", "np.eye(1, x.size).reshape(x.shape)"),
         ],
         "right only where x > 0": [
-            ("kept, d = ({}, 1e-05)", "x, kept, d = (abs(x), {}, 1e-05)"),
+            ("kept, d = {}, 1e-5", "x, kept, d = abs(x), {}, 1e-5"),
         ],
     },
     "1c": {

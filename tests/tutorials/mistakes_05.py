@@ -23,8 +23,8 @@ def best_levels(border):
 """,
         "the upper one comes first": [
             (
-                "return (h / (border + 10), (10 - h) / (10 - border))",
-                "return ((10 - h) / (10 - border), h / (border + 10))",
+                "return h / (border + 10), (10 - h) / (10 - border)",
+                "return (10 - h) / (10 - border), h / (border + 10)",
             )
         ],
         "these are the rises": [("h / (border + 10)", "h"), ("(10 - h) / (10 - border)", "10 - h")],
@@ -37,7 +37,7 @@ def best_levels(border):
         "the sign rule is not exact": [("0.5 + 10", "10")],
         "the intervals are 10 wide": [("10 *", "3 *")],
         "this is the mean square": [
-            ("0.5 + 10 * a ** 2 + 10 * (c - 1) ** 2", "(0.5 + 10 * a ** 2 + 10 * (c - 1) ** 2) / 20")
+            ("0.5 + 10 * a**2 + 10 * (c - 1) ** 2", "(0.5 + 10 * a**2 + 10 * (c - 1) ** 2) / 20")
         ],
         "the distance of c is counted from there": [("(c - 1)", "c")],
     },
