@@ -8,10 +8,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minitl.errors import DtypeError, brief
+
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 FLOATS = ("float32", "float64")
+
+
+def to_numpy(value: Any, **where: str) -> Array:
+    """`value` as an array: a PyTorch tensor is detached, bfloat16 becomes float32 (exactly), lists are converted.
+
+    Raises DtypeError, at the `op` and `layer` given, for what is no array: a list of lists of several
+    lengths, say.
+    """
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        array = np.asarray(value)
+        return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DtypeError(expected="an array", got=f"{type(value).__name__} ({brief(error)})", **where) from None
 
 
 @cache

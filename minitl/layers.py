@@ -180,7 +180,7 @@ class Norm(Layer):
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Normalise x (N, H, W, C)."""
-        if tape.training and self.plan.statistics == "batch":
+        if self.moves(tape):
             attrs = {"eps": self.eps, "momentum": 0.0 if tape.rerun else self.momentum}
             y = self._run(tape, ops.batch_norm, x, *self.parameters.values(), attrs=attrs)
             self.ran(tape)
@@ -192,9 +192,13 @@ class Norm(Layer):
         """The plan, eps and momentum."""
         return self.plan, self.eps, self.momentum
 
+    def moves(self, tape: Tape) -> bool:
+        """Whether it takes the batch's statistics on `tape`, and moves its running ones towards them."""
+        return tape.training and self.plan.statistics == "batch"
+
     def ran(self, tape: Tape) -> None:
         """Count the batches that its running statistics have seen."""
-        if tape.training and self.plan.statistics == "batch":
+        if self.moves(tape):
             self.batches += tape.computes and not tape.rerun
 
 

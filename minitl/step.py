@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minitl.arrays import Array
 from minitl.networks.network import Model, Network
 from minitl.records import Var
@@ -14,8 +16,11 @@ def forward_backward(model: Model, tape: Tape, images: Any, labels: Any) -> tupl
     """Loss, output and gradients of one batch, on the tape given.
 
     What is alive at each moment is decided here, by these lines; `accounting.predict` runs the
-    very same ones on a `ShadowTape`.
+    very same ones on a `ShadowTape`. Labels are looked at first: the forward pass moves running
+    statistics, which labels refused after it would leave moved.
     """
+    if tape.computes and isinstance(images, np.ndarray) and images.ndim:  # or the model refuses them
+        model.expect_labels(labels, len(images))
     output = model(tape, images)
     loss = model.loss(tape, output, labels)
     return loss, output, tape.backward(loss)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minitl.arrays import FLOATS, Array, dtype_name, owner
+from minitl.arrays import FLOATS, Array, dtype_name, owner, to_numpy
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
 from minitl.fused.backward import ByParameter, backward
 from minitl.fused.forward import Kept, forward
@@ -59,7 +59,10 @@ class Tape:
         if got == dtype and not images.dtype.isnative:
             got += " of swapped byte order"
         if got not in FLOATS or got != dtype:
-            raise DtypeError(op="images", expected=f"a {dtype} array", got=got, remedy=f"use .astype({dtype!r})")
+            remedy = f"use .astype({dtype!r})"
+            if got == "uint8":
+                remedy = f"normalise by mean and std per channel: ((images / 255 - mean) / std).astype({dtype!r})"
+            raise DtypeError(op="images", expected=f"a {dtype} array", got=got, remedy=remedy)
         if images.ndim != 4 or images.shape[3] != channels or 0 in images.shape:
             expected, remedy = f"(N, H, W, {channels}), none of them 0", "arrays are channels last (NHWC)"
             raise ShapeError(op="images", expected=expected, got=f"shape {images.shape}", remedy=remedy)
@@ -75,7 +78,7 @@ class Tape:
 
     def labels(self, labels: Any) -> Var:
         """Take in integer class labels (N,), copied as int64 (the op refuses any other kind)."""
-        array = np.asarray(labels)
+        array = to_numpy(labels, op="cross_entropy", layer="loss")
         return Var(np.array(array, np.int64) if array.dtype.kind in "iu" else array)
 
     def run(
@@ -114,6 +117,11 @@ class Tape:
     def _check_own(self, flows: Sequence[Var], op: str, layer: str) -> None:
         if any(flow.tape not in (None, self._mark) for flow in flows):
             raise UsageError("a value of another tape", op=op, layer=layer, remedy="use one Tape for a whole step")
+
+    def rewind(self, count: int) -> None:
+        """Forget all records after the first `count`: those of a forward pass that was refused."""
+        del self.records[count:]
+        self._programs = {last: run for last, run in self._programs.items() if last < count}
 
     def run_fused(self, program: Program, x: Var) -> Var:
         """Compute what `program` stands for in one go, and record it op by op.

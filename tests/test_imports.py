@@ -23,6 +23,7 @@ LAYERS = [  # ground floor first; a package is one layer, and so are modules tha
     "fused",
     "tape shadow",
     "layers",
+    "statistics",
     "segment",
     "blocks",
     "networks",

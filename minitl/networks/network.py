@@ -6,16 +6,21 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import dropwhile
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from minitl.arrays import FLOATS, Array
+from minitl import ops
+from minitl.arrays import FLOATS, Array, to_numpy
 from minitl.blocks import Build, ConvNorm, InvertedResidual
-from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, ValueRangeError
+from minitl.checks import expect_count
+from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, UsageError, ValueRangeError, brief
 from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
-from minitl.parameters import Parameter
+from minitl.ops.cross_entropy import expect_labels
+from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
+from minitl.statistics import Statistics
 from minitl.tape import Tape
 
 Classifier = Linear | Activation | Dropout
@@ -40,12 +45,39 @@ class Model:
                 layer.height = height
 
     def __call__(self, tape: Tape, images: Any) -> Var:
-        """Run images (N, H, W, C), which must be of the model's dtype and finite, through its layers."""
+        """Run images (N, H, W, C), which must be of the model's dtype and finite, through its layers.
+
+        Raises, with running statistics and tape as they were: whatever the layers do, and
+        ValueRangeError where statistics or output would not be finite.
+        """
+        if not isinstance(tape, Tape):
+            raise UsageError(op=self.name, expected="a Tape to run on", got=brief(repr(tape)))
         try:
             x = tape.images(images, self.input_channels, self.dtype)
         except MinitlError as error:
             raise error.at(self.name) from None
-        return self.run(tape, x)
+        statistics, count = Statistics(self.layers(), tape), len(tape.records)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused below
+                y = self.run(tape, x)
+            if tape.computes:
+                statistics.expect_finite()
+                self._expect_finite(y.value)
+        except BaseException:
+            statistics.restore()
+            tape.rewind(count)
+            raise
+        return y
+
+    def _expect_finite(self, y: Array) -> None:
+        """The largest and the smallest value tell, without a temporary."""
+        if not (np.isfinite(y.max()) and np.isfinite(y.min())):
+            raise ValueRangeError(
+                layer=self.name,
+                expected="a finite output",
+                got="nan or inf",
+                remedy="lower the learning rate, normalise the images, or load finite weights",
+            )
 
     def run_block(self, tape: Tape, block: InvertedResidual, x: Var) -> Var:
         """Run one block; with `checkpoint`, keep only its input and run it again in backward."""
@@ -73,6 +105,9 @@ class Model:
         acts = (layer for layer in above if isinstance(layer, Activation))
         return not any(act.plan.rule in act.op.approximate for act in acts)
 
+    def expect_labels(self, labels: Any, count: int) -> None:
+        """Raise unless `labels` are what `loss` takes for `count` images; a single block takes any."""
+
     def parameters(self) -> Iterator[Parameter]:
         """All parameters and running statistics, in the order of their layers."""
         for layer in self.layers():
@@ -97,6 +132,13 @@ class Model:
         Names and shapes must be exactly those of `state_dict` (`num_batches_tracked` may be
         missing) and values finite; otherwise an error is raised and nothing is changed.
         """
+        if not isinstance(state, Mapping):
+            raise UsageError(
+                op="load_state_dict",
+                expected="arrays by parameter name",
+                got=brief(repr(state)),
+                remedy="to read a file, use load" if isinstance(state, str | PathLike) else "",
+            )
         own = {p.name: p for p in self.parameters()}
         counters = {f"{layer.path}.num_batches_tracked": layer for layer in self.layers() if isinstance(layer, Norm)}
         self._check_names(set(own), set(state) - set(counters))
@@ -109,7 +151,7 @@ class Model:
 
     def _check_names(self, expected: set[str], got: set[str]) -> None:
         if expected != got:
-            missing, strange = sorted(expected - got), sorted(got - expected)
+            missing, strange = sorted(expected - got), sorted(got - expected, key=str)
             raise UnknownNameError(
                 f"state dict does not fit {self.name}: {len(missing)} names missing {missing[:3]}, "
                 f"{len(strange)} unexpected {strange[:3]}",
@@ -154,8 +196,20 @@ class Network(Model):
         """Softmax cross-entropy of the logits, the mean over the batch."""
         return cross_entropy(tape, output, labels)
 
+    def expect_labels(self, labels: Any, count: int) -> None:
+        """Raise what the loss would unless there are `count` labels (N,) of the network's classes."""
+        array = to_numpy(labels, layer="loss", op="cross_entropy")
+        try:
+            ops.cross_entropy.output_shape(((count, self.num_classes or 0), array.shape), {})
+            expect_labels(array, self.num_classes or 0)
+        except MinitlError as error:
+            raise error.at("loss") from None
+
     def predict(self, images: Array, batch_size: int = 64) -> Array:
-        """Logits (N, K) in evaluation mode, `batch_size` images at a time."""
+        """Logits (N, K) in evaluation mode, `batch_size` images at a time; raises what a call does."""
+        batch_size = expect_count("batch_size", batch_size, layer=self.name)
+        if not (isinstance(images, np.ndarray) and images.ndim == 4 and len(images)):
+            self(Tape(training=False), images)  # raises
         starts = range(0, len(images), batch_size)
         return np.concatenate([self(Tape(training=False), images[i : i + batch_size]).value for i in starts])
 
@@ -222,7 +276,8 @@ def block_paths(prefix: str, stages: Sequence[str], *, flat_project: bool, se_at
 
 
 def _checked(parameter: Parameter, value: Any, dtype: str) -> Array:
-    name, array, shape = parameter.name, np.asarray(value), parameter.value.shape
+    name, array, shape = parameter.name, to_numpy(value, layer=parameter.name), parameter.value.shape
+    expect_writable(name, parameter.value)
     if array.shape != shape:
         raise ShapeError(layer=name, expected=f"shape {shape}", got=f"{array.shape}")
     if array.dtype.kind != "f":
@@ -237,7 +292,8 @@ def _checked(parameter: Parameter, value: Any, dtype: str) -> Array:
 
 
 def _checked_count(name: str, value: Any) -> int:
-    array = np.asarray(value)
-    if array.shape != () or array.dtype.kind not in "iu" or array < 0:
-        raise ValueRangeError(layer=name, expected="a count, 0 or more", got=str(value))
-    return int(array)
+    """A counter of shape () or (1,): an integer, or a float that is whole."""
+    array = to_numpy(value, layer=name)
+    if array.shape not in ((), (1,)) or array.dtype.kind not in "iuf" or array.min() < 0 or array.min() % 1 != 0:
+        raise ValueRangeError(layer=name, expected="a count, 0 or more", got=brief(value))
+    return int(array.min())

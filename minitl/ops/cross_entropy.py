@@ -30,7 +30,7 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 
 def forward(z: Array, labels: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """The loss as an array of no axes; keeps probabilities and labels where gz is wanted."""
-    _check_labels(labels, z.shape[1])
+    expect_labels(labels, z.shape[1])
     p = z - z.max(axis=1, keepdims=True)
     picked = p[np.arange(len(z)), labels].astype(np.float64)
     np.exp(p, out=p)
@@ -68,7 +68,8 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     )
 
 
-def _check_labels(labels: Array, classes: int) -> None:
+def expect_labels(labels: Array, classes: int) -> None:
+    """Raise DtypeError or ValueRangeError unless labels are integers from 0 to classes - 1."""
     if labels.dtype.kind not in "iu":
         raise DtypeError(
             op="cross_entropy", expected="integer labels", got=labels.dtype.name, remedy="use .astype(int)"
@@ -79,7 +80,7 @@ def _check_labels(labels: Array, classes: int) -> None:
             op="cross_entropy",
             expected=f"labels from 0 to {classes - 1}",
             got=f"{wrong}",
-            remedy="build the network with num_classes large enough",
+            remedy="leave unlabelled images out" if wrong < 0 else "build the network with num_classes large enough",
         )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
 
-from minitl.arrays import Array
-from minitl.errors import ShapeError, ValueRangeError, unknown
+from minitl.arrays import Array, to_numpy
+from minitl.checks import as_count, expect_count
+from minitl.errors import DtypeError, ShapeError, UsageError, ValueRangeError, brief, unknown
 
 MEAN, DEVIATION = 4.88, 6.02  # of the raw pixels, 0 to 16, over all ten digits
 BACKGROUND = np.float32((0 - MEAN) / DEVIATION)  # what blank paper becomes
@@ -26,6 +27,11 @@ class Dataset:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        """Check it; labels and classes may come as lists."""
+        object.__setattr__(self, "labels", as_labels(self.labels))
+        object.__setattr__(self, "classes", as_names(self.classes))
+        if not isinstance(self.images, np.ndarray):
+            raise DtypeError(op="Dataset", expected="an array of images", got=type(self.images).__name__)
         if self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
             raise ShapeError(
                 op="Dataset",
@@ -34,7 +40,10 @@ class Dataset:
             )
         if len(self) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             span = f"{self.labels.min()} to {self.labels.max()}"
-            raise ValueRangeError(op="Dataset", expected=f"labels 0 to {len(self.classes) - 1}", got=span)
+            remedy = "leave unlabelled images out" if self.labels.min() < 0 else "name all classes"
+            raise ValueRangeError(
+                op="Dataset", expected=f"labels 0 to {len(self.classes) - 1}", got=span, remedy=remedy
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -42,6 +51,22 @@ class Dataset:
     def take(self, indices: Array) -> Dataset:
         """The images of these indices (I,), copied, in that order."""
         return Dataset(self.images[indices], self.labels[indices], self.classes)
+
+
+def as_labels(labels: object) -> Array:
+    """Labels as an array of int64; raises DtypeError unless they are integers."""
+    array = to_numpy(labels, op="Dataset")
+    if array.dtype.kind not in "iu" and array.size:
+        raise DtypeError(op="Dataset", expected="integer labels", got=array.dtype.name, remedy="use .astype(int)")
+    return array.astype(np.int64, copy=False)
+
+
+def as_names(classes: object) -> tuple[str, ...]:
+    """Names of classes as a tuple of strings; raises UsageError for a number, or a single string."""
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        remedy = "give their names, as in classes=('cat', 'dog')"
+        raise UsageError(op="Dataset", expected="classes to be names", got=brief(repr(classes)), remedy=remedy)
+    return tuple(str(name) for name in classes)
 
 
 def digits(classes: Sequence[int] = range(10), size: int = 24) -> Dataset:
@@ -52,13 +77,7 @@ def digits(classes: Sequence[int] = range(10), size: int = 24) -> Dataset:
     variance. Raises UnknownNameError for a class that is not a digit, ValueRangeError for a
     class named twice, none at all, or a size below 8.
     """
-    for digit in classes:
-        if digit not in range(10):
-            raise unknown("class", digit, range(10), op="digits")
-    if len(classes) == 0 or len(set(classes)) < len(classes):
-        raise ValueRangeError(op="digits", expected="at least one class, each named once", got=str(list(classes)))
-    if size < 8:
-        raise ValueRangeError(op="digits", expected="a size of at least 8", got=str(size))
+    classes, size = _expect_digits(classes), expect_count("size", size, least=8, op="digits")
     with (resources.files("minitl.training") / "digits.npz").open("rb") as file, np.load(file) as bundle:
         raw, digit_of = bundle["images"], bundle["labels"]
     chosen = np.isin(digit_of, classes)
@@ -68,6 +87,18 @@ def digits(classes: Sequence[int] = range(10), size: int = 24) -> Dataset:
     scaled = ((grey - MEAN) / DEVIATION).astype(np.float32)
     images = np.repeat(scaled[..., None], 3, axis=3)
     return Dataset(images, new_label[digit_of[chosen]], tuple(str(digit) for digit in classes))
+
+
+def _expect_digits(classes: Sequence[int]) -> list[int]:
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise UsageError(op="digits", expected="a list of digits", got=brief(repr(classes)))
+    chosen = list(classes)
+    for digit in chosen:
+        if as_count(digit) not in range(10):
+            raise unknown("class", digit, range(10), op="digits")
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueRangeError(op="digits", expected="at least one class, each named once", got=brief(chosen))
+    return [int(digit) for digit in chosen]
 
 
 def enlarge(x: Array, size: int, axis: int) -> Array:
@@ -91,20 +122,21 @@ def split(dataset: Dataset, train: int, seed: int) -> tuple[Dataset, Dataset]:
     Every class is put in random order; the first of each class are taken, then the second of
     each, and so on until there are `train`. Raises ValueRangeError unless 1 <= train < N.
     """
-    if not 1 <= train < len(dataset):
+    count = as_count(train, least=1)
+    if count is None or count >= len(dataset):
         raise ValueRangeError(
             op="split",
             expected=f"1 to {len(dataset) - 1} training images of {len(dataset)}",
-            got=str(train),
+            got=brief(train),
             remedy="at least one image must be left to test on",
         )
-    order = np.random.default_rng(seed).permutation(len(dataset))
+    order = np.random.default_rng(expect_count("seed", seed, least=0, op="split")).permutation(len(dataset))
     turn = np.empty(len(dataset), np.int64)  # turn[i]: how many of its class come before order[i]
     for label in range(len(dataset.classes)):
         members = dataset.labels[order] == label
         turn[members] = np.arange(members.sum())
     taken = order[np.argsort(turn, kind="stable")]
-    return dataset.take(np.sort(taken[:train])), dataset.take(np.sort(taken[train:]))
+    return dataset.take(np.sort(taken[:count])), dataset.take(np.sort(taken[count:]))
 
 
 def shift(images: Array, rng: np.random.Generator, most: int = 2) -> Array:
@@ -128,8 +160,7 @@ def spans(count: int, batch_size: int) -> list[tuple[int, int]]:
     would be left over: on a map of one pixel that is one value a channel, of which a batch norm
     cannot take the variance, and elsewhere it is one image's noise for a whole step.
     """
-    if batch_size < 1:
-        raise ValueRangeError(op="batches", expected="a batch size of at least 1", got=str(batch_size))
+    batch_size = expect_count("batch_size", batch_size, op="batches")
     cut = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
     left_over = len(cut) > 1 and count % batch_size == 1 and batch_size > 1
     return cut[:-1] if left_over else cut

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minitl.arrays import Array
-from minitl.errors import ValueRangeError
+from minitl.checks import expect_count
+from minitl.errors import UsageError, ValueRangeError, brief
 from minitl.networks.network import Network
 from minitl.step import loss_and_gradients
 from minitl.training.data import Augmentation, Dataset, batches, spans
 from minitl.training.optimizers import Optimizer
 from minitl.training.progress import Silent, bar
 from minitl.training.schedules import Schedule, cosine
+from minitl.training.undo import all_or_nothing
 
 
 @dataclass
@@ -41,26 +43,20 @@ def fit(
 
     `seed` decides the order of images, what `augment` does to them and what dropout drops: the
     same seed gives the same bytes. `schedule(step, steps)` scales the learning rate. `progress`
-    is a progress bar's description. Raises
-    ValueRangeError for a loss or a gradient that is not finite, before it reaches a parameter.
+    is a progress bar's description. Raises ValueRangeError as soon as statistics, loss, a gradient
+    or an updated parameter is not finite, and whatever else a step raises; network and optimizer
+    are then as they were before the call. (To that end it holds a copy of what it trains.)
     """
-    if epochs < 1 or len(data) == 0:
-        raise ValueRangeError(op="fit", expected="at least one epoch and one image", got=f"{epochs} and {len(data)}")
-    rng = np.random.default_rng(seed)
-    parameters, history = network.trained_parameters(), History()
-    step, steps = 0, epochs * len(spans(len(data), batch_size))
-    with bar(progress, steps) if progress else nullcontext(Silent()) as shown:
+    expect_trainable(network, data, optimizer)
+    epochs = expect_count("epochs", epochs, op="fit")
+    rng = np.random.default_rng(expect_count("seed", seed, least=0, op="fit"))
+    loop = _Loop(network, optimizer, schedule, epochs * len(spans(len(data), batch_size)))
+    history = History()
+    with bar(progress, loop.steps) if progress else nullcontext(Silent()) as shown, all_or_nothing(network, optimizer):
         for _ in range(epochs):
             seen, correct, total_loss = 0, 0, 0.0
             for images, labels in batches(data, batch_size, rng, augment):
-                dropout = int(rng.integers(1 << 32))
-                loss, logits, gradients = loss_and_gradients(network, images, labels, seed=dropout)
-                if not np.isfinite(loss):
-                    raise ValueRangeError(
-                        op="fit", expected=f"a finite loss at step {step}", got=str(loss), remedy="lower lr"
-                    )
-                optimizer.step(parameters, gradients, lr_scale=schedule(step, steps))
-                step += 1
+                loss, logits = loop.step(images, labels, dropout=int(rng.integers(1 << 32)))
                 seen += len(labels)
                 correct += count_correct(logits, labels)
                 total_loss += loss * len(labels)
@@ -70,13 +66,56 @@ def fit(
     return history
 
 
+class _Loop:
+    """The steps of one training, counted."""
+
+    def __init__(self, network: Network, optimizer: Optimizer, schedule: Schedule, steps: int) -> None:
+        self.network, self.optimizer, self.schedule, self.steps = network, optimizer, schedule, steps
+        self.parameters, self.done = network.trained_parameters(), 0
+
+    def step(self, images: Array, labels: Array, dropout: int) -> tuple[float, Array]:
+        """One step on a batch; its loss and logits."""
+        loss, logits, gradients = loss_and_gradients(self.network, images, labels, seed=dropout)
+        if not np.isfinite(loss):
+            raise ValueRangeError(
+                op="fit", expected=f"a finite loss at step {self.done}", got=str(loss), remedy="lower lr"
+            )
+        self.optimizer.step(self.parameters, gradients, lr_scale=self.schedule(self.done, self.steps))
+        self.done += 1
+        return loss, logits
+
+
 def accuracy(network: Network, data: Dataset, batch_size: int = 64) -> float:
     """Fraction of `data` classified correctly, in evaluation mode."""
-    if len(data) == 0:
-        raise ValueRangeError(op="accuracy", expected="at least one image", got="none")
+    expect_classes(network, data)
     return count_correct(network.predict(data.images, batch_size=batch_size), data.labels) / len(data)
 
 
 def count_correct(logits: Array, labels: Array) -> int:
     """How many rows of `logits` (N, K) are largest at their label (N,)."""
     return int(np.count_nonzero(logits.argmax(axis=1) == labels))
+
+
+def expect_trainable(network: Network, data: Dataset, optimizer: Optimizer) -> None:
+    """Raise unless the network has something to train, by this optimizer, and a class for every label."""
+    expect_classes(network, data)
+    if not isinstance(optimizer, Optimizer):
+        raise UsageError(op="fit", expected="an optimizer", got=brief(repr(optimizer)), remedy="take SGD or Adam")
+    if not network.trained_parameters():
+        raise UsageError("nothing of the network is trained", op="fit", remedy="apply a method to it first")
+
+
+def expect_classes(network: Network, data: Dataset) -> None:
+    """Raise unless `network` is a network, and `data` has images, of no more classes than it tells apart."""
+    if not isinstance(network, Network) or not isinstance(data, Dataset):
+        got = brief(f"{type(network).__name__} and {type(data).__name__}")
+        raise UsageError(expected="a Network and a Dataset", got=got)
+    if len(data) == 0:
+        raise ValueRangeError(layer=network.name, expected="at least one image", got="none")
+    if len(data.classes) > (network.num_classes or 0):
+        raise ValueRangeError(
+            layer=network.name,
+            expected=f"data of at most {network.num_classes} classes",
+            got=str(len(data.classes)),
+            remedy="build the network with num_classes large enough",
+        )

@@ -59,7 +59,7 @@ def test_images_are_not_written_and_may_be_read_only() -> None:
     [
         (DATA.astype("float64"), DtypeError, "expected a float32 array, got float64; use .astype('float32')"),
         (DATA.astype("float16"), DtypeError, "expected a float32 array, got float16; use .astype('float32')"),
-        ((DATA * 9).astype("uint8"), DtypeError, "expected a float32 array, got uint8; use .astype('float32')"),
+        ((DATA * 9).astype("uint8"), DtypeError, "got uint8; normalise by mean and std per channel: ((images / 255"),
         (DATA.astype(">f4"), DtypeError, "expected a float32 array, got float32 of swapped byte order"),
         (DATA.astype(object), DtypeError, "expected a float32 array, got object"),
         (DATA.tolist(), DtypeError, "expected a float32 array, got list; use .astype('float32')"),
@@ -88,7 +88,8 @@ def test_bad_images(images: Any, kind: type[MinitlError], words: str, training: 
     ("labels", "kind", "words"),
     [
         ([0, 1, 10], ValueRangeError, "expected labels from 0 to 9, got 10; build the network with num_classes"),
-        ([0, -1, 1], ValueRangeError, "expected labels from 0 to 9, got -1"),
+        ([0, -1, 1], ValueRangeError, "expected labels from 0 to 9, got -1; leave unlabelled images out"),
+        ([[0], [1, 2]], DtypeError, "expected an array, got list"),
         ([0.0, 1.0, 2.0], DtypeError, "expected integer labels, got float64; use .astype(int)"),
         ([True, False, True], DtypeError, "expected integer labels, got bool"),
         (["0", "1", "2"], DtypeError, "expected integer labels"),

@@ -164,7 +164,7 @@ def test_spans_cover_everything_but_a_left_over_single(count, batch_size):
 
 
 def test_batches_of_nothing_are_refused():
-    with pytest.raises(ValueRangeError, match="batch size"):
+    with pytest.raises(ValueRangeError, match="expected batch_size of at least 1, got 0"):
         spans(10, 0)
 
 

@@ -102,7 +102,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_it_reaches_a_paramet
     network = small_network()
     if optimizer.lr < 1:
         next(iter(network.trained_parameters().values()))[...] = np.nan
-    with pytest.raises(ValueRangeError, match="expected a finite"), np.errstate(all="ignore"):
+    with pytest.raises(ValueRangeError, match=r"expected (a )?finite"), np.errstate(all="ignore"):
         train(network, optimizer=optimizer, epochs=20)
 
 
@@ -114,24 +114,22 @@ def test_a_progress_bar_may_be_asked_for_anywhere(tqdm, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")  # no terminal: no bar
 
 
-class Fixed:
-    """Says 1 whatever it sees."""
-
-    def predict(self, images, batch_size):
+def test_accuracy_is_the_fraction_correct(monkeypatch):
+    def always_1(images, batch_size):
         assert batch_size == 7
         return np.tile(np.float32([0.1, 0.9, 0.3]), (len(images), 1))
 
-
-def test_accuracy_is_the_fraction_correct():
-    data = Dataset(np.zeros((4, 2, 2, 3), np.float32), np.array([1, 0, 1, 2]), ("a", "b", "c"))
-    assert accuracy(Fixed(), data, batch_size=7) == 0.5
+    data = Dataset(np.zeros((4, 2, 2, 3), np.float32), [1, 0, 1, 2], ["a", "b", "c"])
+    network = minitl.networks.digits_irb(num_classes=3, width=0.25)
+    monkeypatch.setattr(network, "predict", always_1)
+    assert accuracy(network, data, batch_size=7) == 0.5
 
 
 def test_nothing_to_train_on_or_to_judge_by_is_refused():
     nothing = PAIR.take(np.arange(0))
     with pytest.raises(ValueRangeError, match="at least one image"):
         accuracy(small_network(), nothing)
-    with pytest.raises(ValueRangeError, match="at least one epoch and one image"):
+    with pytest.raises(ValueRangeError, match="at least one image"):
         fit(small_network(), nothing, optimizer=SGD(0.1), epochs=1, batch_size=2)
-    with pytest.raises(ValueRangeError, match="at least one epoch"):
+    with pytest.raises(ValueRangeError, match="expected epochs of at least 1, got 0"):
         train(small_network(), epochs=0)
