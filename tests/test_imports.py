@@ -14,6 +14,7 @@ LAYERS = [  # ground floor first; a package is one layer, and so are modules tha
     "errors",
     "checks",
     "arrays",
+    "stamps",
     "kernels",
     "bits",
     "saved",
