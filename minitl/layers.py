@@ -6,7 +6,7 @@ stands in the network (`path`, `role`, `height`), and hands its op to the tape a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from zlib import crc32
@@ -285,6 +285,15 @@ class Add(Layer):
         return self._run(tape, ops.add, a, b)
 
 
-def cross_entropy(tape: Tape, logits: Var, labels: Any) -> Var:
-    """Softmax cross-entropy of logits (N, K) and integer labels (N,), the mean over the batch."""
-    return tape.run(ops.cross_entropy, logits, tape.labels(labels), layer="loss", role="loss")
+def cross_entropy(
+    tape: Tape, logits: Var, labels: Any, *, smoothing: float = 0.0, weights: Sequence[float] | None = None
+) -> Var:
+    """Softmax cross-entropy of logits (N, K) and integer labels (N,), the mean over the batch.
+
+    `smoothing` is the share of a label that is spread over all classes; `weights` (K,) weigh the
+    classes, and the mean. See `ops.cross_entropy`.
+    """
+    attrs: dict[str, Any] = {"smoothing": smoothing} if smoothing else {}
+    if weights is not None:
+        attrs["weights"] = tuple(map(float, weights))
+    return tape.run(ops.cross_entropy, logits, tape.labels(labels), layer="loss", role="loss", attrs=attrs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ from minitl.networks.network import Model, Network
 from minitl.records import Var
 from minitl.tape import Tape
 
+Loss = Callable[[Tape, Var, Any], Var]  # of a tape, the model's output, and labels
 
-def forward_backward(model: Model, tape: Tape, images: Any, labels: Any) -> tuple[Var, Var, dict[str, Array]]:
-    """Loss, output and gradients of one batch, on the tape given.
+
+def forward_backward(
+    model: Model, tape: Tape, images: Any, labels: Any, *, loss: Loss | None = None
+) -> tuple[Var, Var, dict[str, Array]]:
+    """Loss, output and gradients of one batch, on the tape given; `loss` is the model's own by default.
 
     What is alive at each moment is decided here, by these lines; `accounting.predict` runs the
     very same ones on a `ShadowTape`. Labels are looked at first: the forward pass moves running
@@ -22,13 +27,13 @@ def forward_backward(model: Model, tape: Tape, images: Any, labels: Any) -> tupl
     if tape.computes and isinstance(images, np.ndarray) and images.ndim:  # or the model refuses them
         model.expect_labels(labels, len(images))
     output = model(tape, images)
-    loss = model.loss(tape, output, labels)
-    return loss, output, tape.backward(loss)
+    value = (loss or model.loss)(tape, output, labels)
+    return value, output, tape.backward(value)
 
 
 def loss_and_gradients(
-    network: Network, images: Array, labels: Array, *, seed: int = 0
+    network: Network, images: Array, labels: Array, *, seed: int = 0, loss: Loss | None = None
 ) -> tuple[float, Array, dict[str, Array]]:
     """Loss, logits (N, K) and gradients by parameter name of one batch; `seed` is the dropout's."""
-    loss, logits, gradients = forward_backward(network, Tape(seed=seed), images, labels)
-    return float(loss.value), logits.value, gradients
+    value, logits, gradients = forward_backward(network, Tape(seed=seed), images, labels, loss=loss)
+    return float(value.value), logits.value, gradients

@@ -4,6 +4,13 @@
     loss    = - sum over n of log p[n, label[n]] / N
     gz      = gy (p - onehot(label)) / N
 
+With label smoothing s (Szegedy et al. 2016, arXiv:1512.00567) and class weights w, as
+`torch.nn.functional.cross_entropy` has them, W being the sum of w[label[n]] over n:
+
+    loss     = - sum over n of ((1 - s) w[label[n]] log p[n, label[n]] + s/K sum over k of w[k] log p[n, k]) / W
+    gz[n, k] = gy (a[n] p[n, k] - (1 - s) w[k] [k = label[n]] - s/K w[k]) / W
+    a[n]     = (1 - s) w[label[n]] + s/K sum over k of w[k]
+
 Kept: the probabilities and the labels. Logits are shifted by their maximum, so no exponential
 overflows, and the logarithm is taken of the sum, so none of zero.
 """
@@ -31,12 +38,16 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 def forward(z: Array, labels: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """The loss as an array of no axes; keeps probabilities and labels where gz is wanted."""
     expect_labels(labels, z.shape[1])
+    smoothing, weights = _options(attrs, z.shape[1])
     p = z - z.max(axis=1, keepdims=True)
     picked = p[np.arange(len(z)), labels].astype(np.float64)
+    spread = p @ weights.astype(z.dtype) if smoothing else 0.0
     np.exp(p, out=p)
     total = p.sum(axis=1, keepdims=True)
     p /= total
-    loss = np.mean(np.log(total[:, 0].astype(np.float64)) - picked)
+    logs, own = np.log(total[:, 0].astype(np.float64)), weights[labels]
+    losses = (1 - smoothing) * own * (logs - picked) + smoothing / len(weights) * (weights.sum() * logs - spread)
+    loss = losses.sum() / own.sum()
     saved = Saved()
     if needs[0]:
         saved.keep("probabilities", p, ("grad_input",))
@@ -45,17 +56,29 @@ def forward(z: Array, labels: Array, *, attrs: Attrs, needs: Needs, rule: str) -
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
-    """gz = gy (p - onehot) / N."""
+    """gz = gy (p - onehot) / N; smoothed or weighted, as above."""
     if not needs[0]:
         return None, None
-    gz = saved["probabilities"].copy()
-    gz[np.arange(len(gz)), saved["labels"]] -= 1
-    gz *= gy / gz.dtype.type(len(gz))
+    gz, labels = saved["probabilities"].copy(), saved["labels"]
+    rows, dtype = np.arange(len(gz)), gz.dtype.type
+    if not attrs:
+        gz[rows, labels] -= 1
+        gz *= gy / dtype(len(gz))
+        return gz, None
+    smoothing, weights = _options(attrs, gz.shape[1])
+    own, even = (1 - smoothing) * weights[labels], smoothing / len(weights) * weights
+    gz *= (own + even.sum()).astype(dtype)[:, None]
+    gz[rows, labels] -= own.astype(dtype)
+    gz -= even.astype(dtype)
+    gz *= gy / dtype(weights[labels].sum())
     return gz, None
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """5 operations a logit forward (max, subtract, exp, sum, divide) and 3 a sample; 1 and 1 backward."""
+    """Operations: 5 per logit forward (max, subtract, exp, sum, divide) and 3 per sample; 1 and 1 backward.
+
+    Smoothing or weights add 2 per logit and 6 per sample forward; 2 and 3 backward.
+    """
     (samples, classes), labels = shapes
     z = shapes[0]
     probabilities = keeps_array("probabilities", z, dtype, ("grad_input",))
@@ -63,7 +86,10 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     return Cost(
         output=(),
         kept=kept,
-        flops=Split(samples * (5 * classes + 3), needs[0] * samples * (classes + 1)),
+        flops=Split(
+            samples * ((7 if attrs else 5) * classes + (9 if attrs else 3)),
+            needs[0] * samples * ((3 if attrs else 1) * classes + (4 if attrs else 1)),
+        ),
         forward_workspace=0 if needs[0] else nbytes(z, dtype),
     )
 
@@ -84,6 +110,25 @@ def expect_labels(labels: Array, classes: int) -> None:
         )
 
 
+def _options(attrs: Attrs, classes: int) -> tuple[float, Array]:
+    """Label smoothing, 0 by default, and class weights (K,), 1 by default, in float64."""
+    smoothing, weights = attrs.get("smoothing", 0.0), np.asarray(attrs.get("weights", (1.0,) * classes), np.float64)
+    if not 0 <= smoothing <= 1:
+        raise ValueRangeError(op="cross_entropy", expected="label smoothing from 0 to 1", got=f"{smoothing}")
+    if weights.shape != (classes,) or not (np.isfinite(weights).all() and weights.min() > 0):
+        got = f"{weights.tolist()[:8]}"
+        raise ValueRangeError(op="cross_entropy", expected=f"{classes} finite class weights above 0", got=got)
+    return smoothing, weights
+
+
 cross_entropy = Op(
-    "cross_entropy", ("z", "labels"), output_shape, forward, backward, cost, activations=2, never=("labels",)
+    "cross_entropy",
+    ("z", "labels"),
+    output_shape,
+    forward,
+    backward,
+    cost,
+    attrs=("smoothing", "weights"),
+    activations=2,
+    never=("labels",),
 )

@@ -119,7 +119,7 @@ BAD = {
     "compare --methods mobiletl:two": "expected METHOD:BLOCKS, got 'mobiletl:two'",
     "compare --methods mobiletl+int4": "unknown option 'int4'; choose one of: int8, checkpoint, WHAT=RULE",
     "compare --plots file": "plots: cannot make the folder file: File exists",
-    "train": "argument VERB: invalid choice: 'train'",
+    "teach": "argument VERB: invalid choice: 'teach'",
     "": "the following arguments are required: VERB; see minitl --help",
 }  # fmt: skip
 
