@@ -13,16 +13,20 @@ from typing import NoReturn
 
 from minitl import __version__
 from minitl.errors import MinitlError
-from minitl.verbs import bench, compare, estimate, inspect, oracle, plan, reproduce
+from minitl.verbs import bench, compare, estimate, evaluate, export, inspect, oracle, plan, predict, reproduce, train
 
 VERBS = {
     "bench": bench,
     "compare": compare,
     "estimate": estimate,
+    "evaluate": evaluate,
+    "export": export,
     "inspect": inspect,
     "oracle": oracle,
     "plan": plan,
+    "predict": predict,
     "reproduce": reproduce,
+    "train": train,
 }
 
 

@@ -34,6 +34,7 @@ LAYERS = [  # ground floor first; a package is one layer, and so are modules tha
     "accounting",
     "data",
     "training",
+    "export",
     "reproduce",
     "oracle",
     "bench",

@@ -48,11 +48,11 @@ class Part:
             def read(group: Array) -> list[Future[Array]]:
                 return [pool.submit(self.image, int(index), seed, epoch) for index in group]
 
-            ahead = read(groups[0]) if groups else []
             try:
-                for group, following in zip(groups, [*groups[1:], np.arange(0)], strict=True):
-                    images = [future.result() for future in ahead]
-                    ahead = read(following)
+                ahead = [read(group) for group in groups[:1]]
+                for number, group in enumerate(groups, start=1):
+                    images = [future.result() for future in ahead.pop()]
+                    ahead += [read(following) for following in groups[number : number + 1]]
                     yield self.preprocessing.normalise(np.stack(images), self.dtype), self.source.labels[group]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -65,13 +65,18 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
 
 def method(args: argparse.Namespace, name: str, blocks: int | None) -> Method:
     """The method of that name with the options given."""
-    rules = {}
-    for pair in args.rule:
+    return methods.get(name, blocks, quantised=args.int8, checkpoint=args.checkpoint, rules=rules(args.rule))
+
+
+def rules(pairs: Sequence[str]) -> dict[str, str]:
+    """`["hard_swish=few2"]` as backward rules by activation or role."""
+    found = {}
+    for pair in pairs:
         what, equals, rule = pair.partition("=")
         if not equals:
             raise ValueRangeError(expected="--rule WHAT=RULE", got=repr(pair))
-        rules[what] = rule
-    return methods.get(name, blocks, quantised=args.int8, checkpoint=args.checkpoint, rules=rules)
+        found[what] = rule
+    return found
 
 
 def options_text(args: argparse.Namespace) -> str:

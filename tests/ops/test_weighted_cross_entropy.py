@@ -53,8 +53,11 @@ def test_no_smoothing_and_equal_weights_are_the_plain_loss(n: int, seed: int, dt
     np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("options", [{"smoothing": -0.1}, {"smoothing": 1.5}, {"smoothing": np.nan},
-                                     {"weights": (1, 2)}, {"weights": (1, 1, 0)}, {"weights": (1, 1, np.inf)}])  # fmt: skip
+WRONG: list[dict[str, Any]] = [{"smoothing": value} for value in (-0.1, 1.5, np.nan)]
+WRONG += [{"weights": value} for value in ((1, 2), (1, 1, 0), (1, 1, np.inf))]
+
+
+@pytest.mark.parametrize("options", WRONG)
 def test_what_makes_no_loss_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueRangeError, match=r"loss \(cross_entropy\): expected"):
         cross_entropy(Tape(), Var(np.zeros((2, 3))), [0, 1], **options)

@@ -1,0 +1,1 @@
+"""Export: a trained network in a form that other programs run."""

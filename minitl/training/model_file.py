@@ -1,0 +1,200 @@
+"""A model in one safetensors file: the network with its weights, its classes, and how images become its input.
+
+The same file is the checkpoint of a training run that is not over; it then holds the optimizer's
+arrays (`optimizer/NAME/SLOT`), the best weights so far where they may be needed (`best/NAME`) and
+the run's progress besides. Everything that is not an array is JSON under the one metadata key
+`minitl`: the library writes several keys in random order. There is no time, path or history in a
+finished file: the same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from minitl import methods, networks
+from minitl.arrays import Array
+from minitl.data.augment import Augmentation
+from minitl.data.files import open_file, reason
+from minitl.data.preprocess import Preprocessing
+from minitl.errors import DataError, MinitlError, UsageError
+from minitl.networks.network import Network
+from minitl.training.optimizers import State
+from minitl.training.settings import Settings
+from minitl.training.trainer import Progress, Trainer
+
+SCHEMA, KEY = "minitl-model/1", "minitl"
+OPTIMIZER, BEST = "optimizer/", "best/"
+
+
+@dataclass
+class ModelFile:
+    """What a file says. `about` holds the network's description, the method, and what else is JSON."""
+
+    about: dict[str, Any]
+    arrays: dict[str, Array] = field(repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return tuple(self.about["classes"])
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become the network's input."""
+        return Preprocessing.from_json(self.about["preprocessing"])
+
+    @property
+    def settings(self) -> Settings:
+        """How it was trained."""
+        return Settings.from_json(self.about["training"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether its training is over."""
+        return self.about["progress"] is None
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The network's state dict."""
+        return {name: array for name, array in self.arrays.items() if "/" not in name}
+
+    def network(self) -> Network:
+        """The network, with its method and weights."""
+        about = self.about["network"]
+        built = networks.get(about["name"], num_classes=len(self.classes), dtype=about["dtype"])
+        method = self.about["method"]
+        methods.get(method["name"], method["blocks"], rules=method["rules"]).apply(built)
+        built.load_state_dict(self.state)
+        return built
+
+
+def describe(trainer: Trainer, method: methods.Method) -> dict[str, Any]:
+    """All that is known of a run, its progress apart."""
+    network, part = trainer.network, trainer.train
+    return {
+        "schema": SCHEMA,
+        "network": {"name": network.name, "dtype": network.dtype},
+        "method": {"name": method.name, "blocks": network.tuned_blocks, "rules": dict(method.rules)},
+        "classes": list(part.source.classes),
+        "preprocessing": part.preprocessing.to_json(),
+        "augmentation": str(part.augmentation),
+        "training": trainer.settings.to_json(),
+        "data": part.source.digest,
+    }
+
+
+def write_model(path: Path, trainer: Trainer, about: Mapping[str, Any]) -> None:
+    """Write the run as it stands: its network, and whatever is needed to go on if it is not over."""
+    arrays, progress = trainer.network.state_dict(), None
+    if not trainer.done:
+        states = trainer.optimizer.state
+        for name, state in states.items():
+            arrays |= {f"{OPTIMIZER}{name}/{slot}": array for slot, array in enumerate(state.arrays)}
+        arrays |= {f"{BEST}{name}": array for name, array in trainer.best_state.items()}
+        progress = {**trainer.progress.to_json(), "steps": {name: state.steps for name, state in states.items()}}
+    text = json.dumps({**about, "progress": progress}, sort_keys=True, allow_nan=False)
+    dense = {name: array if array.flags.c_contiguous else array.copy(order="C") for name, array in arrays.items()}
+    replace_file(path, save(dense, {KEY: text}))
+
+
+def continue_from(file: ModelFile, trainer: Trainer) -> None:
+    """Bring a new trainer to where the checkpoint was. Raises DataError where it holds something else."""
+    stored = dict(file.about["progress"])
+    steps = stored.pop("steps")
+    trainer.progress = Progress(**stored)
+    trainer.network.load_state_dict(file.state)
+    trainer.best_state = {n.removeprefix(BEST): a for n, a in file.arrays.items() if n.startswith(BEST)}
+    slots = trainer.optimizer.slots
+    for name, parameter in trainer.network.trained_parameters().items():
+        if name not in steps:
+            continue
+        arrays = tuple(file.arrays[f"{OPTIMIZER}{name}/{slot}"] for slot in range(slots))
+        state = State(arrays, steps[name])
+        if not state.fits(parameter):
+            raise DataError(f"holds an optimizer's state that does not fit {name}")
+        trainer.optimizer.state[name] = state
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read a model or checkpoint that `write_model` wrote. Raises DataError."""
+    open_file(path).close()  # a regular file, or an error that says what is wrong
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(KEY, "")
+            arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(text) if text else {}
+    except (SafetensorError, ValueError, RecursionError, OSError, TypeError) as error:
+        raise DataError(f"is not a safetensors file that can be read: {error}", layer=str(path)) from None
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
+        got = about.get("schema", "weights alone") if isinstance(about, dict) else "something else"
+        raise DataError(layer=str(path), expected=f"a model that `minitl train` wrote ({SCHEMA})", got=str(got)[:80])
+    model = ModelFile(about, arrays)
+    try:
+        check(model)
+    except MinitlError as error:
+        raise DataError(f"is not a model that can be used: {error}", layer=str(path)) from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DataError(f"is not a model that can be used: {type(error).__name__}: {error}", layer=str(path)) from None
+    return model
+
+
+def check(model: ModelFile) -> None:
+    """Raise unless all parts of the description are there and make sense together."""
+    names = model.about["classes"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise TypeError("classes are names")
+    " ".join(names).encode()  # raises UnicodeEncodeError, a ValueError, for what cannot be printed
+    model.preprocessing, model.settings  # noqa: B018  (they raise)
+    Augmentation.parse(model.about["augmentation"])
+    method, progress = model.about["method"], model.about["progress"]
+    methods.get(method["name"], method["blocks"], rules=method["rules"])
+    if progress is not None:
+        Progress(**{name: value for name, value in progress.items() if name != "steps"})
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: beside it, down to the disk, then into its place.
+
+    Whatever ends the process or the disk's room, `path` holds either what it held before or all of
+    `content`. Raises UsageError where it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            told = "it holds what it held before" if path.exists() else "nothing was written"
+            raise UsageError(f"cannot be written: {reason(error)}; {told}", layer=str(path)) from None
+        raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError where a file could not be written at `path`, before any work is done for it."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        if path.is_dir():
+            raise UsageError("is a folder", layer=str(path), remedy="give a file")
+        with open(part, "ab"):
+            pass
+        part.unlink()
+    except (OSError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        told = reason(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(f"cannot be written: {told}", layer=str(path)) from None

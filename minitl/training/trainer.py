@@ -1,0 +1,171 @@
+"""A training run that can stop after any step and go on to the same bytes.
+
+Whatever is drawn at random (the order of an epoch, what augmentation and dropout do) follows from
+the seed, the epoch and the batch, and not from what was drawn before. So the state of a run is
+the network's and the optimizer's arrays, and how far it is (`Progress`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minitl.arrays import Array
+from minitl.data.batches import Part
+from minitl.errors import UsageError, ValueRangeError
+from minitl.layers import cross_entropy
+from minitl.networks.network import Network
+from minitl.step import Loss, loss_and_gradients
+from minitl.tape import Tape
+from minitl.training.data import spans
+from minitl.training.fit import count_correct
+from minitl.training.settings import Settings
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Progress:
+    """How far a run is: finished epochs, and within the one under way the batches done and what they gave."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # {epoch, loss, train_accuracy, accuracy}
+    batches: int = 0
+    images: int = 0
+    correct: int = 0
+    loss: float = 0.0  # summed over the images
+    best: int = 0  # the epoch of the best held-out accuracy, from 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored in a checkpoint."""
+        return asdict(self)
+
+
+class Trainer:
+    """Trains, in place, what the network's method trains, on `train`; judges it on `held_out` after every epoch."""
+
+    def __init__(self, network: Network, train: Part, held_out: Part, settings: Settings) -> None:
+        self.network, self.train, self.held_out, self.settings = network, train, held_out, settings
+        self.optimizer, self.progress = settings.make_optimizer(), Progress()
+        self.best_state: dict[str, Array] = {}
+        self.finished = False  # set where a model is read whose training is over
+        self.spans = spans(len(train), min(settings.batch, len(train)))
+        self.schedule = settings.make_schedule(len(self.spans))
+        self.loss = self._loss()
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run, if it is not stopped early."""
+        return self.settings.epochs * len(self.spans)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps taken."""
+        return len(self.progress.epochs) * len(self.spans) + self.progress.batches
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are over, or accuracy has not grown for too long."""
+        over = len(self.progress.epochs)
+        if self.finished:
+            return True
+        stalled = self.settings.patience and over - self.progress.best >= self.settings.patience
+        return over >= self.settings.epochs or bool(over and stalled)
+
+    def run(self) -> Iterator[float | dict[str, Any]]:
+        """Go on to the end; give the loss after each step, and what an epoch came to after each epoch.
+
+        Between two of these the run may be saved. Raises ValueRangeError for a loss or an update
+        that is not finite, before it reaches a parameter.
+        """
+        while not self.done:
+            yield from self._steps()
+            yield self._end_epoch()
+
+    def _steps(self) -> Iterator[float]:
+        """The steps left of the epoch under way."""
+        progress, epoch, seed = self.progress, len(self.progress.epochs), self.settings.seed
+        order = self.train.order(seed, epoch)
+        groups = [order[start:stop] for start, stop in self.spans[progress.batches :]]
+        for images, labels in self.train.batches(groups, seed, epoch):
+            dropout = int(np.random.SeedSequence((seed, epoch, progress.batches, 1)).generate_state(1)[0])
+            loss, logits, gradients = loss_and_gradients(self.network, images, labels, seed=dropout, loss=self.loss)
+            if not np.isfinite(loss):
+                remedy = "lower the learning rate"
+                raise ValueRangeError(op="train", expected="a finite loss", got=str(loss), remedy=remedy)
+            scale = self.schedule(self.steps_done, self.steps)
+            self.optimizer.step(self.network.trained_parameters(), gradients, lr_scale=scale)
+            del gradients
+            progress.batches += 1
+            progress.images += len(labels)
+            progress.correct += count_correct(logits, labels)
+            progress.loss += loss * len(labels)
+            yield loss
+
+    def _end_epoch(self) -> dict[str, Any]:
+        was, accuracy = self.progress, evaluate(self.network, self.held_out, self.settings.batch).accuracy
+        epoch = len(was.epochs) + 1
+        row = {
+            "epoch": epoch,
+            "loss": was.loss / was.images,
+            "train_accuracy": was.correct / was.images,
+            "accuracy": accuracy,
+        }
+        better = not was.best or accuracy > was.epochs[was.best - 1]["accuracy"]
+        if better and self.settings.patience:
+            self.best_state = self.network.state_dict()
+        self.progress = Progress([*was.epochs, row], best=epoch if better else was.best)
+        if self.done and self.settings.patience:
+            self.network.load_state_dict(self.best_state)
+        return row
+
+    def _loss(self) -> Loss | None:
+        weights = class_weights(self.settings.class_weights, self.train)
+        if weights is None and not self.settings.label_smoothing:
+            return None
+        loss: Loss = partial(cross_entropy, smoothing=self.settings.label_smoothing, weights=weights)
+        return loss
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a network makes of some images: how many there are, and are right, of each class."""
+
+    count: Array
+    correct: Array
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction that is right."""
+        return int(self.correct.sum()) / int(self.count.sum())
+
+
+def evaluate(network: Network, part: Part, batch: int) -> Judged:
+    """Classify the images of a part, in evaluation mode."""
+    count = np.zeros(len(part.source.classes), np.int64)
+    correct = count.copy()
+    for images, labels in part.in_order(batch):
+        right = network(Tape(training=False), images).value.argmax(axis=1) == labels
+        np.add.at(count, labels, 1)
+        np.add.at(correct, labels, right)
+    return Judged(count, correct)
+
+
+def class_weights(text: str, part: Part) -> list[float] | None:
+    """Read `balanced` (N / (K N_k), so that every class counts alike) or `1,2.5,...`; None where it is empty."""
+    if not text:
+        return None
+    classes = len(part.source.classes)
+    if text == "balanced":
+        count = np.bincount(part.source.labels[part.indices], minlength=classes)
+        return [float(w) for w in len(part) / (np.count_nonzero(count) * np.maximum(count, 1))]
+    try:
+        weights = [float(number) for number in text.split(",")]
+    except ValueError:
+        weights = []
+    if len(weights) != classes:
+        raise UsageError(op="train", expected=f"class weights `balanced` or {classes} numbers", got=repr(text[:80]))
+    return weights

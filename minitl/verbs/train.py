@@ -1,0 +1,275 @@
+"""`minitl train`: fine-tune a network on images of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minitl import data, methods, networks
+from minitl.accounting import Ledger, predict
+from minitl.data.augment import KINDS, Augmentation
+from minitl.data.batches import Part
+from minitl.data.preprocess import FITS, NORMALISATIONS, SOURCES, Preprocessing
+from minitl.data.source import Source
+from minitl.data.split import split
+from minitl.errors import UsageError
+from minitl.networks.network import Network
+from minitl.training.logs import check_log, write_log
+from minitl.training.model_file import (
+    check_writable,
+    continue_from,
+    describe,
+    read_model,
+    write_model,
+)
+from minitl.training.progress import Bar, bar
+from minitl.training.settings import OPTIMIZERS, SCHEDULES, Settings, default_learning_rate, differences
+from minitl.training.trainer import Trainer
+from minitl.training.weights import load_weights
+from minitl.verbs import options
+
+HELP = "fine-tune a network on your own images"
+DESCRIPTION = """Trains a network on DATA: a folder per class (photos/cat/1.jpg), an .npz (images, labels), or a folder
+of CIFAR's binary or of IDX files. A fifth of the images is held out, and accuracy is of that part, unless the data
+have a part of their own for it (train and val, test_batch.bin, t10k-...). With --weights, a method trains the top of
+the pretrained network; without, all of a new one."""
+EXAMPLES = """examples:
+  minitl train photos --network mobilenet_v2 --weights mobilenet_v2.pth --source torchvision --out photos.safetensors
+  minitl train photos --out photos.safetensors --resume              # go on after an interruption, to the same bytes
+  minitl train cifar-10-batches-bin --network mobilenet_v3_small --resolution 32 --epochs 30 --log log.csv"""
+
+DEFAULT_NETWORK = "mobilenet_v3_small"
+OF_SETTINGS = ("epochs", "batch", "optimizer", "learning_rate", "weight_decay", "decay_vectors", "schedule", "warmup",
+               "clip_norm", "label_smoothing", "class_weights", "held_out", "patience", "seed")  # fmt: skip
+OF_PREPROCESSING = ("resolution", "normalisation", "fit", "zoom")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `train`. None stands for the default: with --resume, for what the run was begun with."""
+    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("data", type=Path, metavar="DATA", help="a folder per class, .npz, CIFAR's or IDX files")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("model.safetensors"),
+        metavar="MODEL",
+        help="where the model goes, and its checkpoints before it (default: model.safetensors)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from --out; begin where nothing is there")
+    parser.add_argument(
+        "--checkpoint-every", type=int, metavar="STEPS", help="also after so many steps, not only after each epoch"
+    )
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write what each epoch came to (.csv or .json)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _add_network(parser.add_argument_group("network"))
+    _add_images(parser.add_argument_group("images"))
+    _add_training(parser.add_argument_group("training"))
+
+
+def _add_network(group: Any) -> None:
+    group.add_argument(
+        "--network", metavar="NAME|FILE.toml", help=f"as in inspect (default: {DEFAULT_NETWORK}, or that of --weights)"
+    )
+    group.add_argument("--weights", type=Path, metavar="FILE", help="pretrained weights, or a model of minitl's")
+    group.add_argument("--source", metavar="NAME", help=f"where the weights come from: {', '.join(SOURCES)}")
+    group.add_argument(
+        "--method", metavar="NAME", help=f"{', '.join(methods.METHODS)} (default: mobiletl with --weights, else ft-all)"
+    )
+    group.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
+    group.add_argument("--rule", action="append", metavar="WHAT=RULE", help="another backward rule, as in inspect")
+
+
+def _add_images(group: Any) -> None:
+    group.add_argument("--resolution", type=int, metavar="PX", help="height and width (default: the network's)")
+    group.add_argument("--fit", choices=FITS, help="make an image square: cut, pad or stretch it (default: crop)")
+    group.add_argument("--zoom", type=float, metavar="SHARE", help="of the square that crop uses (default: 1)")
+    group.add_argument("--normalisation", choices=tuple(NORMALISATIONS), help="default: that of --source; imagenet")
+    group.add_argument(
+        "--augment",
+        metavar="LIST",
+        help=f"none, or of {', '.join(KINDS)} (default: flip,shift for a folder and CIFAR, else shift)",
+    )
+    group.add_argument("--held-out", type=float, metavar="SHARE", help="of the images, to judge by (default: 0.2)")
+
+
+def _add_training(group: Any) -> None:
+    group.add_argument("--epochs", type=int, metavar="N", help="default: 10")
+    group.add_argument("--batch", type=int, metavar="N", help="images in a batch (default: 16)")
+    group.add_argument("--seed", type=int, metavar="N", help="of all that is drawn at random (default: 0)")
+    group.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="default: adam")
+    group.add_argument("--learning-rate", type=float, metavar="LR", help="default: by method and optimizer")
+    group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: cosine)")
+    group.add_argument("--warmup", type=float, metavar="EPOCHS", help="in which it rises (default: 0)")
+    group.add_argument("--weight-decay", type=float, metavar="X", help="default: 0")
+    group.add_argument("--decay-vectors", action="store_true", default=None, help="decay norms and biases too")
+    group.add_argument("--clip-norm", type=float, metavar="X", help="largest norm of all gradients (default: none)")
+    group.add_argument("--label-smoothing", type=float, metavar="X", help="default: 0")
+    group.add_argument("--class-weights", metavar="balanced|W,W,...", help="default: all alike")
+    group.add_argument(
+        "--patience",
+        type=int,
+        metavar="EPOCHS",
+        help="stop after so many without a better accuracy "
+        "on the held-out part, and go back to the best (default: train to the end)",
+    )
+
+
+@dataclass
+class Job:
+    """A run to be gone on with, and how it is described in its file."""
+
+    trainer: Trainer
+    about: dict[str, Any]
+    ledger: Ledger
+    notes: list[str] = field(default_factory=list)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and say what came of it."""
+    check_writable(args.out)
+    if args.log:
+        check_log(args.log)
+    if args.checkpoint_every is not None and args.checkpoint_every < 1:
+        raise UsageError(expected="--checkpoint-every of at least 1 step", got=str(args.checkpoint_every))
+    source = data.load(args.data)
+    job = _resumed(args, source) if args.resume and args.out.exists() else _begun(args, source)
+    if job.trainer.done:
+        print(f"{args.out} is finished: nothing is left to do", file=sys.stderr)
+    else:
+        _train(args, job)
+    _print(args, job)
+    return 0
+
+
+def _begun(args: argparse.Namespace, source: Source) -> Job:
+    """A new run."""
+    weights = load_weights(args.weights, args.source) if args.weights else None
+    asked = {name: value for name in OF_SETTINGS if (value := getattr(args, name)) is not None}
+    chosen = args.method or ("ft-all" if weights is None else "mobiletl")
+    method = methods.get(chosen, args.blocks, rules=options.rules(args.rule or []))
+    optimizer = asked.get("optimizer", Settings.optimizer)
+    rate = default_learning_rate(chosen, optimizer, pretrained=weights is not None)
+    settings = Settings(**{"learning_rate": rate, **asked})
+    name = args.network or (weights.network if weights and weights.network else DEFAULT_NETWORK)
+    network = networks.get(name, num_classes=len(source.classes), seed=settings.seed)
+    notes = [] if weights is None else [weights.into(network)]
+    method.apply(network)
+    preprocessing = _preprocessing(args, network, weights.preprocessing if weights else None)
+    augment = args.augment or ("flip,shift" if source.natural else "shift")
+    trainer = _trainer(network, source, settings, preprocessing, Augmentation.parse(augment))
+    return Job(trainer, describe(trainer, method), _ledger(trainer), notes)
+
+
+def _preprocessing(args: argparse.Namespace, network: Network, known: Preprocessing | None) -> Preprocessing:
+    """What was asked for, over what the weights were trained with."""
+    asked = {name: value for name in OF_PREPROCESSING if (value := getattr(args, name)) is not None}
+    default = known.to_json() if known else {}
+    usual = {"resolution": options.RESOLUTIONS.get(network.name, 224), **default}
+    return Preprocessing(**{name: value for name, value in {**usual, **asked}.items() if name in OF_PREPROCESSING})
+
+
+def _resumed(args: argparse.Namespace, source: Source) -> Job:
+    """The run that --out is a checkpoint of; raises where something else is asked for now."""
+    file = read_model(args.out)
+    about, known = file.about, {"network": file.about["network"]["name"], "method": file.about["method"]["name"]}
+    begun = {**about["training"], **about["preprocessing"], **known}
+    begun |= {"blocks": about["method"]["blocks"], "augment": about["augmentation"]}
+    names = (*OF_SETTINGS, *OF_PREPROCESSING, "network", "method", "blocks", "augment")
+    asked = {name: value for name in names if (value := getattr(args, name)) is not None}
+    differences(begun, asked)
+    if source.digest != about["data"]:
+        raise UsageError("was begun with other images", op="resume", remedy="give the same DATA, or another --out")
+    network, augmentation = file.network(), Augmentation.parse(about["augmentation"])
+    trainer = _trainer(network, source, file.settings, file.preprocessing, augmentation)
+    job = Job(trainer, {name: value for name, value in about.items() if name != "progress"}, _ledger(trainer))
+    if file.finished:
+        trainer.finished = True
+    else:
+        continue_from(file, trainer)
+        job.notes.append(f"going on after {trainer.steps_done} of {trainer.steps} steps")
+    return job
+
+
+def _trainer(
+    network: Network, source: Source, settings: Settings, preprocessing: Preprocessing, augmentation: Augmentation
+) -> Trainer:
+    train, held_out = split(source, settings.held_out, settings.seed)
+    return Trainer(
+        network,
+        Part(source, train, preprocessing, augmentation, network.dtype),
+        Part(source, held_out, preprocessing, dtype=network.dtype),
+        settings,
+    )
+
+
+def _ledger(trainer: Trainer) -> Ledger:
+    batch = max(stop - start for start, stop in trainer.spans)
+    resolution, slots = trainer.train.preprocessing.resolution, trainer.optimizer.slots
+    return predict(trainer.network, batch=batch, resolution=resolution, optimizer_slots=slots)
+
+
+def _train(args: argparse.Namespace, job: Job) -> None:
+    trainer, every = job.trainer, args.checkpoint_every
+    with bar("train", trainer.steps) as shown:
+        for line in (*_introduction(job), *job.notes):
+            shown.say(line)
+        say = _Clock(trainer, shown).say
+        for event in trainer.run():
+            if isinstance(event, float):
+                shown.step(event)
+                if every and trainer.steps_done % every == 0:
+                    write_model(args.out, trainer, job.about)
+            else:
+                write_model(args.out, trainer, job.about)
+                if args.log:
+                    write_log(args.log, trainer.progress.epochs)
+                say(event)
+
+
+class _Clock:
+    """Tells what an epoch came to, how fast it went and how long the rest will take."""
+
+    def __init__(self, trainer: Trainer, shown: Bar) -> None:
+        self.trainer, self.shown = trainer, shown
+        self.start, self.first = time.perf_counter(), trainer.steps_done
+
+    def say(self, row: dict[str, Any]) -> None:
+        """One line about an epoch."""
+        trainer, spent = self.trainer, time.perf_counter() - self.start
+        steps = trainer.steps_done - self.first
+        left = 0 if trainer.done else round(spent / max(steps, 1) * (trainer.steps - trainer.steps_done))
+        images = steps * len(trainer.train) / len(trainer.spans)
+        self.shown.say(
+            f"epoch {row['epoch']}/{trainer.settings.epochs}: loss {row['loss']:.4f}, "
+            f"accuracy {row['train_accuracy']:.1%} trained on, {row['accuracy']:.1%} held out; "
+            f"{images / spent:.1f} images/s, {left // 60}:{left % 60:02} left"
+        )
+
+
+def _introduction(job: Job) -> list[str]:
+    trainer = job.trainer
+    network, total = trainer.network, job.ledger.totals
+    trained = sum(array.size for array in trainer.network.trained_parameters().values())
+    blocks = f" {network.tuned_blocks}" if network.tuned_blocks else ""
+    return [
+        f"{len(trainer.train)} images to train on, {len(trainer.held_out)} held out, "
+        f"{len(trainer.train.source.classes)} classes",
+        f"{network.name}, {network.method}{blocks}: trains {trained:,} parameters; "
+        f"keeps {total.kept_bytes / 1e6:.1f} MB, peak {(total.peak_bytes or 0) / 1e6:.1f} MB",
+    ]
+
+
+def _print(args: argparse.Namespace, job: Job) -> None:
+    epochs, totals = job.trainer.progress.epochs, job.ledger.totals
+    memory = {"kept_bytes": totals.kept_bytes, "peak_bytes": totals.peak_bytes}
+    if args.json:
+        options.print_json("train", {"epochs": epochs, "model": str(args.out), **memory})
+        return
+    if epochs:
+        row = epochs[job.trainer.progress.best - 1 if job.trainer.settings.patience else -1]
+        print(f"accuracy on the held-out part: {row['accuracy']:.1%} (epoch {row['epoch']})")
+        print(f"wrote {args.out}")

@@ -1,0 +1,167 @@
+"""A run that stops and goes on gives the bytes of one that did not; early stopping, losses, memory."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minitl
+from minitl import data
+from minitl.data.augment import Augmentation
+from minitl.data.batches import Part
+from minitl.data.preprocess import Preprocessing
+from minitl.data.split import split
+from minitl.errors import DataError, MinitlError
+from minitl.training.model_file import continue_from, describe, read_model, write_model
+from minitl.training.settings import OPTIMIZERS, Settings, default_learning_rate, differences
+from minitl.training.trainer import Trainer, class_weights, evaluate
+
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+import makers
+
+METHOD = minitl.methods.get("mobiletl", 2)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> data.Source:
+    return data.load(makers.npz(tmp_path_factory.mktemp("data") / "a.npz", *makers.pictures(10, size=16)))
+
+
+def trainer(source: data.Source, method: minitl.methods.Method = METHOD, **changes: object) -> Trainer:
+    settings = Settings(**{"epochs": 3, "batch": 9, "learning_rate": 0.01, **changes})  # type: ignore[arg-type]
+    network = method.apply(minitl.networks.digits_irb(num_classes=3, dropout=0.1))
+    train, held = split(source, settings.held_out, settings.seed)
+    preprocessing = Preprocessing(16)
+    return Trainer(
+        network,
+        Part(source, train, preprocessing, Augmentation(("flip", "shift"))),
+        Part(source, held, preprocessing),
+        settings,
+    )
+
+
+RUNS: dict[str, dict[str, object]] = {
+    "adam": {},
+    "sgd": {"optimizer": "sgd", "warmup": 1.0, "weight_decay": 0.01},
+    "weighed": {"optimizer": "nesterov", "label_smoothing": 0.1, "class_weights": "1,2,3", "clip_norm": 1.0},
+    "patient": {"optimizer": "adamw", "patience": 2, "schedule": "constant"},
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_stops_after_any_event_gives_the_same_bytes(source: data.Source, name: str, tmp_path: Path) -> None:
+    whole, pieces = trainer(source, **RUNS[name]), trainer(source, **RUNS[name])
+    list(whole.run())
+    write_model(tmp_path / "whole", whole, describe(whole, METHOD))
+    path, events = tmp_path / "pieces", 0
+    write_model(path, pieces, describe(pieces, METHOD))
+    while not pieces.done:
+        pieces = trainer(source, **RUNS[name])  # as a new process would
+        continue_from(read_model(path), pieces)
+        next(pieces.run())
+        write_model(path, pieces, describe(pieces, METHOD))
+        events += 1
+    assert events == len(whole.progress.epochs) * (len(whole.spans) + 1)
+    assert pieces.progress == whole.progress
+    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_finished_file_is_the_network_and_what_it_takes_to_use_it(source: data.Source, tmp_path: Path) -> None:
+    one = trainer(source)
+    list(one.run())
+    write_model(tmp_path / "model", one, describe(one, METHOD))
+    file = read_model(tmp_path / "model")
+    assert file.finished
+    assert file.classes == source.classes
+    assert file.preprocessing == one.train.preprocessing
+    assert file.settings == one.settings
+    assert set(file.arrays) == set(one.network.state_dict())
+    again = file.network()
+    assert (again.method, again.tuned_blocks) == ("mobiletl", 2)
+    assert evaluate(again, one.held_out, 4).accuracy == one.progress.epochs[-1]["accuracy"]
+    content = (tmp_path / "model").read_bytes()
+    assert str(tmp_path).encode() not in content
+    assert content.count(b"__metadata__") == 1
+
+
+def test_training_learns_and_patience_goes_back_to_the_best(source: data.Source) -> None:
+    one = trainer(source, minitl.methods.get("ft-all"), epochs=20, patience=7, schedule="constant")
+    list(one.run())
+    rows, best = one.progress.epochs, one.progress.best
+    assert len(rows) == min(best + 7, 20)
+    assert rows[-1]["loss"] < rows[0]["loss"] / 2
+    assert rows[best - 1]["accuracy"] == max(row["accuracy"] for row in rows) > 0.6
+    assert evaluate(one.network, one.held_out, 9).accuracy == rows[best - 1]["accuracy"]
+
+
+def test_a_checkpoint_that_was_tampered_with_is_refused(source: data.Source, tmp_path: Path) -> None:
+    one = trainer(source)
+    next(one.run())
+    write_model(tmp_path / "model", one, describe(one, METHOD))
+    file = read_model(tmp_path / "model")
+    name = next(name for name in file.arrays if name.startswith("optimizer/"))
+    file.arrays[name] = file.arrays[name][1:]
+    with pytest.raises(DataError, match="optimizer's state that does not fit"):
+        continue_from(file, trainer(source))
+
+
+def test_class_weights(source: data.Source) -> None:
+    part = Part(source, np.array([0, 1, 3, 4, 6, 7, 9]), Preprocessing(16))  # 4 of class 0, 3 of class 1, none of 2
+    assert class_weights("", part) is None
+    assert class_weights("balanced", part)[:2] == pytest.approx([7 / 8, 7 / 6])  # type: ignore[index]
+    assert class_weights("1,2.5,3", part) == [1, 2.5, 3]
+    for wrong in ("1,2", "a,b,c", "1,,3"):
+        with pytest.raises(MinitlError, match="class weights `balanced` or 3 numbers"):
+            class_weights(wrong, part)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"batch": 0}, {"warmup": 3.0}, {"seed": -1}, {"patience": -1}, {"learning_rate": -1.0},
+     {"optimizer": "lion"}, {"schedule": "x"}, {"clip_norm": -1.0}, {"learning_rate": float("nan")}],
+)  # fmt: skip
+def test_settings_refuse_what_makes_no_sense(wrong: dict[str, object]) -> None:
+    with pytest.raises(MinitlError):
+        Settings(**{"epochs": 2, **wrong})  # type: ignore[arg-type]
+
+
+def test_settings_survive_being_stored_and_nothing_else_is_taken_for_them() -> None:
+    one = Settings(optimizer="sgd", warmup=0.5)
+    assert Settings.from_json(one.to_json()) == one
+    for wrong in ({**one.to_json(), "epochs": "2"}, {**one.to_json(), "seed": True}, {}, {**one.to_json(), "x": 1}):
+        with pytest.raises((TypeError, KeyError)):
+            Settings.from_json(wrong)
+
+
+def test_a_run_is_not_gone_on_with_otherwise() -> None:
+    differences({"batch": 16, "seed": 0}, {"seed": 0})
+    with pytest.raises(MinitlError, match="was begun with batch 16, not 8"):
+        differences({"batch": 16, "seed": 0}, {"batch": 8})
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_has_a_learning_rate(optimizer: str) -> None:
+    for method in minitl.methods.METHODS:
+        assert 0 < default_learning_rate(method, optimizer, pretrained=True) < 1
+
+
+def peak_of_an_epoch(tmp_path: Path, count: int) -> int:
+    """Bytes that reading `count` images by batches holds at most, by what Python's allocator traces."""
+    images = np.tile(makers.pictures(5, size=48)[0], (count // 15, 1, 1, 1))
+    source = data.load(makers.npz(tmp_path / f"{count}.npz", images, np.arange(count) % 3))
+    part = Part(source, np.arange(count), Preprocessing(48), Augmentation(("flip", "shift")))
+    tracemalloc.start()
+    for _ in part.batches(np.split(part.order(0, 0), count // 15)):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    small, large = peak_of_an_epoch(tmp_path, 150), peak_of_an_epoch(tmp_path, 1500)
+    assert large < 1.2 * small + 100 * 1350  # 100 bytes per image for labels and order; an image has 6,912

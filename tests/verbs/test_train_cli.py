@@ -1,0 +1,353 @@
+"""`minitl train`, `evaluate`, `predict` and `export`: the contract, and that nothing is ever lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minitl import cli, methods, networks
+from minitl.accounting import predict
+from minitl.errors import MinitlError
+from minitl.training import model_file
+from minitl.training.model_file import read_model
+
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+import makers
+
+TRAIN = ("--network", "digits_irb", "--method", "mobiletl", "--blocks", "2", "--resolution", "16", "--epochs", "2")
+KILLS = int(os.environ.get("MINITL_KILLS", "2"))
+FUZZ = int(os.environ.get("MINITL_FUZZ", "40"))
+
+
+class Cli:
+    """Runs a command in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *words: object) -> tuple[int, str, str]:
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as left:
+            code = int(str(left.code))
+        return (code, *self.capsys.readouterr())
+
+    def json(self, *words: object) -> dict[str, Any]:
+        code, out, err = self(*words, "--json")
+        assert code == 0, err
+        data = json.loads(out)
+        assert data.pop("schema") == f"minitl-{words[0]}/1"
+        return data
+
+    def refused(self, *words: object) -> str:
+        code, out, err = self(*words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        return err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return makers.folder(tmp_path_factory.mktemp("photos"), *makers.pictures(10, size=20))
+
+
+@pytest.fixture(scope="module")
+def model(photos: Path) -> Path:
+    path = photos.parent / f"{photos.name}.safetensors"
+    cli.main(["train", str(photos), *TRAIN, "--out", str(path)])
+    return path
+
+
+def test_train_gives_what_was_promised(run: Cli, photos: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "m.safetensors", tmp_path / "log.csv"
+    found = run.json("train", photos, *TRAIN, "--batch", 8, "--out", out, "--log", log)
+    assert set(found) == {"epochs", "model", "kept_bytes", "peak_bytes"}
+    assert [set(row) for row in found["epochs"]] == [{"epoch", "loss", "train_accuracy", "accuracy"}] * 2
+    assert found["model"] == str(out)
+    network = methods.get("mobiletl", 2).apply(networks.digits_irb(num_classes=3))
+    totals = predict(network, batch=8, resolution=16, optimizer_slots=2).totals
+    assert (found["kept_bytes"], found["peak_bytes"]) == (totals.kept_bytes, totals.peak_bytes)
+    with log.open() as file:
+        assert [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)] == found["epochs"]
+    held = run.json("evaluate", out, photos, "--part", "held-out")
+    assert (held["count"], held["accuracy"]) == (6, found["epochs"][-1]["accuracy"])
+
+
+def test_train_tells_how_it_goes(run: Cli, photos: Path, tmp_path: Path) -> None:
+    code, out, err = run("train", photos, *TRAIN, "--out", tmp_path / "m")
+    assert code == 0
+    assert "24 images to train on, 6 held out, 3 classes" in err
+    assert "epoch 2/2: loss" in err
+    assert "images/s, 0:00 left" in err
+    assert out.startswith("accuracy on the held-out part: ")
+
+
+def test_the_seed_decides_every_byte(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:
+    run.json("train", photos, *TRAIN, "--out", tmp_path / "same", "--checkpoint-every", 1)
+    run.json("train", photos, *TRAIN, "--out", tmp_path / "other", "--seed", 1)
+    assert (tmp_path / "same").read_bytes() == model.read_bytes() != (tmp_path / "other").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "same"]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_interrupted_and_resumed(
+    run: Cli, photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Ctrl-C after some checkpoints exits 130; `--resume` goes on to the bytes of an uninterrupted run."""
+    out, log, replace, left = tmp_path / "m", tmp_path / "log.json", model_file.replace_file, [after]
+
+    def interrupting(path: Path, content: bytes) -> None:
+        replace(path, content)
+        left[0] -= path == out
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    command = ("train", photos, *TRAIN, "--out", out, "--log", log, "--checkpoint-every", 1, "--resume")
+    with monkeypatch.context() as patch:
+        patch.setattr("minitl.training.model_file.replace_file", interrupting)
+        assert run(*command)[0] == 130
+    assert out.read_bytes() != model.read_bytes()
+    assert not read_model(out).finished
+    found = run.json("train", photos, "--out", out, "--log", log, "--resume")
+    assert out.read_bytes() == model.read_bytes()
+    assert json.loads(log.read_text()) == found["epochs"]
+    assert [row["epoch"] for row in found["epochs"]] == [1, 2]
+
+
+def test_a_finished_run_stays_as_it_is(run: Cli, photos: Path, model: Path) -> None:
+    before = model.read_bytes()
+    code, _, err = run("train", photos, *TRAIN, "--out", model, "--resume")
+    assert (code, model.read_bytes()) == (0, before)
+    assert "is finished" in err
+
+
+# Nothing is lost
+
+
+def start(*words: object, limit: int | None = None) -> subprocess.Popen[bytes]:
+    def prepare() -> None:
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "minitl", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=prepare)
+
+
+def test_killed_at_any_moment_nothing_since_the_last_checkpoint_is_lost(
+    photos: Path, model: Path, tmp_path: Path
+) -> None:
+    """MINITL_KILLS=200 kills as many; each time what is there must be whole and no older than before."""
+    draw, out, kills, done = random.Random(KILLS), tmp_path / "m", 0, -1
+    command = ("train", photos, *TRAIN, "--out", out, "--checkpoint-every", 1, "--resume")
+    while kills < KILLS:
+        process = start(*command)
+        while not out.exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 1.5))
+        process.send_signal(signal.SIGKILL)
+        killed = process.wait() == -signal.SIGKILL
+        process.communicate()
+        kills += killed
+        file = read_model(out)  # whole, whenever it was
+        progress = file.about["progress"]
+        now = 10**9 if progress is None else 10 * len(progress["epochs"]) + progress["batches"]
+        assert now >= done
+        done = now
+        if file.finished:
+            assert out.read_bytes() == model.read_bytes()
+            out.unlink()
+            done = -1
+    process = start(*command)
+    assert process.wait() == 0
+    process.communicate()
+    assert out.read_bytes() == model.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(photos: Path, model: Path, tmp_path: Path) -> None:
+    """No file of more than 100 kB can be written, as on a disk that is full."""
+    out = tmp_path / "m"
+    out.write_bytes(model.read_bytes())
+    process = start("train", photos, *TRAIN, "--out", out, "--seed", 1, limit=100_000)
+    _, err = process.communicate()
+    assert process.returncode == 2
+    last = err.decode().splitlines()[-1]
+    assert last.startswith(f"minitl train: {out}: cannot be written: ")
+    assert last.endswith("; it holds what it held before")
+    assert out.read_bytes() == model.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(run: Cli, photos: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    assert "cannot be written: Permission denied" in run.refused("train", photos, *TRAIN, "--out", tmp_path / "m")
+
+
+# Weights
+
+
+def test_weights_are_begun_with_and_the_classifier_replaced_where_classes_differ(
+    run: Cli, photos: Path, model: Path, tmp_path: Path
+) -> None:
+    two = makers.folder(
+        tmp_path / "two", *(a[:12] for a in makers.pictures(9, size=16, seed=1)), classes=("a", "b", "c")
+    )
+    for path in (two / "c").iterdir():
+        path.unlink()
+    common = ("--weights", model, "--epochs", 1, "--learning-rate", 0, "--blocks", 2)
+    _, _, err = run("train", two, *common, "--out", tmp_path / "m2")
+    assert "replaced: classifier.1.bias, classifier.1.weight" in err
+    run.json("train", photos, *common, "--out", tmp_path / "m3")
+    old, new, same = (read_model(path) for path in (model, tmp_path / "m2", tmp_path / "m3"))
+    assert new.preprocessing == old.preprocessing
+    assert new.arrays["classifier.1.weight"].shape[0] == 2
+    for name, array in old.arrays.items():
+        if name.endswith(("weight", "bias")):
+            assert np.array_equal(array, same.arrays[name])
+            assert name.startswith("classifier") or np.array_equal(array, new.arrays[name])
+
+
+# evaluate, predict, export
+
+
+def test_evaluate_takes_classes_by_their_names(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:
+    images, labels = makers.pictures(4, size=20, seed=3)
+    whole = run.json("evaluate", model, photos)
+    assert whole["count"] == 30
+    order = ("red", "blue", "green")  # other numbers for the same names
+    renamed = np.array([order.index(makers.CLASSES[label]) for label in labels])
+    one = run.json("evaluate", model, makers.folder(tmp_path / "f", images, labels))
+    two = run.json("evaluate", model, makers.npz(tmp_path / "a.npz", images, renamed, classes=np.array(order)))
+    assert one == two
+    assert one["count"] == 12
+    assert one["accuracy"] == pytest.approx(np.mean([row["accuracy"] for row in one["classes"]]))
+    other = makers.folder(tmp_path / "g", images, labels, classes=("blue", "green", "violet"))
+    assert "expected classes that the model knows (blue, green, red), got violet" in run.refused(
+        "evaluate", model, other
+    )
+    assert "is known only for the data" in run.refused("evaluate", model, tmp_path / "f", "--part", "train")
+
+
+def test_predict(run: Cli, photos: Path, model: Path) -> None:
+    images = [photos / "red" / "0002.png", photos / "blue" / "0003.png"]
+    found = run.json("predict", model, *images, "--top", 3)["results"]
+    assert [row["image"] for row in found] == [str(images[0])] * 3 + [str(images[1])] * 3
+    assert sum(row["probability"] for row in found[:3]) == pytest.approx(1, abs=1e-6)
+    assert found[0]["probability"] >= found[1]["probability"] >= found[2]["probability"]
+    assert {row["class"] for row in found[:3]} == set(makers.CLASSES)
+    best = run.json("predict", model, *images)["results"]
+    assert [row["class"] for row in best] == [found[0]["class"], found[3]["class"]]
+    assert run("predict", model, *images)[1].splitlines()[2].split()[0] == str(images[0])
+
+
+def test_export_is_checked_in_onnx_runtime(run: Cli, model: Path, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    found = run.json("export", model, tmp_path / "m.onnx")
+    assert found["checked"] is True
+    assert found["largest_difference"] < 1e-5
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    assert [(i.name, i.shape) for i in session.get_inputs()] == [("images", ["N", 3, 16, 16])]
+    assert [(o.name, o.shape) for o in session.get_outputs()] == [("logits", ["N", 3])]
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == list(makers.CLASSES)
+    assert json.loads(about["preprocessing"])["mean"] == [0.485, 0.456, 0.406]
+
+
+# Bad input
+
+
+BAD: dict[str, tuple[Callable[[Path], list[object]], str]] = {
+    "no data": (lambda p: ["train", p / "nothing"], "there is no such file or folder"),
+    "no network": (lambda p: ["train", p / "photos", "--network", "resnet"], "unknown network 'resnet'"),
+    "no method": (lambda p: ["train", p / "photos", "--method", "x"], "unknown method 'x'"),
+    "no steps": (lambda p: ["train", p / "photos", "--checkpoint-every", 0], "--checkpoint-every of at least 1"),
+    "no folder": (lambda p: ["train", p / "photos", "--out", p / "no" / "m"], "cannot be written: No such file"),
+    "a folder": (lambda p: ["train", p / "photos", "--out", p / "photos"], "is a folder"),
+    "no log": (lambda p: ["train", p / "photos", "--log", p / "log.txt"], "unknown file type '.txt'"),
+    "no seed": (lambda p: ["train", p / "photos", "--seed", -1], "seed"),
+    "no weights": (lambda p: ["train", p / "photos", "--weights", p / "nothing"], "cannot be read: No such file"),
+    "a large resolution": (lambda p: ["train", p / "photos", "--resolution", 10**6], "a resolution from 1 to 4096"),
+    "no augmentation": (lambda p: ["train", p / "photos", "--augment", "mix"], "unknown augmentation 'mix'"),
+    "all held out": (lambda p: ["train", p / "photos", "--held-out", 1], "a fraction that leaves images"),
+    "another seed": (lambda p: ["train", p / "photos", "--resume", "--out", p / "m", "--seed", 5], "begun with seed 0"),
+    "other data": (lambda p: ["train", p / "more", "--resume", "--out", p / "m"], "was begun with other images"),
+    "no model": (lambda p: ["train", p / "photos", "--resume", "--out", p / "text"], "not a safetensors file"),
+    "no model to evaluate": (lambda p: ["evaluate", p / "text", p / "photos"], "not a safetensors file"),
+    "no batch": (lambda p: ["evaluate", p / "m", p / "photos", "--batch", 0], "--batch of at least 1"),
+    "no image": (lambda p: ["predict", p / "m", p / "text"], "is not an image that can be read"),
+    "no such image": (lambda p: ["predict", p / "m", p / "nothing.png"], "cannot be read: No such file"),
+    "a pipe": (lambda p: ["predict", p / "pipe", p / "text"], "is not a regular file"),
+    "none of them": (lambda p: ["predict", p / "m", p / "text", "--top", 0], "--top of at least 1"),
+    "no suffix": (lambda p: ["export", p / "m", p / "m.pb"], "unknown file type '.pb'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line_and_changes_nothing(
+    run: Cli, photos: Path, model: Path, tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "photos").symlink_to(photos)
+    (tmp_path / "m").write_bytes(model.read_bytes())
+    (tmp_path / "text").write_text("text")
+    os.mkfifo(tmp_path / "pipe")
+    makers.folder(tmp_path / "more", *makers.pictures(3, size=16))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    words, told = BAD[what]
+    small = [*TRAIN[:2], *TRAIN[6:]] if words(tmp_path)[0] == "train" and "--resume" not in words(tmp_path) else []
+    line = [*words(tmp_path), *(w for w in small if "--resolution" not in words(tmp_path) or w in TRAIN[8:])]
+    if what in ("no network", "no method"):
+        line = words(tmp_path)
+    if words(tmp_path)[0] == "train" and "--out" not in line:
+        line += ["--out", tmp_path / "out"]
+    assert told in run.refused(*line)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / "m").read_bytes() == model.read_bytes()
+
+
+def test_noise_in_a_model_raises_nothing_else(model: Path, tmp_path: Path) -> None:
+    """Bytes of the header changed, or the file cut."""
+    raw, rng, refused = model.read_bytes(), np.random.default_rng(0), 0
+    header = 8 + int.from_bytes(raw[:8], "little")
+    for _ in range(FUZZ):
+        changed = np.frombuffer(raw, np.uint8).copy()
+        low = 0 if rng.random() < 0.2 else raw.index(b"minitl") if rng.random() < 0.7 else 8
+        for at in rng.integers(low, header, rng.integers(1, 4)):
+            changed[at] = rng.choice([ord(c) for c in '09-{}[]",:ex'] + [0, 255, int(rng.integers(256))])
+        cut = len(raw) if rng.random() < 0.9 else int(rng.integers(len(raw)))
+        (tmp_path / "m").write_bytes(changed[:cut].tobytes())
+        try:
+            read_model(tmp_path / "m").network()
+        except MinitlError:
+            refused += 1
+    assert refused > FUZZ / 4
+
+
+def test_a_photograph_of_the_wrong_kind_ends_training_with_its_name(run: Cli, tmp_path: Path) -> None:
+    broken = makers.folder(tmp_path / "photos", *makers.pictures(4, size=16))
+    Image.new("RGB", (16, 16)).save(broken / "red" / "x.png")
+    os.truncate(broken / "red" / "x.png", 40)
+    code, out, err = run("train", broken, *TRAIN, "--out", tmp_path / "m")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(
+        f"minitl train: {broken / 'red' / 'x.png'}: is not an image that can be read"
+    )
