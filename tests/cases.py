@@ -181,7 +181,9 @@ def _numbers(spec: Spec, name: str, shapes: Sequence[Shape], number: int, rng: n
     if name == "x" and spec.kinks:
         return _between_kinks(spec.kinks, rng, shape)
     values = _grid(rng, shape, -2, 2)
-    if spec.op is ops.batch_norm and name == "x":  # neighbours at least 1 apart: no channel of little variance
+    if (
+        spec.op in (ops.batch_norm, ops.group_norm) and name == "x"
+    ):  # neighbours at least 1 apart: no channel of little variance
         return values / 4 + np.where(np.arange(values[..., 0].size) % 2, 1, -1).reshape(*shape[:-1], 1)
     return values
 
@@ -247,6 +249,48 @@ def _batch_norm_bounds(case: Case, u: float) -> Run:
     return Run(1.1 * y_error.reshape(case.arrays[0].shape), gradients, Saved())
 
 
+def _group_norm_terms(case: Case) -> tuple[Array, ...]:
+    """x, gy weight, x - mean and 1 / deviation, each (samples, positions, groups, channels of one)."""
+    x, weight, _ = (a.astype(np.float64) for a in case.arrays)
+    attrs = case.keywords["attrs"]
+    shape = (len(x), x[0, ..., 0].size, attrs.get("groups", 1), -1)
+    x, a, w = (np.broadcast_to(v, x.shape).reshape(shape) for v in (x, case.gy.astype(np.float64) * weight, weight))
+    d = x - x.mean(axis=(1, 3), keepdims=True)
+    return x, a, w, d, 1 / np.sqrt((d**2).mean(axis=(1, 3), keepdims=True) + attrs.get("eps", 1e-5))
+
+
+def _group_norm_bounds(case: Case, u: float) -> Run:
+    """As _batch_norm_bounds, with sums over a group, whose products are rounded before they are summed."""
+    x, a, w, d, inv_std = _group_norm_terms(case)
+    m, axes = x[0, :, 0].size, {"axis": (1, 3), "keepdims": True}
+    v = gamma(m, unit("float64")) + u
+    x_hat = d * inv_std
+    d_error = v * abs(x).mean(**axes) + u * (abs(x.mean(**axes)) + abs(d))
+    std_error = np.sqrt((d_error**2).mean(**axes)) * inv_std + v + 4 * u
+    x_hat_error = inv_std * (d_error + abs(d) * (std_error + 2 * u))
+    along = abs(a * x_hat).mean(**axes)
+    along_error = (abs(a) * x_hat_error).mean(**axes) + (v + 2 * u) * along
+    terms = inv_std * (abs(a) + abs(a).mean(**axes) + along * abs(x_hat))
+    gx_error = terms * (std_error + 8 * u + v) + inv_std * (along_error * abs(x_hat) + along * x_hat_error)
+    shape, gy = case.gy.shape, abs(case.gy.astype(np.float64))
+    bias = abs(case.arrays[2].astype(np.float64))
+    y_error = (abs(w) * (x_hat_error + 3 * u * abs(x_hat))).reshape(shape) + 3 * u * bias
+    of_x_hat = (x_hat_error + (u + v * len(x)) * abs(x_hat)).reshape(shape)
+    everywhere = {"axis": (0, 1, 2)}
+    gw_error = (gy * of_x_hat).sum(**everywhere) + 2 * u * (gy * abs(x_hat).reshape(shape)).sum(**everywhere)
+    gb_error = (gamma(gy[..., 0].size, unit("float64")) + u) * gy.sum(**everywhere)
+    errors = gx_error.reshape(shape), gw_error, gb_error
+    return Run(1.1 * y_error, tuple(1.1 * e if n else None for n, e in zip(case.needs, errors, strict=True)), Saved())
+
+
+def _group_norm_third(case: Case) -> float:
+    """As _batch_norm_third, a group's statistics in place of a channel's."""
+    _, _, w, d, inv_std = _group_norm_terms(case)
+    gy = abs(case.gy.astype(np.float64)).reshape(w.shape)
+    third, second = 24 * inv_std**3 * (abs(d * inv_std) + 1), 4 * inv_std**2 * (abs(d * inv_std) + 1)
+    return float((gy * (abs(w) * third + 3 * second)).sum())
+
+
 def _batch_norm_third(case: Case) -> float:
     """With q = var + eps, sigma = sqrt q and |v| <= 1: |q'| <= 2 sigma, |q''| <= 2, so that q^(-1/2) has derivatives of
     at most 1, 4, 24 times sigma^-2, sigma^-3, sigma^-4; |d'| <= 2, and y = gamma d q^(-1/2) + beta by Leibniz.
@@ -297,6 +341,11 @@ def _conv(d: Dims) -> tuple[Shape, ...]:
 
 def _depthwise(d: Dims) -> tuple[Shape, ...]:
     return _map(d), (d.c, 1, d.k, d.k), *([(d.c,)] * d.bias)
+
+
+def _grouped(d: Dims) -> tuple[Shape, ...]:
+    groups = d.stride + 1
+    return (d.n, d.h, d.w, groups * d.c), (groups * d.o, d.c, d.k, d.k)
 
 
 def _pointwise(d: Dims) -> tuple[Shape, ...]:
@@ -369,6 +418,18 @@ SPECS = [
     Spec(ops.scale, lambda d: (_map(d), (d.n, 1, 1, d.c)), terms=_most),
     Spec(ops.global_avg_pool, lambda d: (_map(d),), lambda d: {"keepdims": d.flag}, terms=_most),
     Spec(ops.add, lambda d: (_map(d), _map(d))),
+    Spec(ops.add_channels, lambda d: (_map(d), (d.n, 1, 1, d.c)), terms=_most),
+    Spec(ops.multiply, lambda d: (_map(d), _map(d))),
+    Spec(ops.avg_pool, lambda d: ((d.n, d.h + d.k, d.w + d.k, d.c),), lambda d: {"window": min(d.k, 4)}, terms=_most),
+    Spec(ops.bilinear_up, lambda d: (_map(d),), lambda d: {"size": (d.h * d.stride, d.w + d.k)}, terms=_most),
+    Spec(ops.grouped_conv, _grouped, lambda d: {"groups": d.stride + 1, **_conv_attrs(d)}, terms=_most),
+    Spec(
+        ops.group_norm,
+        lambda d: ((d.n, d.h, d.w + 1, 2 * d.c), (2 * d.c,), (2 * d.c,)),
+        lambda d: {"groups": 2 if d.flag else d.c, **_eps(d)},
+        third=_group_norm_third,
+        bounds=_group_norm_bounds,
+    ),
     Spec(ops.dropout, _values, lambda d: {"p": d.p, "seed": d.c}),
     Spec(
         ops.cross_entropy,

@@ -181,7 +181,7 @@ def use(op: Op, number: int) -> str:
         return "grad_input"
     if op.inputs[number] == "bias":
         return "grad_bias"
-    return "grad_scale" if op.name in ("batch_norm", "frozen_norm") else "grad_weight"
+    return "grad_scale" if op.name.endswith("_norm") else "grad_weight"
 
 
 class Without(Saved):

@@ -14,11 +14,12 @@ from minitl import ops
 
 DTYPES = ("float32", "float64")
 OPS = [op for op in vars(ops).values() if isinstance(op, ops.Op)]
+ELSEWHERE = {("standardised_conv", "exact")}  # test_side_ops: no bound on rounding holds for all its weights
 everywhere = pytest.mark.parametrize("name", NAMES)
 
 
 def test_every_op_and_rule_has_cases() -> None:
-    covered = {(spec.op.name, spec.rule or spec.op.rules[0]) for spec in NAMES.values()}
+    covered = {(spec.op.name, spec.rule or spec.op.rules[0]) for spec in NAMES.values()} | ELSEWHERE
     assert covered == {(op.name, rule) for op in OPS for rule in op.rules}
     assert len(OPS) > 10
 
