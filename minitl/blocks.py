@@ -85,17 +85,26 @@ class ConvNorm(Segment):
 
 
 class SqueezeExcite:
-    """Squeeze-and-excite (Hu et al. 2018, arXiv:1709.01507), with a hard-sigmoid gate.
+    """Squeeze-and-excite (Hu et al. 2018, arXiv:1709.01507), by default as in MobileNetV3.
 
     gate = hard_sigmoid(W2 relu(W1 mean(x) + b1) + b2) in (N, 1, 1, C),   y = gate x
     """
 
-    def __init__(self, channels: int, squeezed: int, name: Callable[[str], str], build: Build) -> None:
+    def __init__(
+        self,
+        channels: int,
+        squeezed: int,
+        name: Callable[[str], str],
+        build: Build,
+        *,
+        activation: str = "relu",
+        gate: str = "hard_sigmoid",
+    ) -> None:
         self.pool = Pool(name("se.pool"), keepdims=True)
         self.fc1 = Conv(name("se.fc1"), "se_fc1", channels, squeezed, bias=True, rng=build.rng, dtype=build.dtype)
-        self.act = Activation(name("se.act"), "se_act", "relu")
+        self.act = Activation(name("se.act"), "se_act", activation)
         self.fc2 = Conv(name("se.fc2"), "se_fc2", squeezed, channels, bias=True, rng=build.rng, dtype=build.dtype)
-        self.gate = Activation(name("se.gate"), "se_gate", "hard_sigmoid")
+        self.gate = Activation(name("se.gate"), "se_gate", gate)
         self.scale = Scale(name("se.scale"), "se_scale")
 
     def layers(self) -> Iterator[Layer]:
@@ -124,7 +133,10 @@ SIZES = {  # of a BlockSpec, and how small each may be
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """An inverted residual block: channels in, between and out; kernel, stride and activation of its depthwise part."""
+    """An inverted residual block: channels in, between and out; kernel, stride and activation of its depthwise part.
+
+    `residual` adds the input to the output where their shapes agree.
+    """
 
     in_channels: int
     expanded_channels: int
@@ -134,6 +146,9 @@ class BlockSpec:
     activation: str
     se_channels: int = 0
     expand: bool = True
+    se_activation: str = "relu"
+    se_gate: str = "hard_sigmoid"
+    residual: bool = True
 
     def __post_init__(self) -> None:
         """Check the sizes, and make them Python's integers."""
@@ -177,10 +192,15 @@ class InvertedResidual(Segment):
         self.depthwise = part(
             ConvSpec("depthwise", wide, wide, spec.kernel, spec.stride, depthwise=True, activation=spec.activation)
         )
-        self.se = SqueezeExcite(wide, spec.se_channels, name, build) if spec.se_channels else None
+        self.se = self._squeeze_excite(name, build) if spec.se_channels else None
         self.project = part(ConvSpec("project", wide, spec.out_channels))
-        residual = spec.stride == 1 and spec.in_channels == spec.out_channels
+        residual = spec.residual and spec.stride == 1 and spec.in_channels == spec.out_channels
         self.add = Add(name("add"), "add") if residual else None
+
+    def _squeeze_excite(self, name: Callable[[str], str], build: Build) -> SqueezeExcite:
+        s = self.spec
+        gates = {"activation": s.se_activation, "gate": s.se_gate}
+        return SqueezeExcite(s.expanded_channels, s.se_channels, name, build, **gates)
 
     def layers(self) -> Iterator[Layer]:
         """Its layers in the order they run."""

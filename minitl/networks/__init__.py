@@ -1,31 +1,14 @@
-"""The networks, each a table of blocks in a file of its own."""
+"""The networks, each a table in a file of its own (`tables/`), and what reads and builds them."""
 
-from collections.abc import Callable
-from typing import Any
-
-from minitl.errors import unknown
-from minitl.networks.digits_irb import digits_irb
+from minitl.networks.builtin import NETWORKS, from_table, get, load
 from minitl.networks.irb import SingleBlock, irb
-from minitl.networks.mobilenet_v2 import mobilenet_v2
-from minitl.networks.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from minitl.networks.network import Model, Network
-from minitl.networks.proxyless_mobile import proxyless_mobile
 
-NETWORKS: dict[str, Callable[..., Network]] = {
-    "mobilenet_v2": mobilenet_v2,
-    "mobilenet_v3_small": mobilenet_v3_small,
-    "mobilenet_v3_large": mobilenet_v3_large,
-    "proxyless_mobile": proxyless_mobile,
-    "digits_irb": digits_irb,
-}
-
-
-def get(name: str, **options: Any) -> Network:
-    """Build the network of that name; options are those of its function."""
-    if name not in NETWORKS:
-        raise unknown("network", name, NETWORKS)
-    return NETWORKS[name](**options)
-
+mobilenet_v2 = NETWORKS["mobilenet_v2"]
+mobilenet_v3_small = NETWORKS["mobilenet_v3_small"]
+mobilenet_v3_large = NETWORKS["mobilenet_v3_large"]
+proxyless_mobile = NETWORKS["proxyless_mobile"]
+digits_irb = NETWORKS["digits_irb"]
 
 __all__ = [
     "NETWORKS",
@@ -33,8 +16,10 @@ __all__ = [
     "Network",
     "SingleBlock",
     "digits_irb",
+    "from_table",
     "get",
     "irb",
+    "load",
     "mobilenet_v2",
     "mobilenet_v3_large",
     "mobilenet_v3_small",

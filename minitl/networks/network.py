@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import dropwhile
-from numbers import Integral, Real
 from os import PathLike
 from typing import Any
 
@@ -17,6 +17,8 @@ from minitl.blocks import Build, ConvNorm, InvertedResidual
 from minitl.checks import expect_count
 from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, UsageError, ValueRangeError, brief
 from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
+from minitl.networks.mirror import mirrored_images, mirrored_kernel
+from minitl.networks.names import Outline
 from minitl.ops.cross_entropy import expect_labels
 from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
@@ -34,6 +36,7 @@ class Model:
     """
 
     num_classes: int | None = None
+    mirrored = False  # see mirror.py
 
     def __init__(self, name: str, blocks: Sequence[InvertedResidual], *, input_channels: int, dtype: str) -> None:
         self.name, self.blocks, self.input_channels, self.dtype = name, tuple(blocks), input_channels, dtype
@@ -118,10 +121,10 @@ class Model:
         return {p.name: p.value for p in self.parameters() if p.trained}
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters and statistics under torchvision's names and shapes."""
+        """Copies of all parameters and statistics under the names of the network's table, kernels as in its source."""
         state = {}
         for layer in self.layers():
-            state.update({p.name: p.array().copy() for p in layer.parameters.values()})
+            state.update({p.name: self._turned(p.array()).copy() for p in layer.parameters.values()})
             if isinstance(layer, Norm):
                 state[f"{layer.path}.num_batches_tracked"] = np.array(layer.batches)
         return state
@@ -142,12 +145,16 @@ class Model:
         own = {p.name: p for p in self.parameters()}
         counters = {f"{layer.path}.num_batches_tracked": layer for layer in self.layers() if isinstance(layer, Norm)}
         self._check_names(set(own), set(state) - set(counters))
-        values = {name: _checked(parameter, state[name], self.dtype) for name, parameter in own.items()}
+        values = {name: self._turned(_checked(parameter, state[name], self.dtype)) for name, parameter in own.items()}
         counts = {name: _checked_count(name, state[name]) for name in counters if name in state}
         for name, value in values.items():
             own[name].assign(value)
         for name, count in counts.items():
             counters[name].batches = count
+
+    def _turned(self, array: Array) -> Array:
+        """Between the state dict's kernels and those held."""
+        return mirrored_kernel(array) if self.mirrored else array
 
     def _check_names(self, expected: set[str], got: set[str]) -> None:
         if expected != got:
@@ -155,39 +162,56 @@ class Model:
             raise UnknownNameError(
                 f"state dict does not fit {self.name}: {len(missing)} names missing {missing[:3]}, "
                 f"{len(strange)} unexpected {strange[:3]}",
-                remedy="names are torchvision's; check the network, its width and its classifier",
+                remedy="check network, width and classifier; `net.load` translates other libraries' names",
             )
 
 
 class Network(Model):
-    """stem -> blocks -> head (a 1x1 convolution, a pool, linear layers).
+    """stem -> blocks -> head (a 1x1 convolution, if there is one) -> pool -> linear layers.
 
-    Called with a tape and images (N, H, W, 3) it gives the logits (N, K).
+    Called with a tape and images (N, H, W, 3) it gives the logits (N, K). `table` describes it
+    whole: `networks.from_table(net.table)` builds another one like it.
     """
 
     def __init__(
         self,
-        name: str,
+        table: Mapping[str, Any],
+        outline: Outline,
         stem: ConvNorm,
         blocks: Sequence[InvertedResidual],
-        head: ConvNorm,
+        head: ConvNorm | None,
         pool: Pool,
         classifier: Sequence[Classifier],
         *,
         dtype: str,
     ) -> None:
-        super().__init__(name, blocks, input_channels=3, dtype=dtype)
+        super().__init__(table["name"], blocks, input_channels=3, dtype=dtype)
+        self._table, self.outline = dict(table), outline
         self.stem, self.head, self.pool, self.classifier = stem, head, pool, tuple(classifier)
+        self.mirrored = table["padding"] == "same"
         self.num_classes = classifier[-1].parameters["weight"].value.shape[0]
         for layer in stem.layers():
             layer.height = len(self.blocks) + 1
 
+    @property
+    def table(self) -> dict[str, Any]:
+        """The keys of `networks.schema` that describe the network as it is now: plain numbers, texts, lists, dicts."""
+        norm, padding = self.stem.norm, "same" if self.mirrored else "symmetric"
+        return {**copy.deepcopy(self._table), "eps": norm.eps, "momentum": norm.momentum, "padding": padding}
+
+    def follow(self, *, eps: float, momentum: float, padding: str) -> None:
+        """Take over the conventions that a set of weights was trained with."""
+        for layer in self.layers():
+            if isinstance(layer, Norm):
+                layer.eps, layer.momentum = eps, momentum
+        self.mirrored = padding == "same"
+
     def run(self, tape: Tape, x: Var) -> Var:
         """Logits (N, K)."""
-        x = self.stem(tape, x)
+        x = self.stem(tape, mirrored_images(tape, x) if self.mirrored else x)
         for block in self.blocks:
             x = self.run_block(tape, block, x)
-        x = self.pool(tape, self.head(tape, x))
+        x = self.pool(tape, self.head(tape, x) if self.head else x)
         for layer in self.classifier:
             x = layer(tape, x)
         return x
@@ -218,7 +242,8 @@ class Network(Model):
         yield from self.stem.layers()
         for block in self.blocks:
             yield from block.layers()
-        yield from self.head.layers()
+        if self.head:
+            yield from self.head.layers()
         yield self.pool
         yield from self.classifier
 
@@ -228,51 +253,6 @@ def build(seed: int, dtype: str, *, eps: float, momentum: float) -> Build:
     if dtype not in FLOATS:
         raise DtypeError(op="network", expected=" or ".join(FLOATS), got=str(dtype))
     return Build(np.random.default_rng(seed), dtype, eps, momentum)
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` nearest to `value`, but no less than 0.9 of it (the MobileNets' rounding)."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
-
-
-def check_options(network: str, num_classes: int, width: float, dropout: float) -> None:
-    """Raise ValueRangeError unless there is a class, width is positive and dropout a probability below 1."""
-    checks: tuple[tuple[str, Any, type, Callable[[Any], bool], str], ...] = (
-        ("num_classes", num_classes, Integral, lambda k: k >= 1, "a whole number, at least 1"),
-        ("width", width, Real, lambda w: 0 < w <= 10, "above 0, at most 10"),
-        ("dropout", dropout, Real, lambda p: 0 <= p < 1, "at least 0, below 1"),
-    )
-    for name, value, kind, good, expected in checks:
-        if not isinstance(value, kind) or isinstance(value, bool) or not good(value):
-            raise ValueRangeError(layer=network, expected=f"{name} {expected}", got=str(value))
-
-
-def triple(prefix: str) -> tuple[str, str, str]:
-    """Torchvision's paths of a convolution, its norm and its activation."""
-    return f"{prefix}.0", f"{prefix}.1", f"{prefix}.2"
-
-
-def block_paths(prefix: str, stages: Sequence[str], *, flat_project: bool, se_at: int) -> dict[str, str]:
-    """Torchvision's paths of a block's parts, for `name` of `InvertedResidual`.
-
-    `stages` are the convolutions in order (`expand`, `depthwise`, `project`), each a
-    (conv, norm, act) triple `prefix.i.0`, `prefix.i.1`, `prefix.i.2`; V2's projection is flat
-    instead: `prefix.i` and `prefix.i+1`. A squeeze-and-excite, if any, stands at `se_at`.
-    """
-    paths = {"add": f"{prefix.rsplit('.', 1)[0]}.add"}
-    place = 0
-    for stage in stages:
-        if place == se_at:
-            squeeze = {"pool": "avgpool", "fc1": "fc1", "act": "activation", "fc2": "fc2", "gate": "scale_activation"}
-            paths |= {f"se.{part}": f"{prefix}.{place}.{path}" for part, path in squeeze.items()}
-            paths["se.scale"] = f"{prefix}.{place}.scale"
-            place += 1
-        flat = flat_project and stage == "project"
-        own = (f"{prefix}.{place}", f"{prefix}.{place + 1}", "") if flat else triple(f"{prefix}.{place}")
-        paths |= dict(zip((stage, f"{stage}_norm", f"{stage}_act"), own, strict=True))
-        place += 1
-    return paths
 
 
 def _checked(parameter: Parameter, value: Any, dtype: str) -> Array:

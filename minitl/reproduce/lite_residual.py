@@ -18,7 +18,8 @@ from typing import NamedTuple
 from minitl.blocks import BlockSpec
 from minitl.errors import ValueRangeError
 from minitl.layers import Activation, Conv, Layer, Linear, Pool
-from minitl.networks.network import Network, make_divisible
+from minitl.networks.network import Network
+from minitl.networks.sizes import make_divisible
 
 GROUPS = 2
 KERNEL = 5
@@ -69,7 +70,7 @@ def leaves(network: Network, resolution: int, *, lite_residual: bool = True) -> 
             inside += lite_residual_leaves(block.spec, a, x, fitted_kernel(FITTED_FOR // stride // 2))
         found += [replace(leaf, skip=a.values if block.add else 0) for leaf in inside]
         stride *= block.spec.stride
-    head, x = _walk((*network.head.layers(), network.pool), x, "backbone")
+    head, x = _walk((*(network.head.layers() if network.head else ()), network.pool), x, "backbone")
     classifier, _ = _walk(network.classifier, x, "classifier")
     return found + head + classifier
 

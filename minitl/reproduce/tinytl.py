@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from minitl.errors import unknown
+from minitl.networks import proxyless_mobile
 from minitl.networks.network import Network
-from minitl.networks.proxyless_mobile import proxyless_mobile
 from minitl.reproduce.lite_residual import Leaf, leaves
 from minitl.reproduce.result import REDERIVED, Result
 

@@ -171,7 +171,7 @@ def test_safetensors_corrupts_a_transposed_array_unless_it_is_made_contiguous(tm
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
-        ({"num_classes": 0}, ValueRangeError, "expected num_classes a whole number, at least 1, got 0"),
+        ({"num_classes": 0}, ValueRangeError, "expected num_classes a whole number from 1 to 1048576, got 0"),
         ({"num_classes": 2.5}, ValueRangeError, "num_classes"),
         ({"num_classes": "10"}, ValueRangeError, "num_classes"),
         ({"num_classes": True}, ValueRangeError, "num_classes"),

@@ -103,11 +103,13 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    def __init__(self, stem: nn.Module, blocks: list[Block], head: nn.Module, classifier: list[nn.Module]) -> None:
+    def __init__(
+        self, stem: nn.Module, blocks: list[Block], head: nn.Module | None, classifier: list[nn.Module]
+    ) -> None:
         super().__init__()
-        self.features = nn.Sequential(stem, *blocks, head)
+        self.features = nn.Sequential(stem, *blocks, *([head] if head else []))
         self.classifier = nn.Sequential(*classifier)
-        self.blocks = blocks
+        self.blocks, self.above = blocks, [*([head] if head else []), self.classifier]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).mean([2, 3]))
@@ -127,6 +129,10 @@ V2_SETTING = [  # t, c, n, s
 PROXYLESS = [  # channels and first stride of a stage; expansion x kernel of its blocks
     (16, 1, "1x3"), (32, 2, "3x5 3x3"), (40, 2, "3x7 3x3 3x5 3x5"), (80, 2, "6x7 3x5 3x5 3x5"),
     (96, 1, "6x5 3x5 3x5 3x5"), (192, 2, "6x7 6x7 3x7 3x7"), (320, 1, "6x7"),
+]  # fmt: skip
+MCUNET = [
+    (8, 1, "1x3"), (16, 2, "3x5 6x7 5x3 5x5"), (24, 2, "5x3 6x7 6x5"), (40, 2, "4x7 5x5"), (48, 1, "5x3 5x5 4x3"),
+    (96, 2, "6x5 4x5 3x5 4x3"), (160, 1, "5x5"),
 ]  # fmt: skip
 V3_SMALL = [  # input, kernel, expanded, output, SE, activation, stride (the paper's table 2)
     (16, 3, 16, 16, True, RELU, 2), (16, 3, 72, 24, False, RELU, 2), (24, 3, 88, 24, False, RELU, 1),
@@ -154,23 +160,32 @@ def mobilenet_v2(classes: int, width: float, dropout: float = 0.2) -> Net:
 
 
 def proxyless_mobile(classes: int, width: float, dropout: float = 0.0) -> Net:
-    rows = [
+    return _relu6_net(_searched(PROXYLESS), classes, width, dropout)
+
+
+def mcunet_in2(classes: int, width: float, dropout: float = 0.0) -> Net:
+    return _relu6_net(_searched(MCUNET), classes, width, dropout, first=16, head=False)
+
+
+def _searched(stages: list[Any]) -> list[Any]:
+    return [
         (*map(int, block.split("x")), c, s if i == 0 else 1)
-        for c, s, stage in PROXYLESS
+        for c, s, stage in stages
         for i, block in enumerate(stage.split())
     ]
-    return _relu6_net(rows, classes, width, dropout)
 
 
-def _relu6_net(rows: list[Any], classes: int, width: float, dropout: float) -> Net:
-    i, last = divisible(32 * width), divisible(1280 * max(1.0, width))
+def _relu6_net(
+    rows: list[Any], classes: int, width: float, dropout: float, *, first: int = 32, head: bool = True
+) -> Net:
+    i, last = divisible(first * width), divisible(1280 * max(1.0, width))
     stem, blocks = ConvNormAct(3, i, 3, 2, PLAIN, RELU6), []
     for t, kernel, c, s in rows:
         o = divisible(c * width)
         blocks.append(Block(i, round(i * t), o, kernel, s, RELU6, 0, t != 1, PLAIN, v3=False))
         i = o
-    head = ConvNormAct(i, last, 1, 1, PLAIN, RELU6)
-    return Net(stem, blocks, head, [nn.Dropout(dropout), nn.Linear(last, classes)])
+    top = ConvNormAct(i, last, 1, 1, PLAIN, RELU6) if head else None
+    return Net(stem, blocks, top, [nn.Dropout(dropout), nn.Linear(last if head else i, classes)])
 
 
 def digits_irb(classes: int, width: float, dropout: float = 0.0) -> Net:
@@ -209,6 +224,7 @@ NETS = {
     "mobilenet_v3_small": mobilenet_v3_small,
     "mobilenet_v3_large": mobilenet_v3_large,
     "digits_irb": digits_irb,
+    "mcunet_in2": mcunet_in2,
 }
 
 
@@ -244,7 +260,7 @@ def mobiletl_block(block: Block) -> None:
 def tune(net: Net, method: str, k: int | None) -> None:
     """Freeze and unfreeze as the method says; batch statistics are used where `training` is set on a norm."""
     freeze(net)
-    above = [net.features[-1], net.classifier]
+    above = net.above
     if method == "ft-all":
         train_fully(net)
     elif method == "ft-bias":

@@ -85,7 +85,7 @@ BAD = {
     "inspect irb --classes 10": "irb: a single block has no classes; leave --classes out",
     "inspect irb --method ft-last": "the loss depends on no trained parameter",
     "inspect digits_irb --attr kernel=3": "digits_irb: --attr is for an irb; leave --attr out",
-    "inspect digits_irb --classes 0": "digits_irb: expected num_classes a whole number, at least 1, got 0",
+    "inspect digits_irb --classes 0": "digits_irb: expected num_classes a whole number from 1 to 1048576, got 0",
     "inspect digits_irb --dtype float16": "expected float32 or float64, got float16",
     "inspect digits_irb --optimizer lion": "unknown optimizer 'lion'; choose one of: none, sgd, adam",
     "inspect digits_irb --batch 0": "digits_irb: expected batch of at least 1, got 0",

@@ -34,7 +34,8 @@ class TorchNetwork(nn.Module):
         if any(p.requires_grad for p in stem.parameters()):
             border = 0
         self.frozen = nn.Sequential(*everything[:border])
-        self.tuned = nn.Sequential(*everything[border:], builder.conv_norm(network.head))
+        head = [builder.conv_norm(network.head)] if network.head else []
+        self.tuned = nn.Sequential(*everything[border:], *head)
         layers = [layer for layer in network.classifier if not isinstance(layer, Dropout)]
         classifier = [builder.linear(x) if isinstance(x, Linear) else builder.activation(x) for x in layers]
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *classifier)

@@ -1,0 +1,91 @@
+"""How a table is read: from TOML, on top of another one (`base`), its stages spelled out block by block."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from minitl.errors import DataError, MinitlError
+from minitl.networks.keys import mapping, read, wrong
+from minitl.networks.schema import Block, SqueezeExcite, Table
+
+MOST_BYTES, MOST_BLOCKS = 1 << 20, 1000
+SECTIONS = ("stem", "block", "squeeze_excite", "head", "classifier")  # merged key by key with those of a base
+EITHER = {"expanded": "expansion", "expansion": "expanded"}  # one of them given anew lets the other go
+
+
+def read_table(data: Mapping[str, Any], where: str) -> Table:
+    """The table of the mapping; raises, naming the place, where a key or a value is not in the schema."""
+    top = mapping(where, "", data)
+    defaults = mapping(f"{where} [block]", "", top.pop("block", {}))
+    squeeze = mapping(f"{where} [squeeze_excite]", "", top.pop("squeeze_excite", {}))
+    read(SqueezeExcite, squeeze, f"{where} [squeeze_excite]")
+    defaults = {"squeeze_excite": False, **defaults}
+    rows = top.get("stages", [])
+    if not isinstance(rows, list | tuple) or not rows:
+        raise wrong(where, "stages to be a list of tables", rows)
+    stages, blocks = [], 0
+    for number, row in enumerate(rows):
+        stages.append(tuple(_stage(row, defaults, squeeze, f"{where} stages[{number}]", MOST_BLOCKS - blocks)))
+        blocks += len(stages[-1])
+    return read(Table, {**top, "stages": tuple(stages)}, where)
+
+
+def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of both, where `own` prevails."""
+    result = {**base, **own}
+    for key in SECTIONS:
+        if isinstance(base.get(key), Mapping) and isinstance(own.get(key), Mapping):
+            result[key] = {**base[key], **own[key]}
+    return result
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds; raises DataError where it cannot be read as one."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
+        return tomllib.loads(text.decode())
+    except (OSError, ValueError, RecursionError) as error:
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"{path}: no table of a network: {problem}".replace("\n", " ")) from None
+
+
+def _stage(row: Any, defaults: dict[str, Any], squeeze: dict[str, Any], where: str, most: int) -> Iterator[Block]:
+    """The stage's blocks, at most `most`."""
+    keys = mapping(where, "", row)
+    entries = keys.pop("blocks", None)
+    if entries is not None and "repeats" in keys:
+        raise MinitlError("repeats and blocks", layer=where, remedy="give each of the blocks its repeats")
+    if not isinstance(entries, list | tuple | None):
+        raise wrong(where, "blocks to be a list of tables", entries)
+    stride, made = keys.pop("stride", 1), 0
+    for number, entry in enumerate(entries or [{"repeats": keys.pop("repeats", 1)}]):
+        place = f"{where} blocks[{number}]" if entries else where
+        own = mapping(place, "", entry)
+        repeats = own.pop("repeats", 1)
+        made += repeats if type(repeats) is int else 0
+        if type(repeats) is not int or repeats < 1 or made > most:
+            raise wrong(place, f"repeats a whole number from 1, and at most {MOST_BLOCKS} blocks", repeats)
+        own = _over(_over(defaults, keys, where), own, place)
+        for _ in range(repeats):
+            yield _block({"stride": stride, **own}, squeeze, place)
+            stride = 1
+
+
+def _over(lower: dict[str, Any], upper: dict[str, Any], where: str) -> dict[str, Any]:
+    if "expanded" in upper and "expansion" in upper:
+        raise MinitlError("expanded and expansion", layer=where, remedy="give one of the two")
+    dropped = {EITHER[key] for key in upper if key in EITHER}
+    return {**{key: value for key, value in lower.items() if key not in dropped}, **upper}
+
+
+def _block(keys: dict[str, Any], squeeze: dict[str, Any], where: str) -> Block:
+    wanted = keys.pop("squeeze_excite")
+    if wanted is not False:
+        keys["squeeze_excite"] = squeeze if wanted is True else {**squeeze, **mapping(where, "squeeze_excite", wanted)}
+    return read(Block, keys, where)
