@@ -32,11 +32,13 @@ class Convolution:
 
 
 def of_network(network: Network, resolution: int) -> list[Convolution]:
-    """Stem, blocks and final 1x1 convolution of a network on images of `resolution` x `resolution`."""
+    """Stem, blocks and final 1x1 convolution, if any, of a network on images of `resolution` x `resolution`."""
     outputs, inputs, kernel, _ = network.stem.conv.parameters["weight"].value.shape
     side = _strided(resolution, network.stem.conv.attrs["stride"])
     found = [Convolution(inputs, resolution, outputs, side, kernel)]
     found += of_blocks((block.spec for block in network.blocks), side)
+    if network.head is None:
+        return found
     outputs, inputs, _, _ = network.head.conv.parameters["weight"].value.shape
     side = found[-1].side_out
     return [*found, Convolution(inputs, side, outputs, side)]

@@ -19,7 +19,7 @@ from minitl import methods, networks
 from minitl.accounting import Ledger, predict
 from minitl.arrays import nbytes
 from minitl.bits import packed_shape
-from minitl.networks.network import make_divisible
+from minitl.networks.sizes import make_divisible
 from minitl.reproduce.result import REDERIVED, Result
 
 BATCH, RESOLUTION, CLASSES = 8, 224, 10
