@@ -34,14 +34,14 @@ class Attempt:
 
     def __call__(self, *arguments: Any) -> Any:
         """Call it; raises NotWritten, Stopped, or NotYet where an input array was changed."""
-        before = [array.copy() for array in _arrays(arguments)]
+        before = [(array, array.copy()) for array in _arrays(arguments)]
         try:
             result = self.function(*arguments)
         except NotImplementedError:
             raise NotWritten from None
         except (Exception, SystemExit) as error:
             raise Stopped(*_where(self.function, error)) from None
-        for was, array in zip(before, _arrays(arguments), strict=False):
+        for array, was in before:
             if not np.array_equal(was, array, equal_nan=was.dtype.kind == "f"):
                 raise NotYet(
                     f"An input of shape {was.shape} was changed: its owner still needs it. "
