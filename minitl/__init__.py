@@ -17,12 +17,13 @@ from minitl.errors import MinitlError
 from minitl.layers import cross_entropy
 from minitl.records import Var
 from minitl.tape import Tape
+from minitl.version import VERSION
 
 if TYPE_CHECKING:
     from minitl import accounting
 
 __all__ = ["MinitlError", "Tape", "Var", "accounting", "cross_entropy", "methods", "networks", "ops"]
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> ModuleType:

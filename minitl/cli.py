@@ -1,19 +1,30 @@
-"""The command line: `minitl VERB`. It parses, hands over to the verb, and turns errors into exit codes.
+"""The command line: `minitl VERB`. It parses, hands over to the verb, and turns every ending into an exit code.
 
-0 done; 1 the check or comparison failed; 2 bad usage or bad input, one line on stderr; 130 interrupted.
+0 done; 1 the check or comparison failed; 2 bad usage, bad input or a refusal of the operating system, one line on
+stderr; 70 an internal error, one line, more with `--traceback`; 130 interrupted (Ctrl-C); 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from minitl import __version__
-from minitl.errors import MinitlError
-from minitl.verbs import bench, compare, estimate, evaluate, export, inspect, oracle, plan, predict, reproduce, train
+from minitl.verbs import (
+    bench,
+    compare,
+    endings,
+    estimate,
+    evaluate,
+    export,
+    inspect,
+    oracle,
+    plan,
+    predict,
+    reproduce,
+    train,
+)
+from minitl.verbs.parsing import Parser, one_line
 
 VERBS = {
     "bench": bench,
@@ -30,22 +41,9 @@ VERBS = {
 }
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors take one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit 2 with the message and where to read more."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Exit, once all that was printed has gone out."""
-        sys.stdout.flush()
-        super().exit(status, message)
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of all verbs."""
-    top = OneLineParser(
+    top = Parser(
         prog="minitl", description="MobileTL in NumPy and Numba: fine-tune MobileNets in little memory, to the byte."
     )
     top.add_argument("--version", action="version", version=f"minitl {__version__}")
@@ -57,23 +55,27 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        args = parser().parse_args(arguments)
-        code: int = VERBS[args.verb].run(args)
-        sys.stdout.flush()
+        endings.prepare_streams()
+        with endings.sigterm_as_interrupt():
+            args = parser().parse_args(words)
+            code: int = VERBS[args.verb].run(args)
+            sys.stdout.flush()
+            return code
+    except (Exception, KeyboardInterrupt) as error:
+        code, message = endings.explain(error)
+        endings.let_go_of_stdout()
+        if "--traceback" in words:
+            endings.print_traceback(error)
+        if message:
+            print(one_line(f"{_prog(words)}: {message}"), file=sys.stderr)
         return code
-    except MinitlError as error:
-        print(f"minitl {args.verb}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except MemoryError as error:
-        print(f"minitl {args.verb}: not enough memory: {str(error) or 'use a smaller batch'}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _prog(words: Sequence[str]) -> str:
+    """`minitl VERB`, as far as there is one."""
+    return " ".join(["minitl", *(word for word in words if word in VERBS)][:2])
 
 
 if __name__ == "__main__":

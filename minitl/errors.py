@@ -6,6 +6,7 @@ Every error minitl raises on bad input is a `ValueError`, so callers may catch t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Self, TypeVar
 
 T = TypeVar("T")
@@ -68,8 +69,9 @@ class UsageError(MinitlError):
 
 def unknown(kind: str, got: object, known: Iterable[object], **where: str) -> UnknownNameError:
     """The error for a name that is not one of `known`, listing those that are."""
-    names = ", ".join(str(name) for name in known)
-    return UnknownNameError(f"unknown {kind} {brief(repr(got))}", remedy=f"choose one of: {names}", **where)
+    names = [str(name) for name in known]
+    problem = f"unknown {kind} {brief(repr(got))}{did_you_mean(got, names)}"
+    return UnknownNameError(problem, remedy=f"choose one of: {', '.join(names)}", **where)
 
 
 def lookup(kind: str, name: object, table: Mapping[str, T], **where: str) -> T:
@@ -83,3 +85,10 @@ def brief(value: object) -> str:
     """A value as an error shows it: on one line, and not all of a long one."""
     text = " ".join(str(value).split())
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def did_you_mean(got: object, known: Iterable[str]) -> str:
+    """` (did you mean 'mobiletl'?)`, or nothing where no name of `known` is close."""
+    plain = {name.lower().replace("_", "-"): name for name in known}
+    close = get_close_matches(str(got).lower().replace("_", "-"), plain, n=1, cutoff=0.7)
+    return f" (did you mean {plain[close[0]]!r}?)" if close else ""

@@ -12,7 +12,7 @@ import minitl
 
 LAYERS = [  # ground floor first; a package is one layer, and so are modules that stand on one line
     "errors",
-    "checks",
+    "checks files version",
     "arrays",
     "stamps",
     "kernels",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from minitl.accounting.ledger import Ledger, Row
 from minitl.accounting.report import Key, sums
 from minitl.errors import UsageError
+from minitl.files import check_writable, replacing
 
 # What a role's buffers are, in the order they are stacked.
 KINDS = {
@@ -20,6 +19,7 @@ KINDS = {
     "squeeze-and-excite": ("se_fc1", "se_act", "se_fc2", "se_gate", "se_scale"),
     "dropout and loss": ("dropout", "loss"),
 }
+TYPES = (".png", ".pdf", ".svg")  # matplotlib knows more, but some need LaTeX
 COLOURS = ("#4477aa", "#ee6677", "#ccbb44", "#228833", "#bbbbbb")  # Paul Tol's bright scheme, told apart by all
 
 
@@ -54,6 +54,14 @@ def plot_kept(ledgers: Mapping[str, Ledger], path: Path, *, title: str, by: Key 
     save(figure, path)
 
 
+def check(path: Path) -> None:
+    """Raise UsageError, before any work is done, for what would keep a plot from being written to `path`."""
+    new_figure(1, 1)
+    if path.suffix.lower() not in TYPES:
+        raise UsageError(f"plot: unknown file type {path.suffix!r} of {path}", remedy="use .png, .pdf or .svg")
+    check_writable(path)
+
+
 def new_figure(width: float, height: float) -> tuple[Any, Any]:
     """A figure and its axes, without upper and right frame; raises UsageError where matplotlib is missing."""
     try:
@@ -68,18 +76,9 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
 
 def save(figure: Any, path: Path) -> None:
     """Write the figure whole or not at all."""
-    known = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise UsageError(f"plot: unknown file type {path.suffix!r} of {path}", remedy="use .png, .pdf or .svg")
-    part = path.with_name(f".{path.name}.part")
-    try:
+    check(path)
+    with replacing(path) as part:
         figure.savefig(part, format=path.suffix[1:].lower(), dpi=150)
-        os.replace(part, path)
-    except OSError as error:
-        raise UsageError(f"plot: cannot write {path}: {error.strerror}") from None
-    finally:
-        with suppress(OSError):  # none there, or no folder
-            part.unlink()
 
 
 def _key(row: Row, by: Key | None) -> str:

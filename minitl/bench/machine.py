@@ -14,6 +14,7 @@ import numpy as np
 from minitl.bench.timing import once
 from minitl.kernels import threads
 from minitl.kernels.matmul import matmul
+from minitl.version import VERSION
 
 SIZE = 1536  # of the square matrices: 9 MB each, beyond most caches and large enough for BLAS to be at its best
 COPIED = 1 << 28  # bytes, beyond any cache
@@ -27,7 +28,7 @@ def describe(count: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": count,
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": {name: _version(name) for name in ("minitl", "numpy", "numba", "torch")},
+        "versions": {"minitl": VERSION, **{name: _version(name) for name in ("numpy", "numba", "torch")}},
         "blas": _blas(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "gemm_gflops": {str(n): _gemm_gflops(n) for n in sorted({1, count})},

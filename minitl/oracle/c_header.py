@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from minitl.arrays import Array
 from minitl.errors import DtypeError, ValueRangeError
 from minitl.oracle.case import SCHEMA, Case
 from minitl.oracle.store import write_whole
+from minitl.version import VERSION
 
 BOUND = "tol.f32."
 CHECKER = "check.c"
@@ -77,7 +77,7 @@ def write_header(case: Case, path: str | Path) -> None:
 def header(case: Case) -> str:
     """The text of the header."""
     guard = f"MINITL_CASE_{identifier(case.name)}_H"
-    lines = [OPENING.format(case=_plain(case.name), version=version("minitl"), schema=SCHEMA, guard=guard)]
+    lines = [OPENING.format(case=_plain(case.name), version=VERSION, schema=SCHEMA, guard=guard)]
     lines += [f"#define {name} {value}" for name, value in _definitions(case).items()]
     for title, condition, beginnings in SECTIONS:
         names = [name for name in case.tensors if name.startswith(beginnings)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from minitl import methods
@@ -14,6 +14,7 @@ from minitl.accounting.ledger import rows_table, totals_table
 from minitl.accounting.plot import plot_kept
 from minitl.accounting.report import Key, against_table, block_of, block_table, by_layer, percent, sums
 from minitl.accounting.table import table
+from minitl.networks import Model
 from minitl.verbs import options
 
 HELP = "per-layer memory and work of a training step"
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", choices=("layer", "block"), default="layer", help="one row a buffer, or one a block")
     parser.add_argument("--against", metavar="METHOD", help="show the difference from this method")
     parser.add_argument("--measure", action="store_true", help="also run the step, and compare with what it held")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the kept memory (.png, .pdf, .svg)")
+    options.add_plot(parser, "the kept memory")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object on stdout")
     form.add_argument("--csv", action="store_true", help="the rows as comma-separated values on stdout")
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     step = {"batch": args.batch, "resolution": args.resolution, "optimizer_slots": options.slots(args)}
     options.method(args, args.method, args.blocks).apply(model)
     ledger = predict(model, **step, convention=args.flops)
-    measured = measure(model, **step) if args.measure else None
+    measured = _measure(model, step, ledger) if args.measure else None
     about = {
         "network": model.name,
         "method": model.method,
@@ -80,15 +81,23 @@ def run(args: argparse.Namespace) -> int:
         options.method(args, args.against, options.blocks_for(args.against, model.tuned_blocks)).apply(model)
         other = predict(model, **step, convention=args.flops)
     found = Inspection(args, about, block_of(model), ledger, other, measured)
-    if args.plot:
-        _plot(found)
     if args.json:
         options.print_json("inspect", _json(found))
     elif args.csv:
         print(ledger.to_csv(), end="")
     else:
         _print(found)
+    if args.plot:
+        _plot(found)
+        options.tell_plot(args)
     return int(measured is not None and not measured.held_bytes == measured.traced_bytes == ledger.kept_bytes)
+
+
+def _measure(model: Model, step: dict[str, int], predicted: Ledger) -> Measured:
+    peak = predicted.totals.peak_bytes or 0
+    if peak > sys.maxsize:  # NumPy would not even try
+        raise MemoryError(f"a step of {peak:,} bytes")
+    return measure(model, **step)
 
 
 def _plot(found: Inspection) -> None:
@@ -128,8 +137,6 @@ def _print(found: Inspection) -> None:
     print(f"\n{totals_table(ledger.totals)}")
     if found.measured:
         print(f"\n{_measured_table(ledger, found.measured)}")
-    if args.plot:
-        print(f"\nwrote {args.plot}")
 
 
 def _measured_table(ledger: Ledger, measured: Measured) -> str:

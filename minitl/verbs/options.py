@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from minitl import methods, networks
-from minitl.errors import ValueRangeError, unknown
+from minitl.accounting.plot import check as check_plot
+from minitl.errors import MinitlError, ValueRangeError, unknown
 from minitl.methods import METHODS, Method
 from minitl.networks import Model
 from minitl.networks.irb import PAPER
@@ -16,9 +18,10 @@ from minitl.training.optimizers import SGD, Adam
 
 RESOLUTIONS = {"digits_irb": 24, "irb": 7}  # where the default is not 224
 OPTIMIZERS = {"none": 0, "sgd": SGD(lr=1.0).slots, "adam": Adam(lr=1.0).slots}  # numbers kept a trained parameter
+LARGEST = 10**6  # of an irb's attributes: of larger ones NumPy cannot even say that there is no memory for them
 READERS: dict[type, Callable[[str], Any]] = {
     bool: lambda text: {"true": True, "false": False}[text.lower()],
-    int: int,
+    int: lambda text: _bounded(int(text)),
     str: str,
 }
 
@@ -46,6 +49,26 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimizer", default="sgd", metavar="NAME", help="none, sgd (with momentum, the default) or adam"
     )
+
+
+def add_plot(parser: argparse.ArgumentParser, what: str) -> None:
+    """Where a plot goes."""
+    parser.add_argument("--plot", type=plot_file, metavar="FILE", help=f"draw {what} (.png, .pdf, .svg)")
+
+
+def plot_file(text: str) -> Path:
+    """A file for a plot, for an option's `type`; refused before any work is done where none could be written."""
+    try:
+        check_plot(Path(text))
+    except MinitlError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
+
+
+def tell_plot(args: argparse.Namespace) -> None:
+    """Say that the plot is there; a program that reads what is printed knows."""
+    if not (args.json or getattr(args, "csv", False)):
+        print(f"\nwrote {args.plot}")
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +118,8 @@ def model(args: argparse.Namespace) -> Model:
         return networks.irb(dtype=args.dtype, **_attrs(args.attr))
     if args.attr:
         raise ValueRangeError(f"{args.network}: --attr is for an irb", remedy="leave --attr out")
+    if args.network not in networks.NETWORKS:
+        raise unknown("network", args.network, (*networks.NETWORKS, "irb"))
     classes = {} if args.classes is None else {"num_classes": args.classes}
     return networks.get(args.network, dtype=args.dtype, **classes)
 
@@ -129,3 +154,9 @@ def _attrs(pairs: Sequence[str]) -> dict[str, Any]:
         except (KeyError, ValueError):
             raise ValueRangeError(expected=f"--attr {name} like {PAPER[name]}", got=repr(text)) from None
     return attrs
+
+
+def _bounded(size: int) -> int:
+    if abs(size) > LARGEST:
+        raise ValueError
+    return size

@@ -19,25 +19,36 @@ HELP = "what to tune within a budget of memory or work"
 DESCRIPTION = """Tries every method with every number of blocks, on shapes alone, and names the best that fits: the one
 that trains most parameters, then exact gradients before approximate ones, then fewer FLOPs."""
 
-UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+# A budget is a number, its thousands perhaps apart by commas, and a unit in any case.
+BUDGET = re.compile(
+    r"\s*((?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]*\.?[0-9]+)(?:e[0-9]{1,2})?)\s*([A-Za-z]*)\s*", re.ASCII
+)
+PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+BYTES = {
+    f"{prefix}{unit}": scale for prefix, scale in (PREFIXES | BINARY).items() for unit in ("", "b", "byte", "bytes")
+}
+FLOPS = {f"{prefix}{unit}": scale for prefix, scale in PREFIXES.items() for unit in ("", "flop", "flops")}
 PUBLIC = ("method", "blocks", "kept_bytes", "total_bytes", "peak_bytes", "flops", "trained_parameters")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `plan`."""
     options.add_model(parser)
-    parser.add_argument("--budget", required=True, metavar="SIZE", help="as 16MiB, 40MB, 500000; FLOPs as 2GFLOPs")
-    parser.add_argument("--of", choices=tuple(QUANTITIES), default="total", help="what is budgeted (default: total)")
+    parser.add_argument("--budget", required=True, metavar="SIZE", help="as 16MiB, 40MB, 500,000; FLOPs as 2GFLOPs")
+    parser.add_argument(
+        "--of", choices=tuple(QUANTITIES), help="what is budgeted (default: total; flops where the budget is FLOPs)"
+    )
     options.add_step(parser)
     options.add_method_options(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the Pareto set (.png, .pdf, .svg)")
+    options.add_plot(parser, "the Pareto set")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan; 0 if something fits (else an error says what would)."""
-    model, budget = options.model(args), parse_budget(args.budget, args.of)
+    budget, of = parse_budget(args.budget, args.of)
+    model = options.model(args)
     ways = entries(
         model,
         batch=args.batch,
@@ -45,30 +56,37 @@ def run(args: argparse.Namespace) -> int:
         optimizer_slots=options.slots(args),
         method=lambda name, blocks: options.method(args, name, blocks),
     )
-    found = plan(ways, budget=budget, of=args.of)
-    if args.plot:
-        _plot(found, args.plot, f"{model.name}, batch {args.batch}, {args.resolution} px")
+    found = plan(ways, budget=budget, of=of)
     if args.json:
         options.print_json("plan", _json(found))
     else:
         step = f"batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}"
         print(f"{model.name}, {step}{options.options_text(args)}")
         _print(found)
-        if args.plot:
-            print(f"\nwrote {args.plot}")
+    if args.plot:
+        _plot(found, args.plot, f"{model.name}, batch {args.batch}, {args.resolution} px")
+        options.tell_plot(args)
     return 0
 
 
-def parse_budget(text: str, of: str) -> int:
-    """`16MiB` or `40 MB` in bytes, `2GFLOPs` in operations; raises ValueRangeError on any other unit."""
-    unit = "(?:FLOPs?)?" if of == "flops" else "(?:B|bytes)?"
-    scales = UNITS if of == "flops" else UNITS | BINARY
-    match = re.fullmatch(rf"\s*([0-9]*\.?[0-9]+(?:e[0-9]{{1,2}})?)\s*({'|'.join(scales)}){unit}\s*", text)
-    budget = int(Decimal(match[1]) * scales[match[2]]) if match else 0
+def parse_budget(text: str, of: str | None = None) -> tuple[int, str]:
+    """The budget and what it is of: `16MiB`, `40 mb` and `1,000,000` are bytes, `2GFLOPs` operations.
+
+    `of` is what was asked for; without it FLOPs are of `flops`, and anything else of `total`. Raises ValueRangeError
+    for what cannot be read, or not in the unit that `of` has.
+    """
+    match = BUDGET.fullmatch(text)
+    unit = match[2].lower() if match else ""
+    of = of or ("flops" if unit.endswith(("flop", "flops")) else "total")
+    units = FLOPS if of == "flops" else BYTES
+    budget = int(Decimal(match[1].replace(",", "")) * units[unit]) if match and unit in units else 0
     if not 1 <= budget <= 10**18:
         example = "2GFLOPs or 500M" if of == "flops" else "16MiB (2^20), 40MB (1e6) or a number of bytes"
-        raise ValueRangeError(f"budget: cannot read {text!r}", remedy=f"write it like {example}, from 1 to 10^18")
-    return budget
+        raise ValueRangeError(
+            f"budget: cannot read {text!r} as {'FLOPs' if of == 'flops' else 'bytes'}",
+            remedy=f"write it like {example}, from 1 to 10^18",
+        )
+    return budget, of
 
 
 def _json(found: Plan) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from minitl.accounting.plot import plot_kept
 from minitl.accounting.table import table
@@ -48,7 +47,7 @@ ITEMS: dict[str, Callable[[], list[Result]]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `reproduce`."""
     parser.add_argument("item", nargs="?", default="all", metavar="ITEM", help=f"{', '.join(ITEMS)} or all (default)")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw Figure 1 (.png, .pdf, .svg)")
+    options.add_plot(parser, "Figure 1")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -57,14 +56,13 @@ def run(args: argparse.Namespace) -> int:
     if args.item != "all" and args.item not in ITEMS:
         raise unknown("item", args.item, (*ITEMS, "all"))
     found = [row for name, rows in ITEMS.items() if args.item in (name, "all") for row in rows()]
-    if args.plot:
-        plot_kept(figure1.ledgers(), args.plot, title="One block: 96 -> 576 -> 96, 7x7, batch 8 (SE 144 in V3)")
     if args.json:
         options.print_json("reproduce", {"results": [row.to_json() for row in found]})
     else:
         _print(found)
-        if args.plot:
-            print(f"\nwrote {args.plot}")
+    if args.plot:
+        plot_kept(figure1.ledgers(), args.plot, title="One block: 96 -> 576 -> 96, 7x7, batch 8 (SE 144 in V3)")
+        options.tell_plot(args)
     return 0
 
 

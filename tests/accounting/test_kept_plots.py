@@ -108,7 +108,7 @@ def test_a_place_that_cannot_be_written_is_told_and_nothing_stays(tmp_path: Path
     ]:
         with pytest.raises(UsageError) as caught:
             draw(path)
-        assert str(caught.value) == f"plot: cannot write {path}: {why}"
+        assert str(caught.value) == f"{path}: cannot write: {why}"
     assert files(tmp_path) == ["file", "folder.png"]
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -65,23 +65,24 @@ def read(ran: Ran, verb: str) -> dict[str, Any]:
 
 BAD = {
     "inspect resnet": "unknown network 'resnet'; choose one of: mobilenet_v2, mobilenet_v3_small",
-    "inspect digits_irb --method mobile-tl": "unknown method 'mobile-tl'; choose one of: ft-all, ft-last",
-    "inspect digits_irb --against ft-lots": "unknown method 'ft-lots'; choose one of: ft-all",
+    "inspect digits_irb --method mobile-tl": "unknown method 'mobile-tl' (did you mean 'mobiletl'?); choose one of:",
+    "inspect digits_irb --against ft-lots": "unknown method 'ft-lots' (did you mean 'ft-blocks'?); choose one of:",
     "inspect digits_irb --blocks 0": "digits_irb: expected blocks from 1 to 7, got 0",
     "inspect digits_irb --blocks 8": "digits_irb: expected blocks from 1 to 7, got 8",
     "inspect digits_irb --blocks two": "argument --blocks: invalid int value: 'two'; see minitl inspect --help",
     "inspect digits_irb --method ft-all --blocks 2": "method ft-all does not take a number of blocks, got blocks=2",
-    "inspect digits_irb --rule hard_swish=few3": "unknown backward rule 'few3'; choose one of: exact, output, sign",
+    "inspect digits_irb --rule hard_swish=few3": "unknown backward rule 'few3' (did you mean 'few4'?); choose",
     "inspect digits_irb --rule hard_swish": "expected --rule WHAT=RULE, got 'hard_swish'",
     "inspect digits_irb --rule hard_swish=": "expected a backward rule for hard_swish, got none",
     "inspect digits_irb --rule middle_act=sign": "unknown activation or role of one 'middle_act'; choose one of: hard",
-    "inspect digits_irb --rule expand=sign": "unknown activation or role of one 'expand'; choose one of: hard",
+    "inspect digits_irb --rule expand=sign": "unknown activation or role of one 'expand' (did you mean",
     "inspect irb --attr colour=red": "unknown attribute 'colour=red'; choose one of: in_channels=...",
-    "inspect irb --attr kernel": "unknown attribute 'kernel'; choose one of: in_channels=...",
+    "inspect irb --attr kernel": "unknown attribute 'kernel' (did you mean 'kernel=...'?); choose",
     "inspect irb --attr kernel=large": "expected --attr kernel like 5, got 'large'",
+    "inspect irb --attr kernel=99999999": "expected --attr kernel like 5, got '99999999'",
     "inspect irb --attr kernel=4": "irb: expected kernel to be an odd number, got 4",
     "inspect irb --attr expand=maybe": "expected --attr expand like True, got 'maybe'",
-    "inspect irb --attr activation=gelu": "unknown activation 'gelu'; choose one of: relu, relu6",
+    "inspect irb --attr activation=gelu": "unknown activation 'gelu' (did you mean 'relu'?)",
     "inspect irb --classes 10": "irb: a single block has no classes; leave --classes out",
     "inspect irb --method ft-last": "the loss depends on no trained parameter",
     "inspect digits_irb --attr kernel=3": "digits_irb: --attr is for an irb; leave --attr out",
@@ -94,13 +95,19 @@ BAD = {
     "inspect digits_irb --method ft-all --batch 1 --resolution 4": "expected at least two values a channel",
     "inspect digits_irb --by colour": "argument --by: invalid choice: 'colour'",
     "inspect digits_irb --plot plot.txt": "plot: unknown file type '.txt' of plot.txt; use .png, .pdf or .svg",
-    "inspect digits_irb --plot nowhere/plot.png": "plot: cannot write nowhere/plot.png: No such file or directory",
+    "inspect digits_irb --plot nowhere/plot.png": "nowhere/plot.png: cannot write: No such file or directory",
     "inspect": "the following arguments are required: NETWORK; see minitl inspect --help",
     "inspect digits_irb --colour": "unrecognized arguments: --colour",
+    "inspect digits_irb --metod mobiletl": "unrecognized arguments: --metod mobiletl (did you mean '--method'?); see",
+    "inspect mobilenetv2": "unknown network 'mobilenetv2' (did you mean 'mobilenet_v2'?)",
+    "inspect irbs": "unknown network 'irbs' (did you mean 'irb'?)",
+    "inspect digits_irb --batch 9223372036854775808": "argument --batch: '9223372036854775808' is beyond",
+    "inspect digits_irb --measure --resolution 1000000000000": "not enough memory: a step of",
+    "inspekt": "argument VERB: invalid choice: 'inspekt' (did you mean 'inspect'?) (choose from bench, compare",
     "plan digits_irb": "the following arguments are required: --budget",
-    "plan digits_irb --budget 16MiBs": "budget: cannot read '16MiBs'; write it like 16MiB (2^20), 40MB (1e6) or",
-    "plan digits_irb --budget 2GFLOPs": "budget: cannot read '2GFLOPs'",
-    "plan digits_irb --budget 1MiB --of flops": "budget: cannot read '1MiB'; write it like 2GFLOPs or 500M",
+    "plan digits_irb --budget 16MiBs": "budget: cannot read '16MiBs' as bytes; write it like 16MiB (2^20), 40MB (1e6)",
+    "plan digits_irb --budget 2GFLOPs --of kept": "budget: cannot read '2GFLOPs' as bytes",
+    "plan digits_irb --budget 1MiB --of flops": "budget: cannot read '1MiB' as FLOPs; write it like 2GFLOPs or 500M",
     "plan digits_irb --budget 1e99": "budget: cannot read '1e99'",
     "plan digits_irb --budget 1kB": "no method fits 1,000 of total; the smallest that would is 598,712 (ft-last)",
     "plan digits_irb --budget 1 --of kept": "no method fits 1 of kept; the smallest that would is 6,528 (ft-last)",
@@ -108,16 +115,17 @@ BAD = {
     "plan digits_irb --budget 1MB --rule relu6=sign": "digits_irb: unknown activation or role of one 'relu6'",
     "plan mobilenet_v3_small --budget 1GB --batch 1 --resolution 32": "expected at least two values a channel",
     "plan digits_irb --budget 1MB --plot plot": "plot: unknown file type '' of plot",
-    "reproduce table2": "unknown item 'table2'; choose one of: table1, figure1, finetuning, results, tinytl, grad",
-    "reproduce table1 --plot nowhere/plot.png": "plot: cannot write nowhere/plot.png",
+    "reproduce table2": "unknown item 'table2' (did you mean 'table1'?); choose one of: table1,",
+    "reproduce table1 --plot nowhere/plot.png": "nowhere/plot.png: cannot write: No such file",
+    "reproduce table1 --plot plot.pgf": "plot: unknown file type '.pgf' of plot.pgf; use .png, .pdf or .svg",
     "compare --seeds 0": "expected at least one seed and one method, each once, got 0",
     "compare --workers 0": "expected at least one worker, got 0",
-    "compare --methods ft-lots": "unknown method 'ft-lots'; choose one of: ft-all",
+    "compare --methods ft-lots": "unknown method 'ft-lots' (did you mean 'ft-blocks'?); choose one of:",
     "compare --methods ": "unknown method ''",
     "compare --methods ft-last,ft-last": "expected at least one seed and one method, each once",
     "compare --methods mobiletl:8": "digits_irb: expected blocks from 1 to 7, got 8",
     "compare --methods mobiletl:two": "expected METHOD:BLOCKS, got 'mobiletl:two'",
-    "compare --methods mobiletl+int4": "unknown option 'int4'; choose one of: int8, checkpoint, WHAT=RULE",
+    "compare --methods mobiletl+int4": "unknown option 'int4' (did you mean 'int8'?); choose one of: int8,",
     "compare --plots file": "plots: cannot make the folder file: File exists",
     "teach": "argument VERB: invalid choice: 'teach'",
     "": "the following arguments are required: VERB; see minitl --help",
@@ -134,25 +142,72 @@ def test_bad_input_is_one_line_on_stderr_and_exit_2(
     got = cli(*words, *["--json"] * (len(line) % 2 and len(words) > 1))  # with or without makes no difference
     assert (got.code, got.out) == (2, "")
     assert got.err.count("\n") == 1
-    assert got.err.startswith((f"minitl {words[0]}: " if words and words[0] in VERBS else "minitl: ", "minitl: unrec"))
+    assert got.err.startswith(f"minitl {words[0]}: " if words and words[0] in VERBS else "minitl: ")
     assert BAD[line] in got.err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_no_memory_is_one_line_too(cli: Cli) -> None:
-    """2^60 bytes of images and more: no machine has them, and nothing is tried before they are asked for."""
-    got = cli("inspect", "digits_irb", "--method", "ft-last", "--measure", "--batch", 2**48)
+    """10^15 bytes of images and more: no machine has them, and nothing is tried before they are asked for."""
+    got = cli("inspect", "digits_irb", "--method", "ft-last", "--measure", "--batch", 10**12)
     assert (got.code, got.out, got.err.count("\n")) == (2, "", 1)
     assert got.err.startswith("minitl inspect: not enough memory: ")
 
 
-def test_a_bug_is_not_hidden(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_no_verdict(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
-        raise ValueError("not bad input")
+        raise ValueError("not bad\ninput")
 
     monkeypatch.setattr("minitl.verbs.inspect.predict", broken)
-    with pytest.raises(ValueError, match="not bad input"):
-        cli(*DIGITS)
+    line = "minitl inspect: internal error: ValueError: not bad\\ninput; --traceback shows where\n"
+    assert cli(*DIGITS) == (70, "", line)
+    for words in (["--traceback", *DIGITS], [*DIGITS, "--traceback"]):
+        got = cli(*words)
+        assert (got.code, got.out) == (70, "")
+        assert got.err.startswith("Traceback")
+        assert "in broken\n" in got.err
+        assert got.err.endswith(line)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OSError(28, "No space left on device"), 2, "No space left on device"),
+        (PermissionError(13, "Permission denied", "a file"), 2, "a file: Permission denied"),
+        (BrokenPipeError(32, "Broken pipe"), 2, "Broken pipe"),  # not stdout's, but a process's that ended
+        (MemoryError(), 2, "not enough memory: use a smaller batch"),
+        (OverflowError("too large"), 70, "internal error: OverflowError: too large; --traceback shows where"),
+    ],
+)
+def test_every_error_is_one_line(
+    error: Exception, code: int, message: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("minitl.verbs.inspect.predict", refused)
+    assert cli(*DIGITS) == (code, "", f"minitl inspect: {message}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "digits\nirb"], ["in\nspect"], ["inspect", "digits_irb", "--co\nlour"],
+        ["inspect", "\x1b[2J\udcff"], ["inspect", "digits_irb", "--blocks", "1\n2"], ["inspect", "n" * 10**5],
+        ["inspect", "digits_irb", "--batch", "9" * 400],
+        ["inspect", "digits_irb", "--resolution", "9" * 5000], ["plan", "digits_irb", "--budget", "9" * 400],
+        ["inspect", "digits_irb", "--plot", "n" * 300 + ".png"], ["inspect", "digits_irb", "--plot", "\0.png"],
+        ["inspect", "irb", "--attr", f"kernel={'9' * 400}"], ["compare", "--seeds", "9" * 400],
+        ["oracle", "check", "n" * 300, "n"], ["oracle", "export", "n" * 300, "relu-exact"],
+    ],
+    ids=lambda words: ascii(" ".join(words))[:40],
+)  # fmt: skip
+def test_strange_words_take_one_line_too(words: list[str], cli: Cli) -> None:
+    """Newlines, escape sequences, bytes that are no text, numbers and names beyond all measure."""
+    got = cli(*words)
+    assert (got.code, got.out, got.err.count("\n")) == (2, "", 1)
+    assert got.err.rstrip("\n").isprintable()
+    assert len(got.err) < 3000
 
 
 def test_measured_bytes_other_than_predicted_are_exit_1(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,15 +236,28 @@ def test_measured_bytes_other_than_predicted_are_exit_1(cli: Cli, monkeypatch: p
     ],
 )  # fmt: skip
 def test_budgets(text: str, of: str, budget: int) -> None:
-    got = parse_budget(text, of)
-    assert (got, type(got)) == (budget, int)
+    got, what = parse_budget(text, of)
+    assert (got, type(got), what) == (budget, int, of)
+
+
+@pytest.mark.parametrize(
+    ("text", "budget", "of"),
+    [
+        ("64KB", 64_000, "total"), ("40mb", 40_000_000, "total"), ("16mib", 2**24, "total"),
+        ("1,000,000", 10**6, "total"), ("12,345.5 kB", 12_345_500, "total"),
+        ("2GFLOPs", 2 * 10**9, "flops"), ("1.5 gflop", 15 * 10**8, "flops"),
+        ("700FLOPs", 700, "flops"), ("3M", 3_000_000, "total"), ("1TiB", 2**40, "total"), ("5 Bytes", 5, "total"),
+    ],
+)  # fmt: skip
+def test_budgets_as_people_write_them(text: str, budget: int, of: str) -> None:
+    assert parse_budget(text) == (budget, of)
 
 
 @pytest.mark.parametrize("of", ["total", "flops"])
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "0", "-1", "+1", "0.9", "16mib", "16 Mi B", "MB", "1e999", "1e19", "nan", "inf", "1,000", "0x10", "1_0",
-     "1 2", "1.", "1.2.3", "1e-3MB", "16PB", "16MiBps", "\u0661"],
+    ["", " ", "0", "-1", "+1", "0.9", "16 Mi B", "MB", "1e999", "1e19", "nan", "inf", "1,0", "10,00", "1000,000",
+     "1,000,", "0x10", "1_0", "1 2", "1.", "1.2.3", "1e-3MB", "16PB", "16MiBps", "\u0661"],
 )  # fmt: skip
 def test_budgets_that_are_none(text: str, of: str) -> None:
     with pytest.raises(ValueRangeError, match="budget: cannot read"):
@@ -460,12 +528,43 @@ def test_a_reader_that_has_gone_is_no_error(line: str) -> None:
     assert (got.returncode, got.stderr) == (0, "")
 
 
+def test_a_full_disk_under_stdout_is_one_line() -> None:
+    for line in ("inspect digits_irb", "plan digits_irb --budget 1GB --json", "--help"):
+        with open("/dev/full", "w") as full:
+            got = process(*line.split(), stdout=full)
+        assert (got.returncode, got.stderr.count("\n")) == (2, 1)
+        assert got.stderr.endswith(": No space left on device\n")
+
+
+def test_a_closed_stdout_is_one_line() -> None:
+    got = subprocess.run(
+        ["sh", "-c", f"exec {' '.join(MINITL)} inspect digits_irb >&-"], text=True, stderr=subprocess.PIPE, check=False
+    )
+    assert (got.returncode, got.stderr) == (2, "minitl inspect: standard output is closed\n")
+
+
+def test_a_terminal_without_utf8_shows_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    for line in ("oracle spec", "reproduce", "inspect irb --by block"):
+        got = process(*line.split(), stdout=subprocess.PIPE)
+        assert (got.returncode, got.stderr) == (0, "")
+        assert got.stdout.isascii()
+
+
 def test_ctrl_c_exits_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("minitl.verbs.inspect.predict", interrupted)
-    assert cli(*DIGITS) == (130, "", "interrupted\n")
+    assert cli(*DIGITS) == (130, "", "minitl inspect: interrupted\n")
+
+
+def test_sigterm_exits_143(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("minitl.verbs.inspect.predict", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    assert cli(*DIGITS) == (143, "", "minitl inspect: terminated\n")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def hear_ctrl_c() -> None:
@@ -498,10 +597,10 @@ def test_ctrl_c_while_a_plot_is_written_leaves_the_old_one_whole(tmp_path: Path)
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     assert running.stdout is not None
-    assert running.stdout.readline() == "writing\n"
+    assert "writing\n" in iter(running.stdout.readline, "")
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert (running.returncode, out, err) == (130, "", "interrupted\n")
+    _, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (130, "minitl inspect: interrupted\n")
     assert [file.name for file in tmp_path.iterdir()] == ["plot.png"]
     assert path.read_bytes() == b"the old one"
 
@@ -535,4 +634,4 @@ def test_ctrl_c_during_compare_ends_its_workers_too() -> None:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
     assert (running.returncode, out) == (130, "")
-    assert [line for line in err.splitlines() if not line.startswith("[")] == ["interrupted"]
+    assert [line for line in err.splitlines() if not line.startswith("[")] == ["minitl compare: interrupted"]

@@ -1,0 +1,81 @@
+"""Files: read only where they are plain files of a sensible size, written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from minitl.errors import UsageError
+
+LARGEST = 1 << 30  # bytes
+
+
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """Read a plain file of at most `largest` bytes.
+
+    Raises UsageError for a pipe, a device or a folder (a reader would wait for ever, or never come to an end), and
+    where the file is missing, cannot be read or is larger.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # a pipe opens at once
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise UsageError(f"{path}: not a plain file")
+            if about.st_size > largest:
+                raise UsageError(f"{path}: {about.st_size:,} bytes", remedy=f"at most {largest:,} are read")
+            return file.read(largest)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path}: cannot read: {reason(error)}") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a place beside `path` to write to; it takes `path`'s place once all is written, and is gone otherwise.
+
+    Raises UsageError where the operating system refuses.
+    """
+    part = _beside(path)
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot write: {reason(error)}") from None
+    finally:
+        with suppress(OSError, ValueError):  # replaced, or never there
+            part.unlink()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; raises UsageError where that cannot be."""
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError where `path` could not be written, without touching what is there."""
+    part = _beside(path)
+    try:
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        part.touch()
+        part.unlink()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot write: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """What the operating system says, without its number and the path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _beside(path: Path) -> Path:
+    """A name nobody has, as short as any: one made from the path's own could be too long."""
+    return path.parent / f".{uuid4().hex[:12]}.part"

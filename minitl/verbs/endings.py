@@ -1,0 +1,92 @@
+"""How a command ends: every error as an exit code and one line, and output that may have nowhere to go."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from minitl.errors import MinitlError, UsageError
+from minitl.files import reason
+
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends whatever Ctrl-C ends, and in the same way."""
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and what is said about it."""
+    if isinstance(error, BrokenPipeError) and _reader_gone():  # `head`, say, has seen enough
+        return 0, ""
+    if isinstance(error, MinitlError):
+        return 2, str(error)
+    if isinstance(error, MemoryError):
+        return 2, f"not enough memory: {str(error) or 'use a smaller batch'}"
+    if isinstance(error, OSError):
+        return 2, f"{error.filename}: {reason(error)}" if error.filename else reason(error)
+    if isinstance(error, KeyboardInterrupt):
+        return (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
+    return INTERNAL, f"internal error: {type(error).__name__}: {error}; --traceback shows where"
+
+
+def print_traceback(error: BaseException) -> None:
+    """Where the error comes from, on stderr."""
+    traceback.print_exception(error)
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Within it SIGTERM raises Terminated, so that workers are ended and files left whole."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr take any text, in any encoding; raises UsageError where stdout is closed."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None:
+        raise UsageError("standard output is closed")
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
+
+
+def let_go_of_stdout() -> None:
+    """Throw away what stdout cannot take: Python would try again as it exits, and complain."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _reader_gone() -> bool:
+    """Whether it is stdout that is the broken pipe, and not one to a process of ours."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return bool(poll.poll(0))
+    except OSError:  # no file at all
+        return False

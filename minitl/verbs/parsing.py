@@ -1,0 +1,67 @@
+"""How words of the command line are parsed: argparse, with errors of one line that suggest what may be meant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+from minitl.errors import did_you_mean
+
+LONGEST = 2000  # characters of an error
+MOST = 10**12  # of anything that is counted
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors take one line; every verb has `--traceback`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register("type", int, _whole)  # what `type=int` means, for every option of every verb
+        self.add_argument(
+            "--traceback",
+            action="store_true",
+            default=argparse.SUPPRESS,  # a verb's own default would override what stands before the verb
+            help="show where an error comes from",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2 with the message and where to read more."""
+        self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Exit, once all that was printed has gone out."""
+        sys.stdout.flush()
+        super().exit(status, message)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and tell the verb's own users about a word it does not know."""
+        known, extra = super().parse_known_args(args, namespace)
+        if extra:
+            options = [option for option in self._option_string_actions if option.startswith("--")]
+            hint = did_you_mean(extra[0].partition("=")[0], options)
+            self.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
+        return known, extra
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            listed = ", ".join(names)
+            raise argparse.ArgumentError(
+                action, f"invalid choice: {value!r}{did_you_mean(value, names)} (choose from {listed})"
+            )
+
+
+def one_line(text: str) -> str:
+    """The text on one line, as a terminal can show it: what is not printable is escaped, what is too long cut."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _whole(text: str) -> int:
+    """Read a whole number; raises for one that nothing of this world has so many of."""
+    number = int(text)
+    if abs(number) > MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is beyond {MOST:,}")
+    return number

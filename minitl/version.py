@@ -1,0 +1,3 @@
+"""The version of minitl, whether or not it is installed."""
+
+VERSION = "0.1.0"
