@@ -118,7 +118,7 @@ def model(args: argparse.Namespace) -> Model:
         return networks.irb(dtype=args.dtype, **_attrs(args.attr))
     if args.attr:
         raise ValueRangeError(f"{args.network}: --attr is for an irb", remedy="leave --attr out")
-    if args.network not in networks.NETWORKS:
+    if args.network not in networks.NETWORKS and not args.network.endswith(".toml"):
         raise unknown("network", args.network, (*networks.NETWORKS, "irb"))
     classes = {} if args.classes is None else {"num_classes": args.classes}
     return networks.get(args.network, dtype=args.dtype, **classes)

@@ -74,7 +74,7 @@ BAD = {
     "inspect digits_irb --rule hard_swish=few3": "unknown backward rule 'few3'; choose one of",
     "inspect digits_irb --rule hard_swish": "expected --rule WHAT=RULE, got 'hard_swish'",
     "inspect digits_irb --rule hard_swish=": "expected a backward rule for hard_swish, got none",
-    "inspect digits_irb --rule middle_act=sign": "unknown activation or activation role 'middle_act'; choose one of: hard",
+    "inspect digits_irb --rule middle_act=sign": "unknown activation or activation role 'middle_act'; choose",
     "inspect digits_irb --rule expand=sign": "unknown activation or activation role 'expand'; choose",
     "inspect irb --attr colour=red": "unknown attribute 'colour=red'; choose one of: in_channels=...",
     "inspect irb --attr kernel": "unknown attribute 'kernel'; choose one of",
