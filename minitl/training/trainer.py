@@ -132,10 +132,11 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a network makes of some images: how many there are, and are right, of each class."""
+    """What a network makes of some images: how many there are, and are right, of each class; the mean loss."""
 
     count: Array
     correct: Array
+    loss: float
 
     @property
     def accuracy(self) -> float:
@@ -146,12 +147,14 @@ class Judged:
 def evaluate(network: Network, part: Part, batch: int) -> Judged:
     """Classify the images of a part, in evaluation mode."""
     count = np.zeros(len(part.source.classes), np.int64)
-    correct = count.copy()
+    correct, loss = count.copy(), 0.0
     for images, labels in part.in_order(batch):
-        right = network(Tape(training=False), images).value.argmax(axis=1) == labels
+        tape = Tape(training=False)
+        logits = network(tape, images)
+        loss += float(cross_entropy(tape, logits, labels).value) * len(labels)
         np.add.at(count, labels, 1)
-        np.add.at(correct, labels, right)
-    return Judged(count, correct)
+        np.add.at(correct, labels, logits.value.argmax(axis=1) == labels)
+    return Judged(count, correct, loss / len(part))
 
 
 def class_weights(text: str, part: Part) -> list[float] | None:

@@ -50,11 +50,12 @@ def run(args: argparse.Namespace) -> int:
     judged = evaluate(network, part, args.batch)
     count = int(judged.count.sum())
     if args.json:
-        options.print_json("evaluate", {"accuracy": judged.accuracy, "count": count, "classes": _rows(model, judged)})
+        found = {"accuracy": judged.accuracy, "count": count, "loss": judged.loss}
+        options.print_json("evaluate", {**found, "classes": _rows(model, judged)})
     else:
         rows = [(r["class"], r["count"], f"{r['accuracy']:.1%}") for r in _rows(model, judged)]
         print(table(("class", "images", "accuracy"), rows, right=(1, 2)))
-        print(f"\naccuracy: {judged.accuracy:.1%} of {count} images")
+        print(f"\naccuracy: {judged.accuracy:.1%} of {count} images, loss {judged.loss:.4f}")
     return 0
 
 

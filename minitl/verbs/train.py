@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minitl import data, methods, networks
+from minitl import data, methods
 from minitl.accounting import Ledger, predict
 from minitl.data.augment import KINDS, Augmentation
-from minitl.data.batches import Part
-from minitl.data.preprocess import FITS, NORMALISATIONS, SOURCES, Preprocessing
+from minitl.data.preprocess import FITS, NORMALISATIONS, SOURCES
 from minitl.data.source import Source
 from minitl.data.split import split
 from minitl.errors import UsageError
-from minitl.networks.network import Network
 from minitl.training.logs import check_log, write_log
 from minitl.training.model_file import (
     check_writable,
@@ -27,9 +26,9 @@ from minitl.training.model_file import (
     write_model,
 )
 from minitl.training.progress import Bar, bar
-from minitl.training.settings import OPTIMIZERS, SCHEDULES, Settings, default_learning_rate, differences
+from minitl.training.recipe import DEFAULT_NETWORK, Prepared, Recipe
+from minitl.training.settings import OPTIMIZERS, SCHEDULES, differences
 from minitl.training.trainer import Trainer
-from minitl.training.weights import load_weights
 from minitl.verbs import options
 
 HELP = "fine-tune a network on your own images"
@@ -42,7 +41,6 @@ EXAMPLES = """examples:
   minitl train photos --out photos.safetensors --resume              # go on after an interruption, to the same bytes
   minitl train cifar-10-batches-bin --network mobilenet_v3_small --resolution 32 --epochs 30 --log log.csv"""
 
-DEFAULT_NETWORK = "mobilenet_v3_small"
 OF_SETTINGS = ("epochs", "batch", "optimizer", "learning_rate", "weight_decay", "decay_vectors", "schedule", "warmup",
                "clip_norm", "label_smoothing", "class_weights", "held_out", "patience", "seed")  # fmt: skip
 OF_PREPROCESSING = ("resolution", "normalisation", "fit", "zoom")
@@ -147,29 +145,25 @@ def run(args: argparse.Namespace) -> int:
 
 def _begun(args: argparse.Namespace, source: Source) -> Job:
     """A new run."""
-    weights = load_weights(args.weights, args.source) if args.weights else None
-    asked = {name: value for name in OF_SETTINGS if (value := getattr(args, name)) is not None}
-    chosen = args.method or ("ft-all" if weights is None else "mobiletl")
+    recipe = recipe_of(args)
+    chosen = args.method or recipe.default_method
     method = methods.get(chosen, args.blocks, rules=options.rules(args.rule or []))
-    optimizer = asked.get("optimizer", Settings.optimizer)
-    rate = default_learning_rate(chosen, optimizer, pretrained=weights is not None)
-    settings = Settings(**{"learning_rate": rate, **asked})
-    name = args.network or (weights.network if weights and weights.network else DEFAULT_NETWORK)
-    network = networks.get(name, num_classes=len(source.classes), seed=settings.seed)
-    notes = [] if weights is None else [weights.into(network)]
-    method.apply(network)
-    preprocessing = _preprocessing(args, network, weights.preprocessing if weights else None)
-    augment = args.augment or ("flip,shift" if source.natural else "shift")
-    trainer = _trainer(network, source, settings, preprocessing, Augmentation.parse(augment))
-    return Job(trainer, describe(trainer, method), _ledger(trainer), notes)
+    settings = recipe.settings_for(chosen)
+    prepared = recipe.prepare(source, method, settings)
+    trainer = prepared.trainer(source, *split(source, settings.held_out, settings.seed), settings)
+    return Job(trainer, describe(trainer, method), _ledger(trainer), [prepared.report] if prepared.report else [])
 
 
-def _preprocessing(args: argparse.Namespace, network: Network, known: Preprocessing | None) -> Preprocessing:
-    """What was asked for, over what the weights were trained with."""
-    asked = {name: value for name in OF_PREPROCESSING if (value := getattr(args, name)) is not None}
-    default = known.to_json() if known else {}
-    usual = {"resolution": options.RESOLUTIONS.get(network.name, 224), **default}
-    return Preprocessing(**{name: value for name, value in {**usual, **asked}.items() if name in OF_PREPROCESSING})
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """What the options ask for."""
+    return Recipe(
+        args.network, args.weights, args.source, args.augment, given(args, OF_PREPROCESSING), given(args, OF_SETTINGS)
+    )
+
+
+def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Those of the options that were given."""
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
 def _resumed(args: argparse.Namespace, source: Source) -> Job:
@@ -179,12 +173,12 @@ def _resumed(args: argparse.Namespace, source: Source) -> Job:
     begun = {**about["training"], **about["preprocessing"], **known}
     begun |= {"blocks": about["method"]["blocks"], "augment": about["augmentation"]}
     names = (*OF_SETTINGS, *OF_PREPROCESSING, "network", "method", "blocks", "augment")
-    asked = {name: value for name in names if (value := getattr(args, name)) is not None}
-    differences(begun, asked)
+    differences(begun, given(args, names))
     if source.digest != about["data"]:
         raise UsageError("was begun with other images", op="resume", remedy="give the same DATA, or another --out")
-    network, augmentation = file.network(), Augmentation.parse(about["augmentation"])
-    trainer = _trainer(network, source, file.settings, file.preprocessing, augmentation)
+    prepared = Prepared(file.network(), file.preprocessing, Augmentation.parse(about["augmentation"]))
+    settings = file.settings
+    trainer = prepared.trainer(source, *split(source, settings.held_out, settings.seed), settings)
     job = Job(trainer, {name: value for name, value in about.items() if name != "progress"}, _ledger(trainer))
     if file.finished:
         trainer.finished = True
@@ -192,18 +186,6 @@ def _resumed(args: argparse.Namespace, source: Source) -> Job:
         continue_from(file, trainer)
         job.notes.append(f"going on after {trainer.steps_done} of {trainer.steps} steps")
     return job
-
-
-def _trainer(
-    network: Network, source: Source, settings: Settings, preprocessing: Preprocessing, augmentation: Augmentation
-) -> Trainer:
-    train, held_out = split(source, settings.held_out, settings.seed)
-    return Trainer(
-        network,
-        Part(source, train, preprocessing, augmentation, network.dtype),
-        Part(source, held_out, preprocessing, dtype=network.dtype),
-        settings,
-    )
 
 
 def _ledger(trainer: Trainer) -> Ledger:

@@ -1,0 +1,85 @@
+"""From what was asked for to a trainer: the network, its weights, the method, and how images become its input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minitl import networks
+from minitl.arrays import Array
+from minitl.data.augment import Augmentation
+from minitl.data.batches import Part
+from minitl.data.preprocess import SOURCES, Preprocessing
+from minitl.data.source import Source
+from minitl.methods import Method
+from minitl.networks.network import Network
+from minitl.training.settings import Settings, default_learning_rate
+from minitl.training.trainer import Trainer
+from minitl.training.weights import Weights, load_weights
+
+DEFAULT_NETWORK = "mobilenet_v3_small"
+RESOLUTIONS = {"digits_irb": 24}  # where the default is not 224
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What was asked for; what was not has a default that depends on the rest.
+
+    `preprocessing` and `settings` hold those fields of `Preprocessing` and `Settings` that were
+    given. `source` says which library the weights are from.
+    """
+
+    network: str | None = None
+    weights: Path | None = None
+    source: str | None = None
+    augment: str | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def default_method(self) -> str:
+        """Without pretrained weights there is nothing worth freezing."""
+        return "mobiletl" if self.weights else "ft-all"
+
+    def settings_for(self, method: str) -> Settings:
+        """All settings; the learning rate depends on the method."""
+        optimizer = self.settings.get("optimizer", Settings.optimizer)
+        rate = default_learning_rate(method, optimizer, pretrained=self.weights is not None)
+        return Settings(**{"learning_rate": rate, **self.settings})
+
+    def prepare(self, images: Source, method: Method, settings: Settings) -> Prepared:
+        """The network for these images, under the method; and how they become its input."""
+        weights = load_weights(self.weights, self.source) if self.weights else None
+        name = self.network or (weights.network if weights and weights.network else DEFAULT_NETWORK)
+        network = networks.get(name, num_classes=len(images.classes), seed=settings.seed)
+        report = weights.into(network) if weights else ""
+        method.apply(network)
+        kinds = self.augment or ("flip,shift" if images.natural else "shift")
+        return Prepared(network, self._preprocessing(network, weights), Augmentation.parse(kinds), report)
+
+    def _preprocessing(self, network: Network, weights: Weights | None) -> Preprocessing:
+        """What was asked for, over what the weights were trained with."""
+        known = weights.preprocessing if weights else None
+        usual = {"resolution": RESOLUTIONS.get(network.name, 224), "normalisation": SOURCES.get(self.source or "")}
+        if known:
+            usual = known.to_json()
+        chosen = {name: value for name, value in {**usual, **self.preprocessing}.items() if value is not None}
+        return Preprocessing(**{name: chosen[name] for name in Preprocessing.__dataclass_fields__ if name in chosen})
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network that can be trained; `report` says what became of its weights."""
+
+    network: Network
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    report: str = ""
+
+    def trainer(self, images: Source, train: Array, held_out: Array, settings: Settings) -> Trainer:
+        """Train on those images, judge by these."""
+        dtype = self.network.dtype
+        learnt = Part(images, train, self.preprocessing, self.augmentation, dtype)
+        return Trainer(self.network, learnt, Part(images, held_out, self.preprocessing, dtype=dtype), settings)
