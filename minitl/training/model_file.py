@@ -28,6 +28,8 @@ from minitl.data.files import open_file, reason
 from minitl.data.preprocess import Preprocessing
 from minitl.errors import DataError, MinitlError, UsageError
 from minitl.networks.network import Network
+from minitl.networks.sizes import sizes, weights
+from minitl.networks.table import read_table
 from minitl.training.optimizers import State
 from minitl.training.settings import Settings
 from minitl.training.trainer import Progress, Trainer
@@ -71,11 +73,20 @@ class ModelFile:
     def network(self) -> Network:
         """The network, with its method and weights."""
         about = self.about["network"]
-        built = networks.get(about["name"], num_classes=len(self.classes), dtype=about["dtype"])
+        self._expect_weights_for(about["table"])
+        built = networks.from_table(about["table"], num_classes=len(self.classes), dtype=about["dtype"])
         method = self.about["method"]
         methods.get(method["name"], method["blocks"], rules=method["rules"]).apply(built)
         built.load_state_dict(self.state)
         return built
+
+    def _expect_weights_for(self, table: Mapping[str, Any]) -> None:
+        """Raise DataError before a network is built that is larger than the weights in the file."""
+        classes = len(self.classes)
+        needed = weights(sizes(read_table({**table, "num_classes": classes}, "network")), classes)
+        there = sum(array.size for array in self.arrays.values())
+        if needed > there:
+            raise DataError(expected=f"at least {needed:,} weights for its network", got=f"{there:,}")
 
 
 def describe(trainer: Trainer, method: methods.Method) -> dict[str, Any]:
@@ -83,7 +94,7 @@ def describe(trainer: Trainer, method: methods.Method) -> dict[str, Any]:
     network, part = trainer.network, trainer.train
     return {
         "schema": SCHEMA,
-        "network": {"name": network.name, "dtype": network.dtype},
+        "network": {"table": network.table, "dtype": network.dtype},
         "method": {"name": method.name, "blocks": network.tuned_blocks, "rules": dict(method.rules)},
         "classes": list(part.source.classes),
         "preprocessing": part.preprocessing.to_json(),

@@ -20,7 +20,6 @@ from minitl.training.trainer import Trainer
 from minitl.training.weights import Weights, load_weights
 
 DEFAULT_NETWORK = "mobilenet_v3_small"
-RESOLUTIONS = {"digits_irb": 24}  # where the default is not 224
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,11 @@ class Recipe:
     def prepare(self, images: Source, method: Method, settings: Settings) -> Prepared:
         """The network for these images, under the method; and how they become its input."""
         weights = load_weights(self.weights, self.source) if self.weights else None
-        name = self.network or (weights.network if weights and weights.network else DEFAULT_NETWORK)
-        network = networks.get(name, num_classes=len(images.classes), seed=settings.seed)
+        options = {"num_classes": len(images.classes), "seed": settings.seed}
+        if self.network is None and weights and weights.table:
+            network = networks.from_table(weights.table, **options)
+        else:
+            network = networks.get(self.network or DEFAULT_NETWORK, **options)
         report = weights.into(network) if weights else ""
         method.apply(network)
         kinds = self.augment or ("flip,shift" if images.natural else "shift")
@@ -62,7 +64,9 @@ class Recipe:
     def _preprocessing(self, network: Network, weights: Weights | None) -> Preprocessing:
         """What was asked for, over what the weights were trained with."""
         known = weights.preprocessing if weights else None
-        usual = {"resolution": RESOLUTIONS.get(network.name, 224), "normalisation": SOURCES.get(self.source or "")}
+        usual = {"resolution": network.table.get("resolution", 224), "normalisation": SOURCES.get(self.source or "")}
+        if self.source == "timm" and network.name.startswith("tf_"):
+            usual["normalisation"] = "half"  # ported from TensorFlow, and so are their pixels
         if known:
             usual = known.to_json()
         chosen = {name: value for name, value in {**usual, **self.preprocessing}.items() if value is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minitl.arrays import Array
 from minitl.data.preprocess import SOURCES, Preprocessing
@@ -14,11 +15,11 @@ from minitl.training.model_file import read_model
 
 @dataclass
 class Weights:
-    """A state dict, the name of its network and the preprocessing it was trained with, where they are known."""
+    """A state dict, the table of its network and the preprocessing it was trained with, where they are known."""
 
     path: Path
     state: dict[str, Array]
-    network: str | None
+    table: dict[str, Any] | None
     preprocessing: Preprocessing | None
 
     def into(self, network: Network) -> str:
@@ -38,4 +39,4 @@ def load_weights(path: Path, source: str | None) -> Weights:
     if source is not None and source not in SOURCES:
         raise unknown("source", source, SOURCES)
     model = read_model(path)
-    return Weights(path, model.state, model.about["network"]["name"], model.preprocessing)
+    return Weights(path, model.state, model.about["network"]["table"], model.preprocessing)

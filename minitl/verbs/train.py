@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minitl import data, methods
+from minitl import data, methods, networks
 from minitl.accounting import Ledger, predict
 from minitl.data.augment import KINDS, Augmentation
 from minitl.data.preprocess import FITS, NORMALISATIONS, SOURCES
@@ -169,11 +169,13 @@ def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 def _resumed(args: argparse.Namespace, source: Source) -> Job:
     """The run that --out is a checkpoint of; raises where something else is asked for now."""
     file = read_model(args.out)
-    about, known = file.about, {"network": file.about["network"]["name"], "method": file.about["method"]["name"]}
-    begun = {**about["training"], **about["preprocessing"], **known}
-    begun |= {"blocks": about["method"]["blocks"], "augment": about["augmentation"]}
-    names = (*OF_SETTINGS, *OF_PREPROCESSING, "network", "method", "blocks", "augment")
-    differences(begun, given(args, names))
+    about, method = file.about, file.about["method"]
+    begun = {**about["training"], **about["preprocessing"], "network": about["network"]["table"]["name"]}
+    begun |= {"method": method["name"], "blocks": method["blocks"], "augment": about["augmentation"]}
+    asked = given(args, (*OF_SETTINGS, *OF_PREPROCESSING, "network", "method", "blocks", "augment"))
+    if "network" in asked:
+        asked["network"] = networks.get(asked["network"]).name  # that of a file is in the file
+    differences(begun, asked)
     if source.digest != about["data"]:
         raise UsageError("was begun with other images", op="resume", remedy="give the same DATA, or another --out")
     prepared = Prepared(file.network(), file.preprocessing, Augmentation.parse(about["augmentation"]))
