@@ -8,7 +8,7 @@ import pytest
 
 import minitl
 from minitl.errors import UnknownNameError, ValueRangeError
-from minitl.training.compare import CHOICES, Choice, Task, compare, ledger, network, pretrain
+from minitl.training.compare import CHOICES, Choice, Task, adapt, compare, ledger, network, pretrain
 
 TINY = Task(source=(0, 1), target=(2, 3, 4), size=8, source_epochs=1, images=20, epochs=1, batch=10)
 TWO = (Choice("ft-last"), Choice("mobiletl", 2))
@@ -110,3 +110,21 @@ def test_a_choice_builds_its_method_with_its_options():
     method = Choice("mobiletl", 2, ("int8", "checkpoint", "hard_swish=few2")).build()
     assert (method.name, method.blocks, method.quantised, method.checkpoint) == ("mobiletl", 2, True, True)
     assert method.rules == (("hard_swish", "few2"),)
+
+
+@pytest.mark.parametrize(
+    ("method", "rate"),
+    [("ft-last", 0.3), ("ft-bias", 0.03), ("ft-norm", 0.03), ("ft-all", 0.01), ("ft-blocks", 0.01), ("mobiletl", 0.01)],
+)
+def test_each_method_is_trained_at_its_own_rate(method, rate, monkeypatch):
+    """As README and the comment beside them tell; every step of an adaptation, and the network's training, as set."""
+    seen = []
+
+    def fit(network, data, *, optimizer, **settings):
+        seen.append((type(optimizer).__name__, optimizer.lr, settings["epochs"], settings["batch_size"]))
+
+    monkeypatch.setattr("minitl.training.compare.fit", fit)
+    source = pretrain(TINY, 0)
+    assert seen == [("Adam", TINY.source_lr, TINY.source_epochs, TINY.source_batch)]
+    adapt(TINY, source, Choice(method))
+    assert seen[-1] == ("Adam", rate, TINY.epochs, TINY.batch)

@@ -133,3 +133,27 @@ def test_nothing_to_train_on_or_to_judge_by_is_refused():
         fit(small_network(), nothing, optimizer=SGD(0.1), epochs=1, batch_size=2)
     with pytest.raises(ValueRangeError, match="expected epochs of at least 1, got 0"):
         train(small_network(), epochs=0)
+
+
+def test_every_step_drops_other_values_and_another_seed_others_again(monkeypatch):
+    drawn = []
+
+    def step(*arguments, seed, **options):
+        drawn.append(seed)
+        return loss_and_gradients(*arguments, seed=seed, **options)
+
+    monkeypatch.setattr("minitl.training.fit.loss_and_gradients", step)
+    for seed in (3, 3, 4):
+        train(small_network("ft-last"), seed=seed)
+    first, again, other = drawn[:8], drawn[8:16], drawn[16:]
+    assert len(set(first)) == 8
+    assert first == again
+    assert not set(first) & set(other)
+
+
+def test_dropout_follows_the_seed_and_the_layer():
+    network = minitl.networks.mobilenet_v3_small(num_classes=2, width=0.25, dropout=0.5)
+    minitl.methods.get("ft-last").apply(network)
+    images = PAIR.images[:4]
+    logits = [network(minitl.Tape(seed=seed), images).value.tobytes() for seed in (0, 0, 1)]
+    assert logits[0] == logits[1] != logits[2]
