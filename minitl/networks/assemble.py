@@ -30,8 +30,10 @@ def _network(table: Table, plain: dict[str, Any], make: Build) -> Network:
     blocks = [InvertedResidual(spec, own.__getitem__, make) for spec, own in zip(specs, paths.blocks, strict=True)]
     head = ConvNorm(found.head, paths.head, make) if found.head else None
     classifier = _classifier(table, found, paths.classifier, make)
-    plain = {**plain, "name": table.name, "padding": table.padding}
-    return Network(plain, found.outline, stem, blocks, head, Pool(paths.pool), classifier, dtype=make.dtype)
+    spelled_out = {key: value for key, value in vars(table).items() if isinstance(value, str | int | float)}
+    return Network(
+        {**plain, **spelled_out}, found.outline, stem, blocks, head, Pool(paths.pool), classifier, dtype=make.dtype
+    )
 
 
 def _classifier(table: Table, found: Sizes, paths: tuple[str, str, str, str], make: Build) -> list[Classifier]:

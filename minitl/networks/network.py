@@ -19,6 +19,8 @@ from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError,
 from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
 from minitl.networks.mirror import mirrored_images, mirrored_kernel
 from minitl.networks.names import Outline
+from minitl.networks.weights.load import load
+from minitl.networks.weights.report import LoadReport
 from minitl.ops.cross_entropy import expect_labels
 from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
@@ -120,6 +122,10 @@ class Model:
         """The arrays the current method trains, by name; an optimizer updates them in place."""
         return {p.name: p.value for p in self.parameters() if p.trained}
 
+    def counters(self) -> dict[str, Norm]:
+        """The norms by the names under which a state dict has how many batches they have seen."""
+        return {f"{layer.path}.num_batches_tracked": layer for layer in self.layers() if isinstance(layer, Norm)}
+
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and statistics under the names of the network's table, kernels as in its source."""
         state = {}
@@ -143,7 +149,7 @@ class Model:
                 remedy="to read a file, use load" if isinstance(state, str | PathLike) else "",
             )
         own = {p.name: p for p in self.parameters()}
-        counters = {f"{layer.path}.num_batches_tracked": layer for layer in self.layers() if isinstance(layer, Norm)}
+        counters = self.counters()
         self._check_names(set(own), set(state) - set(counters))
         values = {name: self._turned(_checked(parameter, state[name], self.dtype)) for name, parameter in own.items()}
         counts = {name: _checked_count(name, state[name]) for name in counters if name in state}
@@ -199,12 +205,34 @@ class Network(Model):
         norm, padding = self.stem.norm, "same" if self.mirrored else "symmetric"
         return {**copy.deepcopy(self._table), "eps": norm.eps, "momentum": norm.momentum, "padding": padding}
 
-    def follow(self, *, eps: float, momentum: float, padding: str) -> None:
-        """Take over the conventions that a set of weights was trained with."""
-        for layer in self.layers():
-            if isinstance(layer, Norm):
-                layer.eps, layer.momentum = eps, momentum
+    def load(
+        self, file: str | PathLike[str], *, source: str = "", classifier: str = "load", strict: bool = True
+    ) -> LoadReport:
+        """Take weights and running statistics from a file, and the conventions they were trained with.
+
+        The file is safetensors, PyTorch's `.pth` (a state dict, read by torch without executing
+        anything) or Keras' `.h5` or `.keras` (read by h5py). `source` is whose names and
+        conventions it has: "torchvision", "timm", "keras", or "" for the network's own. eps,
+        momentum and padding of the network become the source's. `classifier` is "load", "replace"
+        (the last linear layer stays as it is) or "auto" (it stays where the file's is of another
+        shape). With `strict`, names that are missing or unexpected are refused; without it, what
+        fits is loaded. The report returned tells all of it. Raises DataError where the file
+        cannot be read, UnknownNameError, ShapeError or ValueRangeError where it does not fit; then
+        nothing is changed.
+        """
+        return load(self, file, source, classifier, strict=strict)
+
+    def take_over(self, arrays: Mapping[str, Array], *, eps: float, momentum: float, padding: str) -> None:
+        """Copy in arrays by the names of `state_dict`, some or all, and follow the conventions given."""
+        state, before = {**self.state_dict(), **arrays}, self.mirrored
         self.mirrored = padding == "same"
+        try:
+            self.load_state_dict(state)
+        except BaseException:
+            self.mirrored = before
+            raise
+        for norm in self.counters().values():
+            norm.eps, norm.momentum = eps, momentum
 
     def run(self, tape: Tape, x: Var) -> Var:
         """Logits (N, K)."""

@@ -82,7 +82,7 @@ def test_toml_and_python_are_one_schema(tmp_path: Path) -> None:
 def test_the_table_of_a_network_builds_it_again() -> None:
     for name in ("mobilenet_v3_small", "mobilenetv2_035", "tf_mobilenetv3_small_100", "mcunet_in2"):
         net = minitl.networks.get(name, num_classes=5, dropout=0.3, width=0.5)
-        net.follow(eps=1e-4, momentum=0.2, padding=net.table["padding"])
+        net.take_over({}, eps=1e-4, momentum=0.2, padding=net.table["padding"])
         again = minitl.networks.from_table(json.loads(json.dumps(net.table)))
         assert same(net, again)
         assert again.table == net.table

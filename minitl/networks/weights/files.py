@@ -1,0 +1,88 @@
+"""Arrays by name from safetensors and PyTorch files. Nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from minitl.arrays import Array
+from minitl.errors import DataError, MinitlError
+
+MOST_ELEMENTS = 1 << 28  # of an array: 1 GiB in float32
+WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel, and of torch.compile
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of a `.safetensors`, `.pth` or `.pt` file; raises DataError where it is not one."""
+    readers = {".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path}: no file of weights, by its name", remedy=f"known are {', '.join(readers)}, .h5, .keras"
+        )
+    with reading(path):
+        return _unwrapped(reader(path))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever a reader raises on what is in a file becomes a DataError of one line."""
+    try:
+        yield
+    except MinitlError as error:
+        raise error.at(str(path)) from None
+    except ImportError as error:
+        raise DataError(f"{path}: {error.name} is not installed", remedy=f"pip install {error.name}") from None
+    except Exception as error:  # what other libraries raise on broken files is not documented
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{path}: cannot be read as weights: {reason}") from None
+
+
+def expect_size(name: str, elements: int) -> None:
+    """Raise DataError if an array is larger than any network's."""
+    if elements > MOST_ELEMENTS:
+        raise DataError(f"array {name!r} has {elements:,} elements", remedy=f"at most {MOST_ELEMENTS:,} are read")
+
+
+def _read_safetensors(path: Path) -> dict[str, Array]:
+    from safetensors import safe_open
+
+    arrays = {}
+    with safe_open(path, framework="np") as file:
+        for name in file.keys():  # noqa: SIM118
+            arrays[name] = file.get_tensor(name)
+    return arrays
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    import torch
+
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(loaded, Mapping):
+        raise DataError("no mapping of names to tensors", remedy="save model.state_dict()")
+    inner = [loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
+    return {str(name): _array(str(name), value) for name, value in (inner[0] if inner else loaded).items()}
+
+
+def _array(name: str, tensor: Any) -> Array:
+    """The tensor's numbers; one that pretends to be larger than what is stored is refused."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        raise DataError(f"{name!r} is no dense tensor", remedy="save model.state_dict()")
+    expect_size(name, tensor.numel())
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise DataError(f"{name!r} is larger than what the file stores of it")
+    array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+    return array
+
+
+def _unwrapped(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Without a prefix that all names have."""
+    for prefix in PREFIXES:
+        if arrays and all(name.startswith(prefix) for name in arrays):
+            arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    return dict(arrays)
