@@ -34,6 +34,11 @@ class Parameter:
         """A copy has arrays of its own, so it forgets the one before quantising."""
         return {**self.__dict__, "_before": None}
 
+    def __repr__(self) -> str:
+        kind = "statistic" if self.statistic else "trained" if self.trained else "frozen"
+        held = f", held as int8 with {len(self.scale)} scales" if self.scale is not None else ""
+        return f"<Parameter {self.name} {self.value.shape} {self.dtype}, {kind}{held}, {self.nbytes:,} bytes>"
+
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays held."""

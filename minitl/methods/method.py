@@ -41,6 +41,12 @@ class Method:
     checkpoint: bool = False
     rules: tuple[tuple[str, str], ...] = ()
 
+    def __repr__(self) -> str:
+        options = [f"{self.blocks} blocks"] if self.blocks else []
+        options += ["quantised"] * self.quantised + ["checkpoint"] * self.checkpoint
+        options += [f"{what}={rule}" for what, rule in self.rules]
+        return f"<Method {', '.join([self.name, *options])}: {self.summary}>"
+
     def with_blocks(self, blocks: int | None) -> Method:
         """The method with that many tuned blocks; raises where the method does not take a number."""
         if blocks is not None and not self.takes_blocks:

@@ -17,6 +17,7 @@ from minitl.blocks import Build, ConvNorm, InvertedResidual
 from minitl.checks import expect_count
 from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, UsageError, ValueRangeError, brief
 from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
+from minitl.networks.describe import describe, summary
 from minitl.networks.mirror import mirrored_images, mirrored_kernel
 from minitl.networks.names import Outline
 from minitl.networks.weights.load import load
@@ -48,6 +49,12 @@ class Model:
         for height, block in enumerate(reversed(self.blocks), start=1):
             for layer in block.layers():
                 layer.height = height
+
+    def __repr__(self) -> str:
+        return f"<{summary(self)}>"
+
+    def __str__(self) -> str:
+        return describe(self)
 
     def __call__(self, tape: Tape, images: Any) -> Var:
         """Run images (N, H, W, C), which must be of the model's dtype and finite, through its layers.

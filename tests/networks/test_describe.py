@@ -1,0 +1,61 @@
+"""Printed networks, parameters and methods say what a reader wants to know, and no addresses or dumps of weights."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import minitl
+from minitl.networks.network import Model
+
+BUILDERS = {
+    "mobilenet_v3_small": lambda: minitl.networks.mobilenet_v3_small(num_classes=10, seed=0),
+    "digits_irb": lambda: minitl.networks.digits_irb(num_classes=5, seed=0),
+    "irb": lambda: minitl.networks.irb(in_channels=8, expanded_channels=16, out_channels=8, kernel=3, se_channels=4),
+}
+
+
+@pytest.mark.parametrize("method", ["none", "ft-all", "mobiletl", "ft-last"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_network_is_printed_part_by_part(name: str, method: str) -> None:
+    net: Model = BUILDERS[name]()
+    if method != "none" and not (name == "irb" and method == "ft-last"):
+        minitl.methods.get(method).apply(net)
+    first, header, *lines = str(net).splitlines()
+    assert repr(net) == f"<{first}>"
+    assert header.split() == ["part", "what", "parameters", "trained"]
+    counts = [tuple(int(n.replace(",", "")) for n in line.split()[-2:]) for line in lines]
+    own = [p for p in net.parameters() if not p.statistic]
+    assert sum(count for count, _ in counts) == sum(p.value.size for p in own)
+    assert sum(trained for _, trained in counts) == sum(p.value.size for p in own if p.trained)
+    assert sum(line.startswith("block") for line in lines) == len(net.blocks)
+    assert f"{sum(trained for _, trained in counts):,} of" in first or "nothing of" in first
+    assert "0x" not in str(net)
+    assert max(map(len, str(net).splitlines())) <= 110
+
+
+def test_the_parts_of_a_network_have_their_shapes() -> None:
+    lines = str(BUILDERS["mobilenet_v3_small"]()).splitlines()
+    said = {line[:10].strip(): re.split(r"\s{2,}", line[11:])[0] for line in lines[2:]}
+    assert said["stem"] == "conv 3x3 stride 2 3 -> 16, hard_swish"
+    assert said["block 1"] == "16 -> 16, 3x3 stride 2, relu, SE 8"
+    assert said["block 5"] == "40 -> 240 -> 40, 5x5, hard_swish, SE 64, residual"
+    assert said["head"] == "conv 1x1 96 -> 576, hard_swish"
+    assert said["classifier"] == "linear 576 -> 1024, hard_swish, dropout 0.2, linear 1024 -> 10"
+
+
+def test_a_parameter_says_shape_dtype_and_whether_it_trains() -> None:
+    net = minitl.methods.get("mobiletl", 1, quantised=True).apply(BUILDERS["digits_irb"]())
+    said = {p.name: repr(p) for p in net.parameters()}
+    weight = next(p for p in net.parameters() if p.scale is not None)
+    assert f"{weight.value.shape} float32, frozen, held as int8 with {len(weight.value)} scales" in said[weight.name]
+    assert any(", trained, " in text for text in said.values())
+    assert all(", statistic, " in text for name, text in said.items() if "running" in name)
+    assert all(len(text) < 140 and "array" not in text for text in said.values())
+
+
+def test_a_method_says_its_options() -> None:
+    method = minitl.methods.get("mobiletl", 3, quantised=True, rules={"hard_swish": "few2"})
+    assert repr(method).startswith("<Method mobiletl, 3 blocks, quantised, hard_swish=few2: the top blocks")
+    assert "0x" not in repr(method)
