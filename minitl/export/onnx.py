@@ -124,7 +124,8 @@ def to_onnx(network: Network, resolution: int, about: Mapping[str, str]) -> byte
     """
     helper, numpy_helper, checker, types = _library()
     records, last = _records(network, resolution)
-    graph, values = Graph(helper, numpy_helper), {-1: INPUT}
+    graph = Graph(helper, numpy_helper)
+    values = {-1: _mirrored(graph) if network.mirrored else INPUT}
     for number, record in enumerate(records):
         if record.op.name not in EMIT:
             raise UsageError(f"op {record.op.name} cannot be exported", layer=record.layer, op="export")
@@ -142,6 +143,14 @@ def to_onnx(network: Network, resolution: int, about: Mapping[str, str]) -> byte
     checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _mirrored(graph: Graph) -> str:
+    """The images turned around in height and width, as a network with SAME padding takes them."""
+    ends, end = (-1, -1), np.iinfo(np.int64).min
+    limits = {"starts": ends, "ends": (end, end), "axes": (2, 3), "steps": ends}
+    names = [graph.weight(f"mirror.{name}", np.array(values), "int64") for name, values in limits.items()]
+    return graph.node("Slice", [INPUT, *names], "mirrored")
 
 
 def _records(network: Network, resolution: int) -> tuple[list[OpRecord], int]:

@@ -15,15 +15,21 @@ from minitl.training.model_file import read_model
 
 @dataclass
 class Weights:
-    """A state dict, the table of its network and the preprocessing it was trained with, where they are known."""
+    """A model of minitl's: its state dict, the table of its network and the preprocessing it was trained with.
+
+    Of another library's file only the `source` is known before it is loaded.
+    """
 
     path: Path
     state: dict[str, Array]
     table: dict[str, Any] | None
     preprocessing: Preprocessing | None
+    source: str | None = None
 
     def into(self, network: Network) -> str:
         """Load them, the classifier only where class counts agree; say what was done."""
+        if self.source is not None:
+            return str(network.load(self.path, source=self.source, classifier="auto"))
         own = network.state_dict()
         fits = {name: array for name, array in self.state.items() if name not in own or own[name].shape == array.shape}
         replaced = [name for name in self.state if name not in fits]
@@ -38,5 +44,7 @@ def load_weights(path: Path, source: str | None) -> Weights:
     """Read a file of weights. Raises DataError or UnknownNameError."""
     if source is not None and source not in SOURCES:
         raise unknown("source", source, SOURCES)
+    if source is not None:
+        return Weights(path, {}, None, None, source)
     model = read_model(path)
     return Weights(path, model.state, model.about["network"]["table"], model.preprocessing)

@@ -19,8 +19,10 @@ import minitl
 from minitl import ops
 from minitl.arrays import Array
 from minitl.errors import DataError, MinitlError, ShapeError, UnknownNameError, ValueRangeError
+from minitl.export.onnx import largest_difference, to_onnx
 from minitl.layers import Conv, Layer, Linear, Norm
 from minitl.networks import Network
+from minitl.training.weights import load_weights
 
 h5py = pytest.importorskip("h5py")
 
@@ -249,6 +251,26 @@ def test_a_mirrored_network_takes_symmetric_weights_again(tmp_path: Path) -> Non
     report = net.load(path, source="torchvision")
     assert (net.mirrored, report.padding, report.eps) == (False, "symmetric", 1e-5)
     assert same_arrays(net, torchvision)
+
+
+def test_a_mirrored_network_is_exported_with_its_mirror() -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    net = stir(small({**TABLE, "padding": "same"}))
+    images, _ = batch(net, resolution=32)
+    found = largest_difference(to_onnx(net, 32, {}), net, images)
+    assert found
+    assert found[0] < 1e-5 * found[1]
+
+
+def test_training_starts_from_the_weights_of_a_source(tmp_path: Path) -> None:
+    theirs = stir(small(num_classes=9))
+    old_h5(tmp_path / "k.h5", theirs)
+    net = small()
+    told = load_weights(tmp_path / "k.h5", "keras").into(net)
+    assert "replaced: classifier.1.weight, classifier.1.bias" in told
+    assert (net.mirrored, net.stem.norm.eps) == (True, 0.002)
+    assert np.array_equal(net.state_dict()["features.0.0.weight"], theirs.state_dict()["features.0.0.weight"])
 
 
 # Classifier, strictness, report

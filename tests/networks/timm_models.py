@@ -68,6 +68,11 @@ def timm_model(name: str, classes: int, seed: int = 0) -> Any:
     options = {"bn_eps": 1e-3} if name == "fbnetc_100" else {}  # timm sets it for the pretrained weights alone
     model = import_timm().create_model(name, num_classes=classes, **options).double()
     exact(model)
+    randomise(model, seed)
+    return model
+
+
+def randomise(model: Any, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     state = {}
     for key, value in model.state_dict().items():
@@ -82,4 +87,3 @@ def timm_model(name: str, classes: int, seed: int = 0) -> Any:
             array = np.array(0)
         state[key] = torch.tensor(array)
     model.load_state_dict(state)
-    return model
