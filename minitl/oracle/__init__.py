@@ -6,8 +6,8 @@ for case in minitl.oracle.cases("irb*"):
 
 from minitl.oracle.builtin import cases, entries
 from minitl.oracle.case import SCHEMA, Case
-from minitl.oracle.compare import Line, Mismatch, Report
 from minitl.oracle.make import make
+from minitl.oracle.report import Line, Mismatch, Report
 from minitl.oracle.store import CaseError, load, save
 
 __all__ = ["SCHEMA", "Case", "CaseError", "Line", "Mismatch", "Report", "cases", "entries", "load", "make", "save"]

@@ -64,7 +64,7 @@ class Case:
 
     def check(self, got: Mapping[str, Any], only: str | None = None) -> Any:
         """Compare; raise `Mismatch`, whose text is the report, if anything is wrong."""
-        from minitl.oracle.compare import Mismatch
+        from minitl.oracle.report import Mismatch
 
         report = self.compare(got, only)
         if not report.ok:

@@ -1,28 +1,31 @@
-"""The likely cause of a wrong result: compute what a usual mistake would give, and see whether it is what came."""
+"""The likely cause of a wrong result: compute what usual mistakes give, and see which of them gives what came.
+
+A cause is named only where its numbers are those that came, within the bound. Where several
+mistakes give the same numbers all are named. Whatever goes wrong in here, no cause is named and
+the verdict stands.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import permutations
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from minitl import ops
-from minitl.arrays import Array, Shape, positions
-from minitl.bits import pack, unpack
-from minitl.ops.op import Attrs, Op
-from minitl.oracle.bounds import kinks
-from minitl.oracle.case import Case, from_layout
-from minitl.oracle.make import recipe_of
-from minitl.oracle.recipes import ACTIVATIONS, METHODS, Recipe, run
-from minitl.saved import Saved
-from minitl.tape import Tape
+from minitl.arrays import Array
+from minitl.oracle.case import Case
+from minitl.oracle.mistakes import codes, results, shapes
+from minitl.oracle.mistakes.formats import FORMATS, ROUNDOFF
+from minitl.oracle.mistakes.runs import Runs, Wrong
 
-EXPLAINS = 0.02  # a mistake explains a result that is this much nearer to it than to the truth
+NEARER = 0.1  # a mistake explains a result that is at least ten times nearer to it than to the truth
+FIT = 10.0  # of mistakes that explain the same, those this many times worse than the best are dropped
+TELLING = 16  # values that must all be numbers of a low precision before that is taken for a sign of it
+UNIT = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 
 
-def missing(case: Case, name: str) -> str:
+def missing(name: str) -> str:
     """Why a required tensor may not be there."""
     if name == "grad_input.x":
         return "the gradient must also be passed on below the block"
@@ -31,240 +34,173 @@ def missing(case: Case, name: str) -> str:
     return "a missing gradient: the parameter is trained" if name.startswith("grad_param.") else ""
 
 
-def of_shape(case: Case, got: Shape, expected: Shape) -> str:
-    """What a wrong shape suggests."""
-    if sorted(got) == sorted(expected) and len(got) == 4:
-        return f"the axes are in another order; this case is {case.layout}"
-    if int(np.prod(got)) == int(np.prod(expected)):
-        return "as many elements in another shape; weights are (out, in / groups, k, k)"
-    return "padding must be (k - 1) / 2 on all sides" if len(got) == 4 and len(expected) == 4 else ""
+def explain(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict[str, str]:
+    """The likely cause of each wrong tensor that has one."""
+    named: dict[str, str] = {}
+    with np.errstate(all="ignore"):
+        for part in (_by_form, _by_value):
+            try:
+                left = [n for n in wrong if n in got and n in case.expected and n not in named]
+                named |= part(case, got, left)
+            except Exception:  # whatever strange attributes or arrays lead to: a guess is not worth failing for
+                continue
+    return {name: cause for name, cause in named.items() if cause}
 
 
-def of_values(case: Case, name: str, got: Array, expected: Array) -> str:
-    """The first usual mistake that gives these values, or nothing."""
-    for cause, mistake in _mistakes(case, name, got, expected):
-        if mistake.shape == expected.shape and _explains(mistake, got, expected):
-            return cause
-    return ""
+def _by_form(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict[str, str]:
+    """Causes of wrong shapes and of wrong codes."""
+    found = {}
+    for name in wrong:
+        if case.tensors[name].dtype.kind != "f":
+            found[name] = codes.cause(case, name, got[name]) if name.startswith("kept.") else ""
+        elif got[name].shape != case.tensors[name].shape:
+            found[name] = shapes.cause(case, name, got[name])
+    return found
 
 
-def _explains(mistake: Array, got: Array, expected: Array) -> bool:
-    return bool(np.abs(got - mistake).max() <= EXPLAINS * np.abs(got - expected).max())
+def _by_value(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict[str, str]:
+    floats = [n for n in wrong if got[n].dtype.kind == "f" and np.isfinite(got[n]).all()]
+    if not floats:
+        return {}
+    compared = {n: a for n, a in got.items() if n in case.expected and a.shape == case.tensors[n].shape}
+    found = _Findings(case, compared, floats)
+    found.of_results()
+    with suppress(Exception):  # a case that cannot be run keeps what its results alone told
+        found.of_runs(Runs(case))
+    return found.named() | found.of_their_own()
 
 
-def _mistakes(case: Case, name: str, got: Array, expected: Array) -> Iterator[tuple[str, Array]]:
-    yield "a missing gradient: it is zero" if "grad" in name else "all zero", np.zeros_like(expected)
-    yield "layout transposed" if expected.ndim == 4 else "transposed", _transposed(got, expected)
-    yield from _factors(case, name, expected)
-    if name.startswith("buffer_after."):
-        yield from _running(case, name, expected)
-    if name == "grad_input.x":
-        yield from _residual(case, expected)
-    try:
-        yield from _variants(case, name)
-    except Exception:  # whatever attributes in somebody's own case.json lead to: a guess is not worth failing for
-        return
+@dataclass(eq=False)
+class _Explanation:
+    """A mistake: the wrong tensors it explains and how well, those it may, and how many right ones it contradicts.
+
+    It may explain a tensor where its numbers are within the bound of what came, but hardly nearer than the truth.
+    """
+
+    cause: str
+    layer: str
+    fits: dict[str, float]
+    contradicted: int = 0
+    agreeing: frozenset[str] = frozenset()
 
 
-def _transposed(got: Array, expected: Array) -> Array:
-    """The truth with its axes in another order, if that is nearer to what came than the truth itself."""
-    best = expected
-    for axes in permutations(range(expected.ndim)):
-        for other in (expected.transpose(axes), expected.transpose(axes).reshape(expected.shape)):
-            if other.shape == expected.shape and np.abs(got - other).max() < np.abs(got - best).max():
-                best = other
-    return best if best is not expected else np.full(expected.shape, np.inf)
+@dataclass(eq=False)
+class _Findings:
+    """Everything that explains some wrong tensor."""
+
+    case: Case
+    got: Mapping[str, Array]
+    wrong: Sequence[str]
+    found: list[_Explanation] = field(default_factory=list)
+
+    def of_results(self) -> None:
+        """Mistakes that are the same for each tensor, whatever was computed."""
+        fits: dict[str, dict[str, float]] = {}
+        for name in self.wrong:
+            for cause, values in results.mistakes(self.case, name):
+                if (fit := self.fit(name, values)) is not None:
+                    fits.setdefault(cause, {}).setdefault(name, fit)
+        self.found += [_Explanation(cause, "", by_name) for cause, by_name in fits.items()]
+
+    def of_runs(self, runs: Runs) -> None:
+        """Mistakes of single ops, through the whole step."""
+        if "output" in self.wrong:
+            self._try(runs.changing_output(lambda y: self.fit("output", y) is not None))
+        explained = {name for e in self.found for name in e.fits}
+        if any(name.startswith("grad_") and name not in explained for name in self.wrong) or "output" not in self.wrong:
+            self._try(runs.changing_gradients())
+
+    def _try(self, steps: Iterator[Wrong]) -> None:
+        right = [n for n in self.got if n.startswith(("output", "grad_")) and n not in self.wrong]
+        for cause, layer, tensors in steps:
+            tried = {n: self.fit(n, tensors[n]) for n in self.wrong if n in tensors}
+            fits = {name: fit for name, fit in tried.items() if fit is not None}
+            if fits:
+                contradicted = sum(not self._agrees(n, tensors[n]) for n in right if n in tensors)
+                agreeing = frozenset(n for n in self.wrong if n in tensors and self._agrees(n, tensors[n]))
+                self.found.append(_Explanation(cause, layer, fits, contradicted, agreeing))
+
+    def fit(self, name: str, values: Array) -> float | None:
+        """How near these values are to what came, relative to the truth; None if that explains nothing."""
+        got, expected = self.got[name].astype(np.float64), self.case.tensors[name]
+        if values.shape != got.shape:
+            return None
+        error, off = np.abs(got - values).max(), np.abs(got - expected).max()
+        if error <= min(self._within(name, values), NEARER * off):
+            return float(error / off)
+        return None
+
+    def _agrees(self, name: str, values: Array) -> bool:
+        return values.shape == self.got[name].shape and bool(
+            np.abs(self.got[name].astype(np.float64) - values).max() <= self._within(name, values)
+        )
+
+    def _within(self, name: str, values: Array) -> float:
+        """The tensor's largest bound, for values of another size, and a few roundings."""
+        dtype = self.got[name].dtype.name
+        bound, largest = self.case.tolerance(name, dtype), np.abs(values).max()
+        assert bound is not None
+        grown = max(1.0, largest / max(np.abs(self.case.tensors[name]).max(), 1e-300))
+        return float(4 * grown * bound.max() + 8 * UNIT[dtype] * largest)
+
+    def named(self) -> dict[str, str]:
+        """For each tensor the mistake that explains most, or those that explain it equally well."""
+        named: dict[str, str] = {}
+        left = set(self.wrong)
+        while left:
+            ranked = [((len(left & e.fits.keys()), -e.contradicted), e) for e in self.found if left & e.fits.keys()]
+            if not ranked:
+                break
+            best = max(rank for rank, _ in ranked)
+            chosen = next(e for rank, e in ranked if rank == best)
+            explained = left & chosen.fits.keys()
+            equal = [e for rank, e in ranked if rank == best and left & e.fits.keys() == explained]
+            text = _joined(equal, explained)
+            explained |= left & chosen.agreeing
+            named |= dict.fromkeys(explained, text)
+            left -= explained
+        return named
+
+    def of_their_own(self) -> dict[str, str]:
+        """Causes of tensors that no mistake explains, told from what came."""
+        explained = {name for e in self.found for name in (*e.fits, *e.agreeing)}
+        return {name: self._of_its_own(name) for name in self.wrong if name not in explained}
+
+    def _of_its_own(self, name: str) -> str:
+        got, expected = self.got[name].astype(np.float64), self.case.tensors[name]
+
+        def within(values: Array) -> bool:
+            return self.fit(name, values) is not None
+
+        return results.of_got(self.case, name, got, expected, within) or self._low_precision(name, got, expected)
+
+    def _low_precision(self, name: str, got: Array, expected: Array) -> str:
+        """A format of which every value is a number, though the right ones are not, if its arithmetic may give them."""
+        bound = self.case.tolerance(name, "float32")
+        assert bound is not None
+        for text, rounded in FORMATS.items():
+            u = ROUNDOFF[text]
+            near = np.abs(got - expected) <= bound.max() * u / UNIT["float32"] + 4 * u * np.abs(expected)
+            if (
+                (rounded(got) == got).all()
+                and not (rounded(expected) == expected.astype(np.float32)).all()
+                and near.all()
+            ):
+                return f"low precision: every value is a {text} number"
+        return ""
 
 
-def _factors(case: Case, name: str, expected: Array) -> Iterator[tuple[str, Array]]:
-    batch = case.attrs.get("batch", 1)
-    gradient = "grad" in name
-    yield ("a doubled gradient" if gradient else "doubled"), 2 * expected
-    yield "the sign is wrong", -expected
-    if gradient:
-        yield "a mean over the batch instead of a sum", expected / batch
-        yield "half the gradient", expected / 2
-        yield "a sum over the batch instead of a mean", expected * batch
-        outputs = case.tensors["output"]
-        yield "a mean over all positions instead of a sum", expected * outputs.shape[-1] / max(outputs.size, 1)
+def _joined(equal: Sequence[_Explanation], tensors: set[str]) -> str:
+    """The causes that fit about as well as the best, each with the layers it may be in."""
+    fits = [max(e.fits[name] for name in tensors) for e in equal]
+    good = [e for e, fit in zip(equal, fits, strict=True) if fit <= FIT * min(fits) + 1e-12]
+    layers: dict[str, list[str]] = {}
+    for e in good:
+        layers.setdefault(e.cause, []).append(e.layer)
+    return " or ".join(list(_texts(layers))[:3])
 
 
-def _running(case: Case, name: str, expected: Array) -> Iterator[tuple[str, Array]]:
-    """Mistakes in moving a running statistic."""
-    layer, _, kind = name.removeprefix("buffer_after.").rpartition(".")
-    before = case.tensors[f"buffer.{name.removeprefix('buffer_after.')}"].astype(np.float64)
-    momentum = case.conventions.get("momentum") or 0.1
-    batch = (expected - before) / momentum + before
-    if kind == "running_var":
-        shape = case.tensors["input.x" if layer in ("", "expand_norm") else "output"].shape
-        m = int(np.prod(shape)) // shape[1 if case.layout == "nchw" and len(shape) == 4 else -1]
-        biased = batch * (m - 1) / m
-        yield "biased running variance: divide by M - 1", before + momentum * (biased - before)
-    yield "the running statistic was not moved", before
-    yield "momentum is the weight of the new value, not of the old", momentum * before + (1 - momentum) * batch
-    yield "the batch's statistic itself, not moved by momentum", batch
-
-
-def _residual(case: Case, expected: Array) -> Iterator[tuple[str, Array]]:
-    gy = case.tensors["grad_output"].astype(np.float64)
-    if case.op == "irb" and gy.shape == expected.shape:
-        yield "the residual's gradient is missing", expected - gy
-        yield "the residual's gradient is there twice", expected + gy
-
-
-# Whole wrong runs.
-
-
-class _WrongTape(Tape):
-    """A tape that makes one mistake in the forward."""
-
-    def __init__(self, mistake: str) -> None:
-        super().__init__(portable=True)
-        self.mistake = mistake
-
-    def _fresh(self) -> Tape:
-        return _WrongTape(self.mistake)
-
-    def _forward(
-        self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
-    ) -> tuple[Array, Saved]:
-        if self.mistake.startswith("padding") and op.name in ("conv", "depthwise_conv"):
-            more = 1 if self.mistake == "padding + 1" else -1
-            y, saved = super()._forward(op, (_on_canvas(arrays[0], more), *arrays[1:]), attrs, needs, rule)
-            return _off_canvas(y, arrays[0], attrs.get("stride", 1)), saved
-        if self.mistake == "batch statistics" and op.name == "frozen_norm":
-            arrays = (arrays[0], *arrays[1:3], *_statistics(arrays[0]))
-        if self.mistake == "frozen statistics" and op.name == "batch_norm":
-            _, saved = super()._forward(op, [arrays[0], *(a.copy() for a in arrays[1:])], attrs, needs, rule)
-            return _normalised(arrays, attrs.get("eps", 1e-5)), saved
-        y, saved = super()._forward(op, arrays, attrs, needs, rule)
-        if self.mistake == "clip" and op.name in ("relu6", "hard_swish", "hard_sigmoid"):
-            x = arrays[0]
-            return {"relu6": np.maximum(x, 0), "hard_swish": x * np.maximum(x + 3, 0) / 6}.get(
-                op.name, np.maximum(x + 3, 0) / 6
-            ), saved
-        if self.mistake == "no residual" and op.name == "add":
-            return arrays[0] + 0.0, saved
-        return y, saved
-
-
-def _on_canvas(x: Array, more: int) -> Array:
-    """x amid two rows and columns of zeros, moved as it would be by `more` rows and columns of padding."""
-    out = np.zeros((x.shape[0], x.shape[1] + 4, x.shape[2] + 4, x.shape[3]))
-    out[:, 2 + more : 2 + more + x.shape[1], 2 + more : 2 + more + x.shape[2]] = x
-    return out
-
-
-def _off_canvas(y: Array, x: Array, stride: int) -> Array:
-    """The part of the output that belongs to x."""
-    first, (rows, columns) = 2 // stride, (-(-extent // stride) for extent in x.shape[1:3])
-    return y[:, first : first + rows, first : first + columns].copy()
-
-
-def _statistics(x: Array) -> tuple[Array, Array]:
-    rows = x.reshape(-1, x.shape[-1])
-    return rows.mean(axis=0), rows.var(axis=0)
-
-
-def _normalised(arrays: Sequence[Array], eps: float) -> Array:
-    x, gamma, beta, mean, var = arrays
-    return np.asarray(gamma * (x - mean) / np.sqrt(var + eps) + beta)
-
-
-MISTAKES = {
-    "padding + 1": "padding off by one: one row and column too many before",
-    "padding - 1": "padding off by one: one row and column too few before",
-    "batch statistics": "batch statistics where they are frozen",
-    "frozen statistics": "frozen statistics where they are the batch's",
-    "clip": "the upper clip is missing",
-    "no residual": "the residual is missing",
-}
-
-UNCLIPPED: dict[str, Callable[[Array], Array]] = {  # slopes
-    "relu6": lambda x: x > 0,
-    "hard_swish": lambda x: np.where(x <= -3, 0, (2 * x + 3) / 6),
-    "hard_sigmoid": lambda x: np.where(x <= -3, 0, 1 / 6),
-}
-
-
-def _variants(case: Case, name: str) -> Iterator[tuple[str, Array]]:
-    """What whole steps with one mistake give for this tensor; gradients only where the mistake is one of backward."""
-    values = {
-        n: from_layout(np.asarray(t, t.dtype if t.dtype.kind != "f" else np.float64), case.layout)
-        if n.startswith("input.")
-        else t.astype(np.float64)
-        for n, t in case.tensors.items()
-        if n.startswith(("input.", "param.", "buffer."))
-    }
-    recipe = recipe_of(case)
-    if name == "output":
-        for mistake, cause in MISTAKES.items():
-            yield cause, _laid_out(case, run(recipe, values, _WrongTape(mistake)).output.value)
-    if name == "grad_input.x" and case.op in ACTIVATIONS:
-        yield from _slopes(case, recipe, values, case.tensors[name])
-    if name.startswith("grad_") and case.op == "irb":
-        gy = from_layout(case.tensors["grad_output"].astype(np.float64), case.layout)
-        for method in METHODS:
-            if method != case.method:
-                tape = Tape(portable=True)
-                ran = run(replace(recipe, method=method), values, tape)
-                gradients = {f"grad_param.{n}": g for n, g in tape.backward(ran.output, gy.copy()).items()}
-                gradients["grad_input.x"] = next(iter(tape.input_gradients.values()))
-                if name in gradients:
-                    yield f"the gradient of method {method}", _laid_out(case, gradients[name], name)
-
-
-def _slopes(case: Case, r: Recipe, values: dict[str, Array], expected: Array) -> Iterator[tuple[str, Array]]:
-    """What other rules of an activation, and other slopes at its kinks, give."""
-    gy, x = case.tensors["grad_output"].astype(np.float64), case.tensors["input.x"]
-    yield "the gradient passed straight through", gy
-    for rule in getattr(ops, r.op).rules:
-        tape = Tape(portable=True)
-        ran = run(replace(r, attrs={**r.attrs, "rule": rule}), values, tape)
-        tape.backward(ran.output, from_layout(gy, case.layout).copy(order="C"))
-        yield f"the gradient of rule {rule}", _laid_out(case, next(iter(tape.input_gradients.values())))
-    yield "flipped mask bits", gy - expected
-    if r.op in UNCLIPPED:
-        yield "the upper clip is missing in the backward", gy * UNCLIPPED[r.op](x)
-    for kink in kinks(r.op, r.rule):
-        for slope in (0.0, 1 / 6, 1.0):
-            yield f"slope {slope:.3g} at the kink {kink:g}", np.where(x == kink, slope * gy, expected)
-
-
-def _laid_out(case: Case, array: Array, name: str = "output") -> Array:
-    maps = case.layout == "nchw" and array.ndim == 4 and not name.startswith("grad_param.")
-    return array.transpose(0, 3, 1, 2) if maps else array
-
-
-# Codes.
-
-
-def of_codes(case: Case, name: str, got: Array, expected: Array) -> str:
-    """What is wrong with packed codes."""
-    row = case.row(name)
-    shape = tuple(row["shape"])
-    if case.layout == "nchw" and len(shape) == 4:
-        shape = tuple(shape[i] for i in (0, 2, 3, 1))
-    codes, bits = unpack(expected, row["bits"], shape), row["bits"]
-    flipped = pack(((1 << bits) - 1 - codes).astype(np.uint8), bits)
-    if (got == flipped).all():
-        return "flipped mask bits"
-    if (got == _reversed(expected)).all():
-        return "bit order big-endian: the first position is the lowest bit"
-    if (got == pack(np.ascontiguousarray(codes.reshape(-1, shape[-1])[::-1]), bits)).all():
-        return "positions in the opposite order"
-    wrong = unpack(got, bits, shape) != codes
-    tail = positions(shape) * bits % 8
-    if not wrong.any() and tail:
-        return "the unused high bits of the last bytes must be 0"
-    flat = np.packbits(codes.reshape(-1), bitorder="little") if bits == 1 else np.zeros(0, np.uint8)
-    if flat.size and flat.size <= got.size and (got.reshape(-1)[: flat.size] == flat).all():
-        return "packed along the channels: the positions of one channel share a byte"
-    return (
-        f"{int(wrong.sum())} of {wrong.size} codes wrong, the first at (n, h, w, c) = {np.argwhere(wrong)[0].tolist()}"
-    )
-
-
-def _reversed(packed: Array) -> Array:
-    bits = np.unpackbits(packed.reshape(-1), bitorder="little").reshape(-1, 8)
-    return np.packbits(bits, axis=1, bitorder="big").reshape(packed.shape)
+def _texts(layers: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for cause, where in layers.items():
+        places = list(dict.fromkeys(where))
+        yield cause if "" in places else f"{cause} (at {' or '.join(places[:2])})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,103 +14,70 @@ from minitl.bits import pack
 from minitl.errors import unknown
 from minitl.oracle import causes
 from minitl.oracle.case import INPUTS, Case, from_layout
+from minitl.oracle.mistakes import codes
+from minitl.oracle.report import Line, Report
 
 FORWARD = ("output", "buffer_after.")
-SERVED = ("float16", "float32", "float64")
+SERVED = {"float16": "f16", "float32": "f32", "float64": "f64"}
+AS_FLOAT32 = "float64, judged as float32: every value is one"
 
 
 @dataclass(frozen=True)
-class Line:
-    """The verdict on one tensor. `ratio` is error / bound at the worst element; 0 where both are 0."""
+class Refused:
+    """Something handed in that is no array, and the sentence that helps."""
 
-    tensor: str
-    ok: bool
-    problem: str = ""
-    cause: str = ""
-    index: tuple[int, ...] = ()
-    got: float = 0.0
-    expected: float = 0.0
-    error: float = 0.0
-    bound: float = 0.0
-    ratio: float = 0.0
-    ulp: float = 0.0
-
-    def __str__(self) -> str:
-        start = f"{'ok   ' if self.ok else 'WRONG'} {self.tensor}"
-        if self.problem:
-            return f"{start}: {self.problem}" + (f" [likely: {self.cause}]" if self.cause else "")
-        return f"{start}: error / bound {self.ratio:.3g}"
-
-
-@dataclass(frozen=True)
-class Report:
-    """The verdicts on all tensors of one case."""
-
-    case: str
-    lines: tuple[Line, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return all(line.ok for line in self.lines)
-
-    @property
-    def worst(self) -> float:
-        """The largest error / bound of all tensors."""
-        return max((line.ratio for line in self.lines), default=0.0)
-
-    def to_json(self) -> dict[str, Any]:
-        """As a dictionary; infinite ratios become null, for JSON has none."""
-        lines = [
-            {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(line).items()}
-            for line in self.lines
-        ]
-        return {"case": self.case, "ok": self.ok, "tensors": lines}
-
-    def __str__(self) -> str:
-        wrong = [str(line) for line in self.lines if not line.ok]
-        if not wrong:
-            return f"{self.case}: ok, {len(self.lines)} tensors, largest error / bound {self.worst:.3g}"
-        return "\n".join([f"{self.case}: {len(wrong)} of {len(self.lines)} tensors wrong", *(f"  {w}" for w in wrong)])
-
-
-class Mismatch(AssertionError):  # noqa: N818 - it reads as what it is
-    """Something computed is wrong; `report` says what."""
-
-    def __init__(self, report: Report) -> None:
-        super().__init__(str(report))
-        self.report = report
+    kind: str
+    remedy: str = ""
 
 
 def compare(case: Case, got: Mapping[str, Any], only: str | None = None) -> Report:
     """Judge every tensor of `got` and every one that is required; `only="forward"` judges those of the forward."""
+    lines = judge(case, got, only)
+    arrays = {name: _array(value) for name, value in got.items() if value is not None}
+    wrong = [line.tensor for line in lines if not line.ok and not line.cause]
+    named = causes.explain(case, {n: a for n, a in arrays.items() if isinstance(a, np.ndarray)}, wrong)
+    return Report(case.name, tuple(replace(line, cause=named.get(line.tensor, line.cause)) for line in lines))
+
+
+def judge(case: Case, got: Mapping[str, Any], only: str | None = None) -> list[Line]:
+    """The verdict on each tensor, without the causes of wrong numbers."""
     if only not in (None, "forward"):
         raise unknown("part to compare", only, ("forward",))
     arrays = {name: _array(value) for name, value in got.items() if value is not None}
     required = [n for n in case.required if only is None or n.startswith(FORWARD)]
-    lines = [Line(n, False, "missing", causes.missing(case, n)) for n in required if n not in arrays]
+    lines = [Line(n, False, "missing", causes.missing(n)) for n in required if n not in arrays]
     if only == "forward":
         arrays = {n: a for n, a in arrays.items() if not n.startswith("grad_")}
-    return Report(case.name, tuple(lines + [_judge(case, name, array) for name, array in arrays.items()]))
+    return lines + [_judge(case, name, array) for name, array in arrays.items()]
 
 
 def _array(value: Any) -> Any:
-    """As a NumPy array where that is possible, else the value itself."""
+    """As a NumPy array where that is possible, else what stands in the way."""
     if isinstance(value, np.ndarray):
         return value
+    kind = type(value).__name__
+    if getattr(value, "requires_grad", False) is True:
+        return Refused(f"a {kind} that still requires a gradient", "hand in tensor.detach()")
+    if "bfloat16" in str(getattr(value, "dtype", "")):
+        return Refused("bfloat16", BFLOAT16)
     try:
         return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
-    except Exception:  # whatever a foreign array may raise: it wants a gradient, lives elsewhere, is ragged
+    except Exception:  # whatever a foreign array may raise: it lives elsewhere, is ragged
         try:
             return np.asarray(value)
         except Exception:
-            return value
+            return Refused(kind)
+
+
+BFLOAT16 = "it has no bounds here; compute in float32, or convert to float32 to see how far off it is"
 
 
 def _judge(case: Case, name: str, got: Any) -> Line:
-    if not isinstance(got, np.ndarray) or got.dtype.kind not in "fiub":
-        kind = got.dtype.name if isinstance(got, np.ndarray) else type(got).__name__
-        return Line(name, False, f"expected an array of numbers, got {kind}")
+    if isinstance(got, Refused):
+        return Line(name, False, f"expected an array of numbers, got {got.kind}", got.remedy)
+    if got.dtype.kind not in "fiub":
+        remedy = BFLOAT16 if "bfloat16" in got.dtype.name else ""
+        return Line(name, False, f"expected an array of numbers, got {got.dtype.name}", remedy)
     if name in case.expected:
         return _judge_expected(case, name, got)
     if name in case.tensors:  # a copy of what the case gives: its inputs, its bounds
@@ -138,27 +105,36 @@ def _judge_expected(case: Case, name: str, got: Array) -> Line:
         return _judge_codes(case, name, got, expected)
     if got.dtype.kind != "f":
         return Line(name, False, f"expected floats, got {got.dtype.name}")
-    bound = case.tolerance(name, got.dtype.newbyteorder("=").name)
+    got, note = _as_computed(got)
+    bound = case.tolerance(name, got.dtype.name)
     if bound is None:
-        served = [f for f, s in zip(SERVED, ("f16", "f32", "f64"), strict=True) if f"tol.{s}.{name}" in case.tensors]
+        served = [dtype for dtype, short in SERVED.items() if f"tol.{short}.{name}" in case.tensors]
         return Line(name, False, f"{got.dtype.name} is not served here, only {', '.join(served)}")
     if got.shape != expected.shape:
-        problem = f"expected shape {expected.shape}, got {got.shape}"
-        return Line(name, False, problem, causes.of_shape(case, got.shape, expected.shape))
-    return _judge_floats(case, name, got, expected, bound)
+        return Line(name, False, f"expected shape {expected.shape}, got {got.shape}")
+    return replace(_judge_floats(name, got, expected, bound), note=note)
 
 
-def _judge_floats(case: Case, name: str, got: Array, expected: Array, bound: Array) -> Line:
-    finite = np.isfinite(got)
-    if not finite.all():
-        at = tuple(int(i) for i in np.argwhere(~finite)[0])
-        return Line(name, False, f"{got[at]} at {list(at)}", index=at)
+def _as_computed(got: Array) -> tuple[Array, str]:
+    """Of native byte order; as float32 where a float64 array holds float32 numbers only, as after JSON."""
+    native = got.astype(got.dtype.newbyteorder("="), copy=False)
+    if native.dtype == np.float64:
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrow = native.astype(np.float32)
+        if np.array_equal(narrow, native, equal_nan=True):
+            return narrow, AS_FLOAT32
+    return native, ""
+
+
+def _judge_floats(name: str, got: Array, expected: Array, bound: Array) -> Line:
+    if not np.isfinite(got).all():
+        return _not_finite(name, got)
     error = np.abs(got.astype(np.float64) - expected)
     limit = bound.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(error > 0, error / limit, 0.0)
     at = tuple(int(i) for i in np.unravel_index(np.argmax(ratio), ratio.shape)) if ratio.size else ()
-    largest = np.maximum(np.abs(expected), np.abs(got))[at].astype(got.dtype.newbyteorder("="))
+    largest = np.maximum(np.abs(expected), np.abs(got))[at].astype(got.dtype)
     numbers: dict[str, Any] = {
         "index": at, "got": float(got[at]) + 0.0, "expected": float(expected[at]) + 0.0, "error": float(error[at]),
         "bound": float(limit[at]), "ratio": float(ratio[at]),
@@ -170,7 +146,13 @@ def _judge_floats(case: Case, name: str, got: Array, expected: Array, bound: Arr
         f"{numbers['got']:.9g} at {list(at)}, expected {numbers['expected']:.9g}; {int((error > limit).sum())} of "
         f"{error.size} out of bound, the worst {numbers['ratio']:.3g} times, {numbers['ulp']:.3g} ULP"
     )
-    return Line(name, False, problem, causes.of_values(case, name, got.astype(np.float64), expected), **numbers)
+    return Line(name, False, problem, **numbers)
+
+
+def _not_finite(name: str, got: Array) -> Line:
+    at = tuple(int(i) for i in np.argwhere(~np.isfinite(got))[0])
+    counts = [f"{n} {kind}" for kind, n in (("nan", np.isnan(got).sum()), ("inf", np.isinf(got).sum())) if n]
+    return Line(name, False, f"{got[at]} at {list(at)}; {' and '.join(counts)} of {got.size}", index=at)
 
 
 def _judge_codes(case: Case, name: str, got: Array, expected: Array) -> Line:
@@ -178,22 +160,24 @@ def _judge_codes(case: Case, name: str, got: Array, expected: Array) -> Line:
     row = case.row(name)
     if got.dtype.kind == "f":
         return Line(name, False, f"expected {expected.dtype.name}, got {got.dtype.name}")
-    unpacked = row["bits"] < 8 and got.shape == tuple(row["shape"]) and got.dtype.name in ("uint8", "bool")
-    if unpacked:
-        codes = got.astype(np.uint8)
-        if (codes >= 1 << row["bits"]).any():
+    whole = tuple(row["shape"])
+    if row["bits"] < 8 and got.shape in (whole, expected.shape) and got.dtype.name not in ("uint8", "bool"):
+        form = "unpacked" if got.shape == whole else "packed"
+        remedy = "the shape is right, the dtype is not: use .astype(numpy.uint8)"
+        return Line(name, False, f"expected {form} uint8, got {got.dtype.name}", remedy)
+    if row["bits"] < 8 and got.shape == whole:
+        unpacked = got.astype(np.uint8)
+        if (unpacked >= 1 << row["bits"]).any():
             return Line(name, False, f"codes of {row['bits']} bits above {(1 << row['bits']) - 1}")
-        got = pack(np.ascontiguousarray(from_layout(codes, case.layout)), row["bits"])
+        got = pack(np.ascontiguousarray(from_layout(unpacked, case.layout)), row["bits"])
     if got.shape != expected.shape:
-        either = f" (packed) or {tuple(row['shape'])} (uint8 codes)" if row["bits"] < 8 else ""
-        flat = "packed along the channels, or padded by sample" if row["bits"] < 8 and got.ndim == 1 else ""
-        return Line(name, False, f"expected shape {expected.shape}{either}, got {got.shape}", flat)
-    if row["bits"] < 8 and got.dtype != np.uint8:
-        return Line(name, False, f"expected packed uint8, got {got.dtype.name}")
+        either = f" (packed) or {whole} (uint8 codes)" if row["bits"] < 8 else ""
+        return Line(name, False, f"expected shape {expected.shape}{either}, got {got.shape}")
     differs = got != expected
     if not differs.any():
         return Line(name, True)
     at = tuple(int(i) for i in np.argwhere(differs)[0])
     problem = f"{got[at]} at {list(at)}, expected {expected[at]}; {int(differs.sum())} of {got.size} differ"
-    cause = causes.of_codes(case, name, got, expected) if row["bits"] < 8 else ""
-    return Line(name, False, problem, cause, at, float(got[at]), float(expected[at]), ratio=float("inf"))
+    if row["bits"] < 8:
+        problem += f": {codes.where(case, name, got)}"
+    return Line(name, False, problem, "", at, float(got[at]), float(expected[at]), ratio=float("inf"))

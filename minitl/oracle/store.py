@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minitl.arrays import Array, nbytes
+from minitl.arrays import Array
 from minitl.errors import MinitlError
 from minitl.oracle.case import SCHEMA, Case
 
@@ -54,10 +54,10 @@ def save(case: Case, folder: Path | str) -> None:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / TENSORS, safetensors.numpy.save(arrays))
-        write_whole(folder / JSON, _json_text(about).encode())
     except OSError as error:
         raise CaseError(f"{folder}: cannot write: {error.strerror or error}") from None
+    write_whole(folder / TENSORS, safetensors.numpy.save(arrays))
+    write_whole(folder / JSON, _json_text(about).encode())
 
 
 def _json_text(about: Mapping[str, Any]) -> str:
@@ -74,13 +74,16 @@ def _json_text(about: Mapping[str, Any]) -> str:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; raises CaseError where it cannot be written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(data)
         beside.replace(path)
+    except OSError as error:
+        raise CaseError(f"{path}: cannot write: {error.strerror or error}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def load(folder: Path | str) -> Case:
@@ -96,8 +99,9 @@ def load(folder: Path | str) -> Case:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    data = read_bytes(path, LARGEST_JSON)
     try:
-        about = json.loads(_read(path, LARGEST_JSON))
+        about = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise CaseError(f"{path}: not JSON: {str(error)[:80]}") from None
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
@@ -111,7 +115,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return about
 
 
-def _read(path: Path, largest: int) -> bytes:
+def read_bytes(path: Path, largest: int) -> bytes:
+    """The bytes of a plain file of at most `largest` of them."""
     try:
         if not path.is_file():
             raise CaseError(f"{path}: no such file")
@@ -128,7 +133,7 @@ def read_safetensors(path: Path) -> dict[str, Array]:
     """All tensors of a file, copied; raises CaseError if it is damaged."""
     import safetensors.numpy
 
-    data = _read(path, LARGEST)
+    data = read_bytes(path, LARGEST)
     try:
         return {name: np.array(t) for name, t in safetensors.numpy.load(data).items()}
     except Exception as error:  # SafetensorError, and KeyError and others for dtypes that NumPy lacks
@@ -180,43 +185,3 @@ def _check_rows(folder: Path, case: Case) -> None:
         raise CaseError(f"{folder}: no {sorted(missing)[0]}")
     if any((t < 0).any() for n, t in case.tensors.items() if n.startswith("tol.")):
         raise CaseError(f"{folder}: a negative bound")
-
-
-def read_got(folder: Path) -> dict[str, Array]:
-    """What an implementation wrote for a case: `tensors.safetensors`, or an `.npz` file."""
-    if (folder / TENSORS).is_file():
-        return read_safetensors(folder / TENSORS)
-    found = sorted(folder.glob("*.npz")) if folder.is_dir() else []
-    if len(found) != 1:
-        raise CaseError(f"{folder}: expected {TENSORS} or one .npz file, found {len(found) or 'neither'}")
-    return read_npz(found[0])
-
-
-def read_npz(path: Path) -> dict[str, Array]:
-    """All arrays of an .npz file; their sizes are checked before anything is allocated."""
-    if path.stat().st_size > LARGEST:
-        raise CaseError(f"{path}: larger than {LARGEST} bytes")
-    arrays, total = {}, 0
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                total += member.file_size
-                if total > LARGEST:
-                    raise CaseError(f"{path}: more than {LARGEST} bytes of arrays")
-                with archive.open(member) as stream:
-                    _check_header(stream, member.file_size)
-                with archive.open(member) as stream:
-                    arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(stream, allow_pickle=False)
-    except CaseError:
-        raise
-    except Exception as error:  # a damaged archive raises nearly anything
-        raise CaseError(f"{path}: not a sound .npz file: {str(error)[:120]}") from None
-    return arrays
-
-
-def _check_header(stream: Any, available: int) -> None:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    if dtype.hasobject or any(n < 0 for n in shape) or nbytes(tuple(shape), dtype) > available:
-        raise CaseError(f"an array of shape {str(shape)[:60]} and {dtype}, which the file does not hold")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,35 @@ from typing import Any
 from minitl import oracle
 from minitl.accounting.table import table
 from minitl.errors import ValueRangeError
+from minitl.oracle.answers import reader
+from minitl.oracle.c_header import write_header, write_table
+from minitl.oracle.junit import junit
 from minitl.oracle.recipes import ATTRS, METHODS, parse_attr
-from minitl.oracle.store import JSON, TENSORS, CaseError, read_got
+from minitl.oracle.store import JSON, TENSORS, CaseError, write_whole
 from minitl.verbs import options
 
 HELP = "cases to check another implementation with"
 DESCRIPTION = """Writes cases (inputs, true results, and how far off a correct result may be) and checks what another
 implementation computed from them. `minitl oracle spec` prints what is to be implemented."""
+EXPORT_EXAMPLES = """\
+examples:
+  minitl oracle export ref                               every built-in case
+  minitl oracle export ref 'irb-mobiletl-*'              some of them
+  minitl oracle export ref --format c 'depthwise_conv*'  with C headers, a table of the cases, and check.c
+  minitl oracle export ref --op depthwise_conv --attr kernel=5 --attr stride=2 --batch 1 --height 14 --width 14
+"""
+CHECK_EXAMPLES = """\
+GOT holds a folder per case with tensors.safetensors, one .npz, or raw little-endian TENSOR.bin files; or GOT is the
+output of a C program that check.c was compiled into with -DMINITL_ANSWERS.
+
+examples:
+  minitl oracle check ref answers                        the cases that have an answer; the rest is listed as missing
+  minitl oracle check ref answers --require-all          a missing answer fails, as a CI wants it
+  minitl oracle check ref answers 'irb-*' --method mobiletl --only forward
+  minitl oracle check ref serial.log                     what a board printed
+
+exit codes: 0 all that was judged is right; 1 something is wrong; 2 nothing could be judged, or a file is unreadable
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,14 +51,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the built-in cases")
     listing.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="as irb-mobiletl-* (default: all)")
-    _add_export(actions.add_parser("export", help="write cases, built-in ones or one of your own"))
-    check = actions.add_parser("check", help="compare what was computed with the cases")
-    check.add_argument("ref", type=Path, metavar="REF", help="a folder of cases, or one case's folder")
-    check.add_argument("got", type=Path, metavar="GOT", help="a folder a case, each with tensors.safetensors or .npz")
-    check.add_argument("--only", choices=("forward",), help="leave gradients out")
+    export = _action(actions, "export", "write cases, built-in ones or one of your own", EXPORT_EXAMPLES + _defaults())
+    _add_export(export)
+    check = _action(actions, "check", "compare what was computed with the cases", CHECK_EXAMPLES)
+    _add_check(check)
     spec = actions.add_parser("spec", help="the written specification")
-    for action in (listing, check, spec, actions.choices["export"]):
+    for action in (listing, check, spec, export):
         action.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _action(actions: Any, name: str, text: str, epilog: str) -> argparse.ArgumentParser:
+    """An action whose help ends in preformatted text."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, epilog=epilog, formatter_class=form)
+    return parser
+
+
+def _defaults() -> str:
+    """Every op's attributes with their defaults, for the help text."""
+    lines = [f"  {op:<16}{_attrs_text(attrs)}" for op, attrs in ATTRS.items()]
+    return "\n".join(["", "--attr and its defaults, by op:", *lines, ""])
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +78,25 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", nargs="?", metavar="PATTERN", help="of built-in cases (default: all)")
     parser.add_argument("--op", metavar="OP", help=f"a case of your own, of {', '.join(ATTRS)}")
     parser.add_argument("--method", metavar="NAME", help=f"of an irb: {', '.join(METHODS)} (default: ft)")
-    parser.add_argument("--attr", action="append", default=[], metavar="NAME=VALUE", help="as kernel=5")
-    for name in ("batch", "height", "width", "seed"):
-        parser.add_argument(f"--{name}", type=int, metavar=name[0].upper())
+    parser.add_argument(
+        "--attr", action="append", default=[], metavar="NAME=VALUE", help="as kernel=5; defaults are listed below"
+    )
+    for name, default in (("batch", 2), ("height", 5), ("width", 5), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, metavar=name[0].upper(), help=f"default: {default}")
     parser.add_argument("--dtype", default="float32", help="of inputs and parameters: float32 (default) or float64")
     parser.add_argument("--layout", default="nhwc", help="nhwc (default) or nchw")
     parser.add_argument("--format", choices=("safetensors", "c"), default="safetensors", help="c adds a header")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ref", type=Path, metavar="REF", help="a folder of cases, or one case's folder")
+    parser.add_argument("got", type=Path, metavar="GOT", help="a folder per case with the answer, or a C program's log")
+    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="only cases so named (default: all)")
+    parser.add_argument("--only", choices=("forward",), help="leave gradients out")
+    parser.add_argument("--op", metavar="OP", help="only cases of this op")
+    parser.add_argument("--method", metavar="NAME", help="only cases of this method")
+    parser.add_argument("--require-all", action="store_true", help="a case without an answer fails")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the verdicts as JUnit XML too")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,20 +127,20 @@ def _entries(pattern: str) -> list[Any]:
 
 
 def _attrs_text(attrs: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={str(value).lower()}" for name, value in attrs.items())
+    return " ".join(f"{name}={str(value).lower() if value != '' else '(the first)'}" for name, value in attrs.items())
 
 
 def _export(args: argparse.Namespace) -> int:
-    written = []
-    for case in _cases(args):
+    written, cases = [], list(_cases(args))
+    for case in cases:
         folder = args.folder / case.name
         oracle.save(case, folder)
         if args.format == "c":
-            from minitl.oracle.c_header import write_header
-
             write_header(case, folder / f"{case.name}.h")
         size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         written.append({"case": case.name, "folder": str(folder), "bytes": size})
+    if args.format == "c":
+        write_table(cases, args.folder)
     if args.json:
         options.print_json("oracle", {"exported": written})
     else:
@@ -114,32 +164,88 @@ def _cases(args: argparse.Namespace) -> Iterator[oracle.Case]:
     yield oracle.make(args.op, attrs=attrs, dtype=args.dtype, layout=args.layout, **own)
 
 
+@dataclass(eq=False)
+class _Checked:
+    """The verdicts: reports of the cases that were answered, and the others' names; and each case's kind."""
+
+    reports: list[oracle.Report] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    kinds: dict[str, str] = field(default_factory=dict)  # op, and method of an irb
+
+    def failed(self, require_all: bool) -> bool:
+        return any(not report.ok for report in self.reports) or (require_all and bool(self.missing))
+
+
 def _check(args: argparse.Namespace) -> int:
-    reports = []
-    for folder, got in _pairs(args.ref, args.got):
-        reports.append(oracle.load(folder).compare(read_got(got), args.only))
-    ok = all(report.ok for report in reports)
+    checked = _judge(args)
+    failed = checked.failed(args.require_all)
+    if args.junit:
+        write_whole(args.junit, junit(checked.reports, checked.missing, require_all=args.require_all))
     if args.json:
-        options.print_json("oracle", {"ok": ok, "cases": [report.to_json() for report in reports]})
+        cases = [report.to_json() for report in checked.reports]
+        options.print_json("oracle", {"ok": not failed, "cases": cases, "missing": checked.missing})
     else:
-        for report in reports:
-            print(report)
-        right = sum(report.ok for report in reports)
-        print(f"{right} of {len(reports)} cases right" + ("" if ok else f", {len(reports) - right} wrong"))
-    return int(not ok)
+        print("\n".join([*map(str, checked.reports), *(f"{name}: missing, no answer" for name in checked.missing)]))
+        print(f"\n{_summary(checked)}\n\n{_verdict(checked)}")
+    return int(failed)
 
 
-def _pairs(ref: Path, got: Path) -> list[tuple[Path, Path]]:
-    """Folders of the cases, each with the folder of what was computed."""
-    if not ref.is_dir() or not got.is_dir():
-        raise CaseError(f"{got if ref.is_dir() else ref}: no such folder")
+def _judge(args: argparse.Namespace) -> _Checked:
+    """Judge every case that has an answer; nothing is said before all files were read."""
+    checked = _Checked()
+    answer = reader(args.got)
+    for folder, name in _folders(args.ref, args.got):
+        case = oracle.load(folder)
+        if not fnmatchcase(case.name, args.pattern) or args.op not in (None, case.op):
+            continue
+        if args.method not in (None, case.method):
+            continue
+        checked.kinds[case.name] = f"{case.op} {case.method}".strip()
+        got = answer(case, name)
+        if got is None:
+            checked.missing.append(case.name)
+        else:
+            checked.reports.append(case.compare(got, args.only))
+    if not checked.kinds:
+        raise CaseError(f"{args.ref}: no case matches", remedy="leave PATTERN, --op and --method out")
+    if not checked.reports:
+        count = len(checked.missing)
+        raise CaseError(f"{args.got}: holds no answer to any of {count} cases", remedy=f"as {checked.missing[0]}/*.npz")
+    return checked
+
+
+def _folders(ref: Path, got: Path) -> Sequence[tuple[Path, str]]:
+    """Folders of the cases, each with the name of its answer's folder in `got`."""
+    if not ref.is_dir():
+        raise CaseError(f"{ref}: no such folder")
     if (ref / JSON).is_file():
-        within = got / ref.resolve().name
-        return [(ref, within if within.is_dir() else got)]
+        name = ref.resolve().name
+        return [(ref, name if (got / name).is_dir() else ".")]
     folders = sorted(path for path in ref.iterdir() if (path / JSON).exists() or (path / TENSORS).exists())
     if not folders:
         raise CaseError(f"{ref}: holds no case", remedy="write some with minitl oracle export")
-    return [(folder, got / folder.name) for folder in folders]
+    return [(folder, folder.name) for folder in folders]
+
+
+def _summary(checked: _Checked) -> str:
+    """A table of passes, failures and missing answers by op."""
+    right, wrong, missing = (
+        Counter(checked.kinds[name] for name in names)
+        for names in (
+            [report.case for report in checked.reports if report.ok],
+            [report.case for report in checked.reports if not report.ok],
+            checked.missing,
+        )
+    )
+    rows = [(kind, right[kind], wrong[kind], missing[kind]) for kind in dict.fromkeys(checked.kinds.values())]
+    return table(("op", "right", "wrong", "missing"), rows, right=(1, 2, 3))
+
+
+def _verdict(checked: _Checked) -> str:
+    right, total = sum(report.ok for report in checked.reports), len(checked.kinds)
+    wrong = len(checked.reports) - right
+    parts = [f"{right} of {total} cases right", *([f"{wrong} wrong"] if wrong else [])]
+    return ", ".join([*parts, *([f"{len(checked.missing)} missing"] if checked.missing else [])])
 
 
 def _spec(args: argparse.Namespace) -> int:

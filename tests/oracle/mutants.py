@@ -106,10 +106,11 @@ class Correct:
 
     def taps(self, shape: tuple[int, ...], kernel: int, stride: int) -> Iterator[tuple[int, int, Any]]:
         """Of each tap (u, v), the places of the padded map that it reads."""
-        high, wide = (stride * (-(-size // stride) - 1) + 1 for size in shape[1:3])
+        step = self.step_of(stride)
+        high, wide = (step * (-(-size // stride) - 1) + 1 for size in shape[1:3])
         for u in range(kernel):
             for v in range(kernel):
-                yield u, v, (slice(None), slice(u, u + high, stride), slice(v, v + wide, stride))
+                yield u, v, (slice(None), slice(u, u + high, step), slice(v, v + wide, step))
 
     def plus(self, total: Array, term: Array) -> Array:
         """One step of a sum."""
@@ -125,6 +126,27 @@ class Correct:
     def bias_gradient(self, gy: Array) -> Array:
         return gy.sum(axis=(0, 1, 2))
 
+    def forward_weight(self, w: Array) -> Array:
+        """The weights (O, C / groups, k, k) as the forward reads them."""
+        return w
+
+    def backward_weight(self, w: Array) -> Array:
+        """The weights as the gradient of x reads them."""
+        return w
+
+    def pad(self, x: Array, k: int, top: int, left: int) -> Array:
+        return np.pad(x, ((0, 0), (top, k), (left, k), (0, 0)))
+
+    def arriving(self, gy: Array) -> Array:
+        """gy as a convolution's backward reads it."""
+        return gy
+
+    def conv_output(self, y: Array) -> Array:
+        return y
+
+    def step_of(self, stride: int) -> int:
+        return stride
+
     def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
         if x.ndim == 2:
             y, back_map = self.conv(layer, x[:, None, None, :], stride)
@@ -134,35 +156,43 @@ class Correct:
         k = w.shape[2]
         (n, h, wide, c), o = x.shape, len(w)
         top, left = self.before(h, k, stride), self.before(wide, k, stride)
-        padded = np.pad(x, ((0, 0), (top, k), (left, k), (0, 0)))
+        padded = self.pad(x, k, top, left)
         taps = list(self.taps(x.shape, k, stride))
+        wf, wb = self.forward_weight(w), self.backward_weight(w)
 
         y = np.zeros((n, -(-h // stride), -(-wide // stride), o), x.dtype)
         for u, v, at in taps:
-            matrix = w[:, 0, u, v] if depthwise else w[:, :, u, v].T
+            matrix = wf[:, 0, u, v] if depthwise else wf[:, :, u, v].T
             y = self.plus(y, padded[at] * matrix if depthwise else self.matmul(padded[at], matrix))
 
         def back(gy: Array) -> Array:
-            gx, gw = np.zeros_like(padded), np.zeros_like(w)
+            gx, gw, gy = np.zeros_like(padded), np.zeros_like(w), self.arriving(gy)
             rows = gy.reshape(-1, o)
             for u, v, at in taps:
                 if depthwise:
-                    gx[at] = self.plus(gx[at], gy * w[:, 0, u, v])
+                    gx[at] = self.plus(gx[at], gy * wb[:, 0, u, v])
                     gw[:, 0, u, v] = (padded[at] * gy).sum(axis=(0, 1, 2))
                 else:
-                    gx[at] = self.plus(gx[at], self.matmul(gy, w[:, :, u, v]))
+                    gx[at] = self.plus(gx[at], self.matmul(gy, wb[:, :, u, v]))
                     gw[:, :, u, v] = self.matmul(rows.T, padded[at].reshape(-1, c))
             self.grads[f"{layer}weight"] = self.weight_gradient(gw).reshape(self.p[f"{layer}weight"].shape)
             if bias is not None:
                 self.grads[f"{layer}bias"] = self.bias_gradient(gy)
             return gx[:, top : top + h, left : left + wide]
 
-        return y if bias is None else y + bias, back
+        y = self.conv_output(y)
+        return y if bias is None else y + self.added_bias(bias), back
+
+    def added_bias(self, bias: Array) -> Array:
+        return bias
 
     # Norms
 
     def inv_std(self, variance: Array) -> Array:
         return 1 / np.sqrt(variance + self.attrs["eps"])
+
+    def scale_of(self, gamma: Array) -> Array:
+        return gamma
 
     def statistics(self, layer: str, x: Array) -> tuple[Array, Array]:
         """Mean and biased variance to normalise by."""
@@ -191,16 +221,16 @@ class Correct:
         inv_std = self.inv_std(variance)
         x_hat = (x - mean) * inv_std
         self.move_statistics(layer, x)
-        return gamma * x_hat + beta, lambda gy: self.batch_norm_back(layer, gy, x_hat, inv_std)
+        return self.scale_of(gamma) * x_hat + beta, lambda gy: self.batch_norm_back(layer, gy, x_hat, inv_std)
 
     def batch_norm_back(self, layer: str, gy: Array, x_hat: Array, inv_std: Array) -> Array:
         m = gy[..., 0].size
         along, total = (gy * x_hat).sum(axis=(0, 1, 2)), gy.sum(axis=(0, 1, 2))
         self.grads |= {f"{layer}weight": along, f"{layer}bias": total}
-        return self.p[f"{layer}weight"] * inv_std * (gy - total / m - x_hat * (along / m))
+        return self.scale_of(self.p[f"{layer}weight"]) * inv_std * (gy - total / m - x_hat * (along / m))
 
     def frozen_norm(self, layer: str, x: Array) -> Result:
-        scale = self.p[f"{layer}weight"] * self.inv_std(self.p[f"{layer}running_var"])
+        scale = self.scale_of(self.p[f"{layer}weight"]) * self.inv_std(self.p[f"{layer}running_var"])
 
         def back(gy: Array) -> Array:
             self.grads[f"{layer}bias"] = gy.sum(axis=(0, 1, 2))
@@ -796,13 +826,6 @@ class RoundedToHalf(Correct):
         return {name: a.astype(np.float16).astype(a.dtype) if a.dtype.kind == "f" else a for name, a in got.items()}
 
 
-@mutant("computed in float32, handed in as float64")
-class WidenedResults(Correct):
-    def answer(self) -> dict[str, Array]:
-        got = super().answer()
-        return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in got.items()}
-
-
 @mutant("computed in bfloat16, handed in as float16")
 class WrongHalf(Correct):
     def answer(self) -> dict[str, Array]:
@@ -835,4 +858,4 @@ class Integers(Correct):
 def bfloat16(a: Array) -> Array:
     """The upper 16 bits of float32, as the array's own dtype."""
     bits = np.ascontiguousarray(a, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
-    return bits.view(np.float32).astype(a.dtype)
+    return bits.view(np.float32).astype(a.dtype).reshape(a.shape)

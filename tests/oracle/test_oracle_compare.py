@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -43,16 +44,22 @@ def put(name: str, change: Callable[[Any], Any]) -> Callable[[Got], object]:
         ("conv-bias", lambda g: g.pop("grad_param.bias"), "a missing gradient"),
         ("conv-bias", put("output", lambda a: a * np.nan), "nan at"),
         ("conv-bias", put("output", lambda a: a + np.inf), "inf at"),
+        ("conv-bias", put("output", lambda a: np.where(np.arange(5) < 2, np.nan, a)), "48 nan of 120"),
+        (
+            "conv-bias",
+            put("output", lambda a: np.where(np.arange(5) < 2, [1, np.inf, 1, 1, np.nan], a)),
+            "24 inf of 120",
+        ),
         ("conv-bias", put("output", lambda a: a[:1]), "expected shape"),
         ("conv-bias", put("output", lambda a: a.astype(int)), "expected floats"),
         ("conv-bias", put("output", lambda a: a.astype(complex)), "array of numbers"),
         ("conv-bias", put("output", lambda a: "zero"), "array of numbers"),
         ("conv-bias", put("output", lambda a: a.transpose(0, 3, 1, 2)), "axes are in another order"),
-        ("conv-bias", put("grad_param.weight", lambda a: 2 * a), "a doubled gradient"),
-        ("conv-bias", put("grad_param.weight", lambda a: -a), "the sign is wrong"),
+        ("conv-bias", put("grad_param.weight", lambda a: 2 * a), "a gradient doubled"),
+        ("conv-bias", put("grad_param.weight", lambda a: -a), "of the wrong sign"),
         ("conv-bias", put("grad_param.weight", lambda a: 0 * a), "a missing gradient: it is zero"),
         ("conv-bias", put("grad_param.weight", lambda a: a / 2), "a mean over the batch"),
-        ("conv-bias", put("grad_param.weight", lambda a: a.swapaxes(2, 3)), "layout transposed"),
+        ("conv-bias", put("grad_param.weight", lambda a: a.swapaxes(2, 3)), "transposed"),
         ("conv-bias", lambda g: g.update(outptu=g["output"]), "did you mean output?"),
         ("conv-bias", lambda g: g.update({"param.weight": g["grad_param.weight"]}), "an input was changed"),
         ("conv-frozen", lambda g: g.update({"grad_param.weight": np.zeros(1)}), "for a frozen parameter"),
@@ -72,10 +79,40 @@ def test_what_is_said(name: str, change: Callable[[Got], object], said: str) -> 
     assert said in verdict(name, change)
 
 
+def test_float32_numbers_in_float64_are_judged_as_float32_and_said_to_be() -> None:
+    case = case_of("conv-bias")
+    for widened in (lambda a: a.astype(np.float64), lambda a: json.loads(json.dumps(a.tolist()))):
+        report = case.compare({name: widened(a) for name, a in step(case, "float32").items()})
+        assert report.ok
+        assert all("judged as float32" in line.note for line in report.lines)
+        assert "judged as float32" in str(report)
+    loss = case_of("cross_entropy")
+    assert loss.compare(step(loss, "float32") | {"output": float(step(loss, "float32")["output"])}).ok
+
+
 def test_float64_results_must_be_float64_good() -> None:
     case = case_of("conv-bias")
-    rounded = {name: a.astype(np.float64) for name, a in step(case, "float32").items()}
-    assert not case.compare(rounded).ok
+    right = step(case, "float64")
+    assert case.compare(right).ok
+    report = case.compare({name: a * (1 + 1e-9) for name, a in right.items()})
+    assert not report.ok
+    assert not any(line.note for line in report.lines)
+
+
+def test_what_helps_with_a_dtype() -> None:
+    class Graph:
+        requires_grad = True
+
+    class Brain:
+        dtype = "torch.bfloat16"
+
+    case, masked = case_of("conv-bias"), case_of("relu-exact")
+    right, codes = step(case, "float32"), step(masked, "float32")
+    assert "tensor.detach()" in str(case.compare(right | {"output": Graph()}))
+    assert "bfloat16" in str(case.compare(right | {"output": Brain()}))
+    (row,) = masked.kept
+    unpacked = unpack(masked.tensors["kept.mask"], 1, tuple(row["shape"])).astype(np.int64)
+    assert "the shape is right, the dtype is not" in str(masked.compare(codes | {"kept.mask": unpacked}))
 
 
 def test_only_forward() -> None:
@@ -135,3 +172,51 @@ def test_a_case_compared_with_all_of_itself_is_right_and_with_a_looser_bound_is_
     assert case.compare(everything).ok
     everything["tol.f32.output"] += 1
     assert "a bound of the case was changed" in str(case.compare(everything))
+
+
+def test_naming_a_cause_never_costs_the_verdict() -> None:
+    """Whatever is handed in, of any case, comes to a report."""
+    rng = np.random.default_rng(0)
+    odd: list[Callable[[np.ndarray], Any]] = [
+        lambda a: a + 0.01,
+        lambda a: np.array(0.5),
+        lambda a: a[None],
+        lambda a: a.reshape(-1),
+        lambda a: a.reshape(-1)[:1],
+        lambda a: a[..., None],
+        lambda a: np.zeros(0, a.dtype),
+        lambda a: np.full(a.shape, np.nan),
+        lambda a: a.astype(np.float16),
+        lambda a: a.astype(np.int16),
+        lambda a: a.astype(bool),
+        lambda a: a.astype(">f8"),
+        lambda a: rng.standard_normal(a.shape),
+        lambda a: np.full(a.shape, 1e300),
+        lambda a: 255 - a,
+        lambda a: a[..., ::-1] if a.ndim else a,
+        lambda a: "text",
+        lambda a: [[1], [1, 2]],
+        lambda a: object(),
+    ]
+    names = (
+        "cross_entropy*",
+        "relu6-codes",
+        "linear-one-sample",
+        "batch_norm-few*",
+        "squeeze_excite-one*",
+        "conv-k7-s1",
+    )
+    for case in (case for pattern in names for case in oracle.cases(pattern)):
+        right = {name: tensor.copy() for name, tensor in case.expected.items()}
+        for name in right:
+            for change in odd:
+                assert case.compare(right | {name: change(right[name])}).case == case.name
+
+
+@pytest.mark.parametrize("attrs", [{}, {"batch": "x"}, {"batch": -1, "height": None, "width": 0}, {"kernel": 10**9}])
+def test_attributes_that_make_no_sense_cost_the_cause_alone(attrs: dict[str, Any]) -> None:
+    for case in (case_of("conv-bias"), case_of("irb-ft-relu6-k7-s2"), case_of("cross_entropy")):
+        right = step(case, "float32")
+        case.attrs = attrs if not attrs else {**case.attrs, **attrs}
+        report = case.compare(right | {"grad_input.x": right["grad_input.x"] + np.float32(0.01)})
+        assert [line.tensor for line in report.lines if not line.ok] == ["grad_input.x"]

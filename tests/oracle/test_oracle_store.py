@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as Xml
 
 import numpy as np
 import pytest
@@ -96,9 +97,33 @@ def test_wrong_answers_fail(pair: tuple[Path, Path], capsys: pytest.CaptureFixtu
     assert check(ref, got, capsys, "--only", "forward") == 0
 
 
+def test_what_is_there_is_judged(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A case without an answer is listed; only with --require-all does it fail."""
+    ref, got = pair
+    for missing in (got / NAME / TENSORS, got / NAME):
+        shutil.move(missing, tmp_path / "kept")
+        assert check(ref, got, capsys) == 0, missing
+        assert check(ref, got, capsys, "--require-all") == 1, missing
+        assert cli.main(["oracle", "check", str(ref), str(got), "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["ok"], report["missing"], len(report["cases"])) == (True, [NAME], 1)
+        cli.main(["oracle", "check", str(ref), str(got)])
+        out = capsys.readouterr().out
+        assert f"{NAME}: missing" in out
+        assert "1 of 2 cases right, 1 missing" in out
+        shutil.move(tmp_path / "kept", missing)
+    shutil.rmtree(got / NAME)
+    answers = safetensors.numpy.load_file(got / "relu6-codes" / TENSORS)
+    write({**answers, "output": answers["output"] + 1}, got / "relu6-codes")
+    assert check(ref, got, capsys) == 1
+    assert check(ref, got, capsys, NAME) == 2
+    assert check(ref, got, capsys, "--op", "relu6") == 1
+    assert check(ref, got, capsys, "--method", "ft") == 2
+
+
 def test_missing_things(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ref, got = pair
-    for missing in (got / NAME / TENSORS, ref / NAME / JSON, ref / NAME / TENSORS, got / NAME, ref, got):
+    for missing in (ref / NAME / JSON, ref / NAME / TENSORS, ref, got):
         kept = tmp_path / "kept"
         shutil.move(missing, kept)
         assert check(ref, got, capsys) == 2, missing
@@ -106,6 +131,57 @@ def test_missing_things(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[s
     assert check(ref, got, capsys) == 0
     assert check(tmp_path / "nowhere", got, capsys) == 2
     assert check(got, got, capsys) == 2
+    (tmp_path / "empty").mkdir()
+    assert check(ref, tmp_path / "empty", capsys) == 2
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8"])
+def test_raw_files_are_answers(dtype: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Little-endian elements in memory's order, a file per tensor; the dtype is told by the file's size."""
+    folder = tmp_path / "got" / "hard_swish-sign"
+    folder.mkdir(parents=True)
+    (case,) = oracle.cases("hard_swish-sign")
+    oracle.save(case, tmp_path / "ref" / case.name)
+    for name, array in step(case, "float64" if dtype == "<f8" else "float32").items():
+        (folder / f"{name}.bin").write_bytes(array.astype(dtype if array.dtype.kind == "f" else "u1").tobytes())
+    assert check(tmp_path / "ref", tmp_path / "got", capsys) == 0
+    raw = folder / "output.bin"
+    for data, code in ((raw.read_bytes()[::-1], 1), (raw.read_bytes()[:-8], 1), (b"", 1), (b"abc", 2)):
+        raw.write_bytes(data)
+        assert check(tmp_path / "ref", tmp_path / "got", capsys) == code
+
+
+def test_the_log_of_a_program_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (case,) = oracle.cases("hard_swish-sign")
+    oracle.save(case, tmp_path / "ref" / case.name)
+    lines = ["boot", "warning: @ low battery"]
+    for name, array in step(case, "float32").items():
+        words = array.reshape(-1).astype(">f4" if array.dtype.kind == "f" else "u1")
+        form = "f32" if array.dtype.kind == "f" else "u8"
+        lines += [f"[0.1] @answer {case.name} {name} {form} {words.size}\r"]
+        lines += [f"@ {words[i : i + 1].tobytes().hex()}" for i in range(words.size)]
+    log = tmp_path / "serial.log"
+    log.write_text("\n".join(lines))
+    assert check(tmp_path / "ref", log, capsys) == 0
+    log.write_text("\n".join(lines).replace("@ ", "@ f", 3))
+    assert check(tmp_path / "ref", log, capsys) == 2
+    log.write_text("\n".join(lines[:-1]))
+    assert check(tmp_path / "ref", log, capsys) == 2
+    log.write_text("nothing")
+    assert check(tmp_path / "ref", log, capsys) == 2
+
+
+def test_junit(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ref, got = pair
+    shutil.rmtree(got / NAME)
+    answers = safetensors.numpy.load_file(got / "relu6-codes" / TENSORS)
+    write({**answers, "output": answers["output"] + 1}, got / "relu6-codes")
+    for more, skipped in (((), 1), (("--require-all",), 0)):
+        assert check(ref, got, capsys, "--junit", str(tmp_path / "verdicts.xml"), *more) == 1
+        suite = Xml.parse(tmp_path / "verdicts.xml").getroot()
+        assert [case.get("name") for case in suite] == ["relu6-codes", NAME]
+        assert (len(suite.findall("*/skipped")), len(suite.findall("*/failure"))) == (skipped, 2 - skipped)
+    assert check(ref, got, capsys, "--junit", str(tmp_path / "no" / "verdicts.xml")) == 2
 
 
 HOSTILE: list[dict[str, Any]] = [

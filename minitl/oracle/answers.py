@@ -1,0 +1,129 @@
+"""Read what an implementation computed for a case: safetensors, .npz, raw .bin files, or the log of a C program.
+
+The reader trusts nothing it reads: sizes are checked before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minitl.arrays import Array, nbytes
+from minitl.oracle.case import Case
+from minitl.oracle.store import LARGEST, TENSORS, CaseError, read_bytes, read_safetensors
+
+Answer = dict[str, Array]
+RAW = {2: "<f2", 4: "<f4", 8: "<f8"}  # a raw file's dtype, by the bytes an element takes
+LOG = re.compile(r"@answer (\S+) (\S+) (f32|u8) (\d+)$")  # case, tensor, format, number of elements
+LOGGED = {"f32": ("<f4", 8), "u8": ("u1", 2)}  # dtype, and hexadecimal digits of an element
+
+
+def reader(got: Path) -> Callable[[Case, str], Answer | None]:
+    """How to get the answer to a case, given its folder's name, out of `got`: a folder per case, or a log."""
+    if got.is_file():
+        log = read_log(got)
+        return lambda case, name: shaped(case, log[case.name]) if case.name in log else None
+    if not got.is_dir():
+        raise CaseError(f"{got}: no such folder or file")
+    return lambda case, name: read_folder(got / name, case)
+
+
+def read_folder(folder: Path, case: Case) -> Answer | None:
+    """The answer that a folder holds; None if there is no such folder, or nothing in it."""
+    if (folder / TENSORS).exists():
+        return read_safetensors(folder / TENSORS)
+    archives = sorted(folder.glob("*.npz")) if folder.is_dir() else []
+    if len(archives) > 1:
+        raise CaseError(f"{folder}: expected {TENSORS}, one .npz file or .bin files, found {len(archives)} .npz files")
+    if archives:
+        return read_npz(archives[0])
+    raw = {path.name.removesuffix(".bin"): path for path in sorted(folder.glob("*.bin"))} if folder.is_dir() else {}
+    return shaped(case, {name: _raw(path, case.tensors.get(name)) for name, path in raw.items()}) if raw else None
+
+
+def _raw(path: Path, expected: Array | None) -> Array:
+    """The elements of a raw little-endian file; their size tells float16, float32 and float64 apart."""
+    data = read_bytes(path, LARGEST)
+    if expected is not None and expected.dtype.kind != "f":
+        dtype = expected.dtype.newbyteorder("<") if len(data) % expected.itemsize == 0 else np.dtype("u1")
+    else:
+        each = len(data) // expected.size if expected is not None and len(data) % expected.size == 0 else 4
+        dtype = np.dtype(RAW.get(each, "<f4"))
+    if len(data) % dtype.itemsize:
+        raise CaseError(f"{path}: {len(data)} bytes are no whole number of {dtype.name} elements")
+    return np.frombuffer(data, dtype).copy()
+
+
+def shaped(case: Case, flat: Mapping[str, Array]) -> Answer:
+    """Flat arrays in the shapes of the case's tensors, where they have as many elements."""
+    shapes = {name: case.tensors[name].shape for name in flat if name in case.tensors}
+    return {n: a.reshape(shapes[n]) if n in shapes and a.size == np.prod(shapes[n]) else a for n, a in flat.items()}
+
+
+def read_log(path: Path) -> dict[str, Answer]:
+    """The answers by case that `check.c` printed, compiled with MINITL_ANSWERS; other lines are passed over.
+
+    `@answer CASE TENSOR f32 COUNT` is followed by lines `@ 3f800000 ...` of the bits of each
+    element; `u8` has two digits per byte.
+    """
+    answers: dict[str, Answer] = {}
+    digits: list[str] = []
+    heading: tuple[str, ...] = ()
+    for line in [*read_bytes(path, LARGEST).decode("utf-8", "replace").splitlines(), "@answer"]:
+        _, at, text = line.partition("@")
+        if text.startswith(" ") and heading:
+            digits += text.split()
+        elif text.startswith("answer"):
+            if heading:
+                answers.setdefault(heading[0], {})[heading[1]] = _logged(path, heading, digits)
+            found = LOG.match(at + text.rstrip())
+            heading, digits = found.groups() if found else (), []
+    if not answers:
+        raise CaseError(f"{path}: holds no answers", remedy="compile check.c with -DMINITL_ANSWERS and keep its output")
+    return answers
+
+
+def _logged(path: Path, heading: tuple[str, ...], digits: list[str]) -> Array:
+    case, tensor, form, count = heading
+    dtype, width = LOGGED[form]
+    if len(digits) != int(count) or any(len(d) != width for d in digits):
+        raise CaseError(f"{path}: {tensor} of {case} is cut short: {len(digits)} of {count} elements")
+    try:
+        return np.frombuffer(bytes.fromhex("".join(digits)), np.dtype(dtype).newbyteorder(">")).astype(dtype)
+    except ValueError:
+        raise CaseError(f"{path}: {tensor} of {case} is not hexadecimal") from None
+
+
+def read_npz(path: Path) -> Answer:
+    """All arrays of an .npz file."""
+    if path.stat().st_size > LARGEST:
+        raise CaseError(f"{path}: larger than {LARGEST} bytes")
+    arrays, total = {}, 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                total += member.file_size
+                if total > LARGEST:
+                    raise CaseError(f"{path}: more than {LARGEST} bytes of arrays")
+                with archive.open(member) as stream:
+                    _check_header(stream, member.file_size)
+                with archive.open(member) as stream:
+                    arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(stream, allow_pickle=False)
+    except CaseError:
+        raise
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise CaseError(f"{path}: not a sound .npz file: {str(error)[:120]}") from None
+    return arrays
+
+
+def _check_header(stream: Any, available: int) -> None:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.hasobject or any(n < 0 for n in shape) or nbytes(tuple(shape), dtype) > available:
+        raise CaseError(f"an array of shape {str(shape)[:60]} and {dtype}, which the file does not hold")

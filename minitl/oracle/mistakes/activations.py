@@ -1,0 +1,147 @@
+"""Mistakes in activations: another function, another slope, another value of the slope at a kink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from minitl import ops
+from minitl.arrays import Array
+from minitl.oracle.bounds import kinks
+from minitl.oracle.case import Case
+from minitl.oracle.mistakes.tape import Backward, Call, Change, Mistake
+from minitl.oracle.recipes import ACTIVATIONS
+
+CONVS = ("conv", "depthwise_conv", "pointwise_conv", "linear")
+NORMS = ("batch_norm", "frozen_norm")
+
+
+def _clip(x: Array) -> Array:
+    return np.clip(x, 0, 6)
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def _inside(x: Array) -> Array:
+    return (x > -3) & (x < 3)
+
+
+FUNCTIONS: dict[str, tuple[Change, Change]] = {  # value and slope
+    "relu": (lambda x: np.maximum(x, 0), lambda x: x > 0),
+    "relu6": (_clip, lambda x: (x > 0) & (x < 6)),
+    "hard_swish": (
+        lambda x: x * _clip(x + 3) / 6,
+        lambda x: np.where(x <= -3, 0, np.where(x >= 3, 1, (2 * x + 3) / 6)),
+    ),
+    "hard_sigmoid": (lambda x: _clip(x + 3) / 6, lambda x: _inside(x) / 6),
+    "swish": (lambda x: x * _sigmoid(x), lambda x: _sigmoid(x) * (1 + x * (1 - _sigmoid(x)))),
+}
+GATES: dict[str, tuple[Change, Change]] = {
+    "sigmoid gate where a hard-sigmoid is right": (_sigmoid, lambda x: _sigmoid(x) * (1 - _sigmoid(x))),
+    "0.2 x + 0.5 gate, as Keras once had it: (x + 3) / 6 is right": (
+        lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+        lambda x: 0.2 * ((x > -2.5) & (x < 2.5)),
+    ),
+}
+UNCLIPPED: dict[str, tuple[Change, Change]] = {
+    "relu6": (lambda x: np.maximum(x, 0), lambda x: x > 0),
+    "hard_swish": (lambda x: x * np.maximum(x + 3, 0) / 6, lambda x: np.where(x <= -3, 0, (2 * x + 3) / 6)),
+    "hard_sigmoid": (lambda x: np.maximum(x + 3, 0) / 6, lambda x: np.where(x <= -3, 0, 1 / 6)),
+}
+SIXTH = float(np.float16(1 / 6))
+HARD_SWISH_SLOPES: dict[str, Change] = {
+    "hard-swish's product rule forgotten: the slope is not relu6(x + 3) / 6": lambda x: _clip(x + 3) / 6,
+    "hard-swish's regions forgotten: the slope is (2 x + 3) / 6 between -3 and 3 only": lambda x: (2 * x + 3) / 6,
+    "hard-swish's slope held between 0 and 1": lambda x: np.clip((2 * x + 3) / 6, 0, 1),
+    "hard-swish's slope taken as rising everywhere: the bit for the side of -3/2 is not used": lambda x: np.where(
+        _inside(x), np.abs(2 * x + 3) / 6, x >= 3
+    ),
+}
+
+
+def mistakes(activation: str) -> Iterator[Mistake]:
+    """All of them; `activation` is the block's, if any."""
+    for name, (value, slope) in GATES.items():
+        yield other(name, ("hard_sigmoid",), value, slope)
+    for op, (value, slope) in UNCLIPPED.items():
+        yield other("the upper clip is missing", (op,), value, slope)
+    for cause, slope in HARD_SWISH_SLOPES.items():
+        yield Mistake(cause, ("hard_swish",), None, _sloped(slope))
+    sixth = "low precision: the constant 1/6 in float16"
+    yield other(sixth, ("hard_swish",), lambda x: x * _clip(x + 3) * SIXTH, FUNCTIONS["hard_swish"][1])
+    yield other(sixth, ("hard_sigmoid",), lambda x: _clip(x + 3) * SIXTH, lambda x: _inside(x) * SIXTH)
+    for op in ACTIVATIONS:
+        yield other("activation left out", (op,), lambda x: x, np.ones_like)
+        yield Mistake("the gradient passed straight through", (op,), None, lambda c, gy: (gy,))
+        yield from _swapped(op)
+        yield from _rules(op)
+        yield Mistake("flipped mask bits", (op,), None, lambda c, gy: (gy * (c.x < 0),))
+    yield from _left_in(activation)
+
+
+def other(cause: str, of: tuple[str, ...], value: Change, slope: Change) -> Mistake:
+    """Another function and its slope in place of the activation."""
+    return Mistake(cause, of, lambda c: value(c.x), _sloped(slope))
+
+
+def _sloped(slope: Change) -> Backward:
+    return lambda c, gy: (gy * slope(c.x),)
+
+
+def _swapped(op: str) -> Iterator[Mistake]:
+    """One activation in place of another."""
+    for name, (value, slope) in FUNCTIONS.items():
+        if name != op:
+            yield other(f"{name} where {op} is right", (op,), value, slope)
+
+
+def _rules(op: str) -> Iterator[Mistake]:
+    for rule in getattr(ops, op).rules:
+        yield Mistake(f"the gradient of rule {rule}", (op,), None, partial(Call.backward, rule=rule))
+
+
+def _left_in(activation: str) -> Iterator[Mistake]:
+    """An activation after an op that is followed by none."""
+    for name, (value, slope) in FUNCTIONS.items():
+        if activation not in ("", name):
+            continue
+
+        def forward(c: Call, value: Change = value) -> Array:
+            return value(c.forward())
+
+        def backward(c: Call, gy: Array, slope: Change = slope) -> tuple[Array | None, ...]:
+            return c.backward(gy * slope(c.forward()))
+
+        cause = f"activation left in: {name} after it, where there is none"
+        where = (*CONVS, *NORMS)
+        if activation:
+            yield Mistake(cause, where, forward, backward, layer="project_norm")
+        else:
+            yield Mistake(cause, where, forward, backward)
+
+
+def at_kinks(case: Case) -> Iterator[Mistake]:
+    """Other values of the slope where a single op's case hits a kink."""
+    values: dict[float, str] = {0.0: "0", 1 / 6: "1/6", 0.5: "1/2", 1.0: "1"}
+    for kink in kinks(case.op, case.rule):
+        for value, text in values.items():
+            cause = f"slope {text} at the kink {kink:g}"
+            yield Mistake(cause, (case.op,), None, _with_kink(kink, value))
+    if case.op in ("hard_swish", "hard_sigmoid"):
+        cause = "the slope of the middle region at the kinks too"
+        yield Mistake(cause, (case.op,), None, _middle_everywhere)
+    strict = "the mask is x > 0 where x >= 0 is right"
+    yield Mistake(strict, (case.op,), None, lambda c, gy: (gy * (c.x > 0),))
+
+
+def _middle_everywhere(c: Call, gy: Array) -> tuple[Array]:
+    slope = (2 * c.x + 3) / 6 if c.op.name == "hard_swish" else 1 / 6
+    return (np.where(np.abs(c.x) == 3, slope * gy, c.input_gradient(gy)),)
+
+
+def _with_kink(kink: float, value: float) -> Backward:
+    return lambda c, gy: (np.where(c.x == kink, value * gy, c.input_gradient(gy)),)

@@ -1,0 +1,88 @@
+"""What is wrong with packed codes: their values, or how they were packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minitl.arrays import Array, Shape
+from minitl.bits import pack, unpack
+from minitl.oracle.case import Case
+
+ALONG = "mask packed along another axis: "
+
+
+def cause(case: Case, name: str, got: Array) -> str:
+    """A likely cause, or nothing."""
+    row, expected = case.row(name), case.tensors[name]
+    bits, shape = row["bits"], _nhwc(case, tuple(row["shape"]))
+    if bits >= 8 or got.dtype.kind not in "iub":
+        return ""
+    codes = unpack(expected, bits, shape)
+    if got.ndim == 4:
+        return ""  # unpacked
+    flat = got.reshape(-1).astype(np.uint8)
+    right = expected.reshape(-1)
+    others = [(text, p) for text, p in _packings(codes, bits, expected) if not np.array_equal(p, right)]
+    for text, packed in sorted(others, key=lambda other: len(other[1]) != len(flat)):
+        length = min(len(packed), len(flat))
+        if (flat[:length] == packed[:length]).all() and not flat[length:].any() and not packed[length:].any():
+            return text
+    if got.shape != expected.shape or (unpack(got.astype(np.uint8), bits, shape) != codes).any():
+        return ""
+    return "the unused high bits of the last bytes must be 0"
+
+
+def where(case: Case, name: str, got: Array) -> str:
+    """Which codes are wrong, for packed ones of the right shape."""
+    row, expected = case.row(name), case.tensors[name]
+    shape = _nhwc(case, tuple(row["shape"]))
+    wrong = unpack(got, row["bits"], shape) != unpack(expected, row["bits"], shape)
+    first = f", the first at (n, h, w, c) = {np.argwhere(wrong)[0].tolist()}" if wrong.any() else ""
+    return f"{int(wrong.sum())} of {wrong.size} codes wrong{first}"
+
+
+def _nhwc(case: Case, shape: Shape) -> Shape:
+    return tuple(shape[i] for i in (0, 2, 3, 1)) if case.layout == "nchw" and len(shape) == 4 else shape
+
+
+def _packings(codes: Array, bits: int, expected: Array) -> Iterator[tuple[str, Array]]:
+    """Other ways to pack the right codes, and one way to get all of them wrong."""
+    top = (1 << bits) - 1
+    yield "flipped mask bits", pack((top - codes).astype(np.uint8), bits).reshape(-1)
+    if bits == 2:
+        yield (
+            "code 3 for values above the upper clip, 2 is right",
+            pack(np.where(codes == 2, 3, codes).astype(np.uint8), 2).reshape(-1),
+        )
+    yield "bit order big-endian: the first position is the lowest bit", _reversed(expected).reshape(-1)
+    channels = codes.reshape(-1, codes.shape[-1])
+    yield "positions in the opposite order", pack(np.ascontiguousarray(channels[::-1]), bits).reshape(-1)
+    yield ALONG + "channels share a byte, where positions of one channel should", _row(codes, bits)
+    if codes.ndim == 4:
+        planes = codes.transpose(0, 3, 1, 2)
+        yield (
+            ALONG + "bytes run along (n, c, h, w); they stand channel by channel at each eighth position",
+            _row(planes, bits),
+        )
+        by_channel = codes.transpose(3, 0, 1, 2)
+        yield ALONG + "bytes run along (c, n, h, w); (bytes, C) is right", _row(by_channel, bits)
+        columns = np.ascontiguousarray(codes.transpose(0, 2, 1, 3))
+        yield ALONG + "positions are in (n, w, h) order, where (n, h, w) is right", pack(columns, bits).reshape(-1)
+        padded = np.concatenate([pack(np.ascontiguousarray(image), bits) for image in codes])
+        yield "packed sample by sample, each padded to whole bytes; a byte may straddle two samples", padded.reshape(-1)
+        rows = np.concatenate([pack(np.ascontiguousarray(line), bits) for image in codes for line in image])
+        yield "packed row by row, each padded to whole bytes; a byte may straddle two rows", rows.reshape(-1)
+    yield ALONG + "the bytes of a channel follow one another, (C, bytes); (bytes, C) is right", expected.T.reshape(-1)
+
+
+def _row(codes: Array, bits: int) -> Array:
+    """All codes in memory's order packed as one channel."""
+    return pack(np.ascontiguousarray(codes).reshape(-1, 1), bits).reshape(-1)
+
+
+def _reversed(packed: Array) -> Array:
+    return np.packbits(np.unpackbits(packed.reshape(-1)).reshape(-1, 8), axis=1, bitorder="little").reshape(
+        packed.shape
+    )

@@ -1,0 +1,91 @@
+"""Mistakes in what else a step is made of: gates, pools, residuals, the loss, and gradients passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from minitl.arrays import Array
+from minitl.oracle.mistakes.activations import FUNCTIONS, other
+from minitl.oracle.mistakes.tape import Backward, Call, Mistake
+
+PASSED = ("batch_norm", "frozen_norm", "conv", "depthwise_conv", "pointwise_conv", "relu", "relu6", "hard_swish",
+          "hard_sigmoid", "scale", "global_avg_pool", "add")  # fmt: skip
+
+
+def mistakes() -> Iterator[Mistake]:
+    """All of them."""
+    yield from _residual()
+    yield from _gate()
+    yield from _pool()
+    yield from _loss()
+    for factor, text in (
+        (2.0, "a gradient doubled"),
+        (0.5, "a gradient halved"),
+        (-1.0, "a gradient of the wrong sign"),
+    ):
+        yield Mistake(text, PASSED, None, _times(factor))
+    yield Mistake("a gradient not passed on", PASSED, None, _times(0.0))
+
+
+def _times(factor: float) -> Backward:
+    """The gradients of the operands times a factor; those of the parameters are right."""
+
+    def backward(c: Call, gy: Array) -> tuple[Array | None, ...]:
+        gradients = c.backward(gy)
+        flows = c.op.activations
+        return (*(None if g is None else factor * g for g in gradients[:flows]), *gradients[flows:])
+
+    return backward
+
+
+def _residual() -> Iterator[Mistake]:
+    yield Mistake("the residual is missing", ("add",), lambda c: c.arrays[0], lambda c, gy: (gy, 0 * gy))
+    yield Mistake(
+        "the residual is there twice", ("add",), lambda c: c.forward() + c.arrays[1], lambda c, gy: (gy, 2 * gy)
+    )
+
+
+def _gate() -> Iterator[Mistake]:
+    for factor, text in ((0.0, "is missing"), (2.0, "is doubled"), (-1.0, "is of the wrong sign")):
+        yield Mistake(f"the gradient that flows through the gate {text}", ("scale",), None, _gate_times(factor))
+    yield Mistake("the gate is left out", ("scale",), lambda c: c.x, lambda c, gy: (gy, 0 * c.arrays[1]))
+    for name in ("hard_swish", "relu6"):
+        for layer in ("se.act", "act"):
+            cause = f"{name} between the layers of squeeze-and-excite, where relu is right"
+            yield replace(other(cause, ("relu",), *FUNCTIONS[name]), layer=layer)
+
+
+def _gate_times(factor: float) -> Backward:
+    def backward(c: Call, gy: Array) -> tuple[Array, Array]:
+        gx, of_gate = c.backward(gy)
+        return np.asarray(gx), factor * np.asarray(of_gate)
+
+    return backward
+
+
+def _scaled(cause: str, op: str, factor: Callable[[Call], int]) -> Mistake:
+    """Output and gradient times a factor."""
+    return Mistake(
+        cause, (op,), lambda c: c.forward() * factor(c),
+        lambda c, gy: (c.input_gradient(gy) * factor(c), *c.backward(gy)[1:]),
+    )  # fmt: skip
+
+
+def _pool() -> Iterator[Mistake]:
+    cause = "pooling sums where it should average: not divided by the area"
+    yield _scaled(cause, "global_avg_pool", lambda c: c.x[0, :, :, 0].size)
+
+
+def _loss() -> Iterator[Mistake]:
+    of = ("cross_entropy",)
+    yield _scaled("sum over the batch in the loss, where the mean is right", *of, lambda c: len(c.x))
+
+    def probabilities(c: Call, gy: Array) -> tuple[Array, None]:
+        shifted = np.exp(c.x - c.x.max(axis=1, keepdims=True))
+        return gy * shifted / shifted.sum(axis=1, keepdims=True) / len(c.x), None
+
+    yield Mistake("the label's 1 is not subtracted in the loss's gradient", of, None, probabilities)
+    yield Mistake("gy ignored (taken as 1)", of, None, lambda c, gy: c.backward(np.ones_like(gy)))

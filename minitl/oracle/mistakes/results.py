@@ -1,0 +1,145 @@
+"""Mistakes told from a result alone: the right numbers, scaled, moved, turned, rounded or exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import permutations
+
+import numpy as np
+
+from minitl.arrays import Array
+from minitl.oracle.case import Case
+from minitl.oracle.mistakes.activations import FUNCTIONS
+from minitl.oracle.mistakes.formats import FORMATS
+
+Results = Iterator[tuple[str, Array]]
+
+
+def mistakes(case: Case, name: str) -> Results:
+    """What usual mistakes make of that tensor, without a computation."""
+    expected = case.tensors[name]
+    yield from (_of_gradient if name.startswith("grad_") else _of_value)(case, name, expected)
+    if name.startswith("buffer_after."):
+        yield from _running(case, name, expected)
+    yield from _moved(case, name, expected)
+    yield from _turned(name, expected)
+    for text, rounded in FORMATS.items():
+        yield f"low precision: rounded to {text}", rounded(expected)
+    for other, tensor in case.expected.items():
+        if (
+            other != name
+            and other.split(".")[0] in ("output", "grad_input", "grad_param")
+            and tensor.shape == expected.shape
+        ):
+            yield f"{_short(name)} and {_short(other)} exchanged: this is {other}", tensor
+
+
+def _short(name: str) -> str:
+    return {"output": "y", "grad_input.x": "gx"}.get(name, "gw" if name.endswith("weight") else "gb")
+
+
+def _of_gradient(case: Case, name: str, expected: Array) -> Results:
+    batch, output = case.attrs["batch"], case.tensors["output"]
+    yield "a missing gradient: it is zero", np.zeros_like(expected)
+    yield "a gradient doubled", 2 * expected
+    yield "a gradient halved", expected / 2
+    yield "a gradient of the wrong sign", -expected
+    if batch > 1:
+        yield "a mean over the batch instead of a sum", expected / batch
+        yield "a sum over the batch instead of a mean", expected * batch
+    if output.ndim == 4:
+        axis = 1 if case.layout == "nchw" else -1
+        yield "a mean over all positions instead of a sum", expected * output.shape[axis] / output.size
+    if name.endswith("weight") and expected.ndim == 4 and expected.shape[2] > 1:
+        yield "filter flipped", expected[:, :, ::-1, ::-1]
+
+
+def _of_value(case: Case, name: str, expected: Array) -> Results:
+    yield "all zero", np.zeros_like(expected)
+    yield "doubled", 2 * expected
+    yield "halved", expected / 2
+    yield "of the wrong sign", -expected
+    if name == "output":
+        for text, (value, _) in FUNCTIONS.items():
+            yield f"activation left in: {text} after it, where there is none", value(expected)
+
+
+def _running(case: Case, name: str, expected: Array) -> Results:
+    """Mistakes in moving a running statistic."""
+    layer, _, kind = name.removeprefix("buffer_after.").rpartition(".")
+    before = case.tensors[f"buffer.{name.removeprefix('buffer_after.')}"].astype(np.float64)
+    momentum = case.conventions["momentum"]
+    batch = (expected - before) / momentum + before
+    if kind == "running_var":
+        shape = case.tensors["input.x" if layer in ("", "expand_norm") else "output"].shape
+        m = int(np.prod(shape)) // shape[1 if case.layout == "nchw" and len(shape) == 4 else -1]
+        biased = batch * (m - 1) / m
+        yield "biased running variance: divide by M - 1", before + momentum * (biased - before)
+    yield "the running statistic was not moved", before
+    yield "momentum the wrong way round: it is the weight of the new value", momentum * before + (1 - momentum) * batch
+    yield "the batch's statistic itself, not moved by momentum", batch
+    once = expected + momentum * (batch - expected)
+    yield "the running statistic was moved twice", once
+
+
+def _moved(case: Case, name: str, expected: Array) -> Results:
+    """Everything one place further along an axis or in memory, whatever comes in; or borders left at zero."""
+    is_map = expected.ndim == 4 and not name.startswith("grad_param.")
+    axes = ("N", *("CHW" if case.layout == "nchw" else "HWC")) if is_map else range(expected.ndim)
+    for by in (1, -1):
+        for axis, letter in enumerate(axes):
+            if expected.shape[axis] > 1:
+                what = f"shifted by one along {letter}" if is_map else "neighbour's weights: shifted by one"
+                rolled = np.roll(expected, by, axis)
+                yield what, rolled
+                if is_map:
+                    yield what, _first_cleared(rolled, axis, by)
+        if expected.size > 1:
+            yield "shifted by one in memory", np.roll(expected.reshape(-1), by).reshape(expected.shape)
+    if is_map:
+        for width in (1, 2, 3):
+            if (inner := _inner(case, expected, width)).any():
+                yield f"borders skipped: {width} on each side are zero", inner
+
+
+def _first_cleared(rolled: Array, axis: int, by: int) -> Array:
+    at = [slice(None)] * rolled.ndim
+    at[axis] = slice(0, 1) if by > 0 else slice(-1, None)
+    rolled = rolled.copy()
+    rolled[tuple(at)] = 0
+    return rolled
+
+
+def _inner(case: Case, expected: Array, width: int) -> Array:
+    inner = np.zeros_like(expected)
+    middle = slice(width, -width)
+    at = (slice(None), slice(None), middle, middle) if case.layout == "nchw" else (slice(None), middle, middle)
+    inner[at] = expected[at]
+    return inner
+
+
+def _turned(name: str, expected: Array) -> Results:
+    """The axes in another order, or the memory of another order read as this one."""
+    weights = name.startswith("grad_param.")
+    what = "weights transposed: their axes are in another order" if weights else "layout transposed"
+    for axes in permutations(range(expected.ndim)):
+        other = expected.transpose(axes)
+        if axes != tuple(range(expected.ndim)):
+            for turned in (other, other.reshape(expected.shape)):
+                if turned.shape == expected.shape:
+                    yield what, turned
+
+
+# What depends on what came.
+
+
+def of_got(case: Case, name: str, got: Array, expected: Array, within: Callable[[Array], bool]) -> str:
+    """Mistakes that add something of the implementation's own; `within` says whether an array explains the result."""
+    spread = got - expected
+    if got.size > 2 and within(expected + spread.reshape(-1)[0]):
+        return f"accumulated onto old contents: {spread.reshape(-1)[0]:.6g} more everywhere"
+    for other, tensor in case.tensors.items():
+        alike = tensor.shape == got.shape and tensor.dtype.kind == "f" and not other.startswith("tol.")
+        if alike and other != name and within(expected + tensor):
+            return f"accumulated onto old contents: those of {other}"
+    return ""

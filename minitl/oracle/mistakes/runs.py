@@ -1,0 +1,126 @@
+"""Whole steps with one mistake in them, and what they give for every tensor of a case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from minitl.arrays import Array
+from minitl.oracle.case import Case, from_layout, to_layout
+from minitl.oracle.make import recipe_of
+from minitl.oracle.mistakes import activations, norms, rest, sums
+from minitl.oracle.mistakes.tape import Mistake, Walk, WrongTape
+from minitl.oracle.recipes import ACTIVATIONS, METHODS, Recipe, run
+
+LARGEST = 3e7  # multiply-adds of a case: hundreds of steps are tried
+CANNOT = (ArithmeticError, LookupError, TypeError, ValueError)  # what a mistake raises where it cannot be made
+Values = dict[str, Array]
+
+
+class Wrong(NamedTuple):
+    """A mistake, the layer it was made in ("" for all), and the tensors it gives."""
+
+    cause: str
+    layer: str
+    tensors: Mapping[str, Array]
+
+
+class Runs:
+    """Steps of one case in float64."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.recipe = case, recipe_of(case)
+        if self.recipe.method == "mobiletl-recompute":  # the same numbers, from one run less
+            self.recipe = replace(self.recipe, method="mobiletl-exact")
+        x = from_layout(case.tensors["input.x"], case.layout)
+        if x.shape != self.recipe.input_shape or case.macs["forward"] > LARGEST:
+            raise ValueError("not to be run")
+        self.values = {n: t.astype(np.float64) if t.dtype.kind == "f" else t for n, t in case.inputs.items()}
+
+    def changing_output(self, right: Callable[[Array], bool]) -> Iterator[Wrong]:
+        """Steps whose mistake changes the output, if it then is what `right` says."""
+        for mistake in self._mistakes():
+            for variant in mistake.variants(forward=True):
+                tensors: Values = {}
+                with suppress(*CANNOT):
+                    tensors = self._step(variant, right)
+                if not tensors:
+                    break  # the other variants have the same output
+                yield Wrong(mistake.cause, mistake.layer or "", tensors)
+        if self.values["input.x"].ndim == 4:
+            yield Wrong("layout mixed up: maps read and written in the other layout", "", self._other_layout())
+
+    def changing_gradients(self) -> Iterator[Wrong]:
+        """Steps whose mistake is one of the backward alone."""
+        given, tape = self._given(self.values), WrongTape()
+        walk = Walk(tape, run(self.recipe, given, tape).output, np.array(given["grad_output"], order="C"))
+        for mistake in self._mistakes():
+            for variant in mistake.variants(forward=False):
+                with suppress(*CANNOT):
+                    yield Wrong(mistake.cause, mistake.layer or "", self._laid_out(walk(variant)))
+        ones = self.values | {"grad_output": np.ones_like(self.values["grad_output"])}
+        yield Wrong("gy ignored (taken as 1)", "", self._step(None, values=ones))
+        for method in METHODS:
+            if self.case.op == "irb" and method not in (self.case.method, "mobiletl-recompute"):
+                other = replace(self.recipe, method=method)
+                yield Wrong(f"the gradient of method {method}", "", self._step(None, recipe=other))
+
+    def _mistakes(self) -> Iterator[Mistake]:
+        """All mistakes where they can be made: in every layer of their ops at once, and in each by itself."""
+        tape = WrongTape()
+        run(self.recipe, self._given(self.values), tape)
+        for mistake in self._listed():
+            layers = list(dict.fromkeys(layer for op, layer in tape.met if mistake.applies(op, layer)))
+            if layers:
+                yield mistake
+            if len(layers) > 1:
+                yield from (replace(mistake, layer=layer) for layer in layers)
+
+    def _listed(self) -> Iterator[Mistake]:
+        for listed in (sums, norms, rest):
+            yield from listed.mistakes()
+        yield from activations.mistakes(self.case.attrs.get("activation", ""))
+        if self.case.op in ACTIVATIONS:
+            yield from activations.at_kinks(self.case)
+
+    def _given(self, values: Values) -> Values:
+        layout = self.case.layout
+        return {n: from_layout(v, layout) if n.startswith(("input.", "grad_output")) else v for n, v in values.items()}
+
+    def _step(
+        self, mistake: Mistake | None, output: Callable[[Array], bool] | None = None,
+        values: Values | None = None, recipe: Recipe | None = None,
+    ) -> Values:  # fmt: skip
+        """All results of a step, or none if `output` does not take its output."""
+        given = self._given(values or self.values)
+        tape = WrongTape(mistake)
+        ran = run(recipe or self.recipe, given, tape)
+        if output and not output(to_layout(ran.output.value, self.case.layout)):
+            return {}
+        gradients = tape.backward(ran.output, np.array(given["grad_output"], order="C"))
+        found = {f"grad_param.{n}": g for n, g in gradients.items()}
+        found |= {"output": ran.output.value, "grad_input.x": next(iter(tape.input_gradients.values()))}
+        return self._laid_out(found)
+
+    def _laid_out(self, found: Values) -> Values:
+        """Results in the case's layout."""
+        return {n: to_layout(a, self.case.layout) if n in ("output", "grad_input.x") else a for n, a in found.items()}
+
+    def _other_layout(self) -> Values:
+        """The memory of every map read as that of the other layout, and results written so."""
+        axes = (0, 2, 3, 1) if self.case.layout == "nhwc" else (0, 3, 1, 2)
+        values = dict(self.values)
+        for name in ("input.x", "grad_output"):
+            if (given := values[name]).ndim == 4:
+                other = tuple(given.shape[axes.index(i)] for i in range(4))
+                values[name] = given.reshape(other).transpose(axes)
+        found = self._step(None, values=values)
+        back = tuple(np.argsort(axes))
+        for name in ("output", "grad_input.x"):
+            if found[name].ndim == 4:
+                found[name] = found[name].transpose(back).reshape(self.case.tensors[name].shape)
+        return found

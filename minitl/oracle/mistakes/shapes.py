@@ -1,0 +1,70 @@
+"""What a wrong shape suggests."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+
+from minitl.arrays import Array, Shape
+from minitl.oracle.case import Case, shape_in
+
+WEIGHTS = "as many elements in another shape; weights are (out, in / groups, k, k)"
+ORDERS = {(2, 3, 1, 0): "HWIO", (0, 2, 3, 1): "OHWI", (1, 0, 2, 3): "IOHW", (1, 0): "(in, out)"}
+
+
+def cause(case: Case, name: str, got: Array) -> str:
+    """A likely cause, or nothing."""
+    expected = case.tensors[name]
+    if expected.dtype.kind != "f":
+        return ""
+    if other := _exchanged(case, name, got):
+        return other
+    if name == "output" and expected.ndim == 4 and (geometry := _geometry(case, got.shape)):
+        return geometry
+    if got.shape == expected.shape[1:]:
+        return "the batch's axis is missing"
+    if got.size != expected.size:
+        both = got.ndim == expected.ndim == 4
+        return "padding must be (k - 1) / 2 on all sides" if both and name == "output" else ""
+    if name.startswith("grad_param."):
+        return _turned_weights(got, expected)
+    if sorted(got.shape) == sorted(expected.shape) and got.ndim == 4:
+        return f"layout: the axes are in another order; this case is {case.layout}"
+    return "as many elements in another shape"
+
+
+def _exchanged(case: Case, name: str, got: Array) -> str:
+    for other, tensor in case.expected.items():
+        if other.startswith(("output", "grad_")) and tensor.shape == got.shape != case.tensors[name].shape:
+            bound = case.tensors[f"tol.f32.{other}"]
+            if got.dtype.kind == "f" and (np.abs(got - tensor) <= bound).all():
+                pair = " and ".join({"grad_input.x": "gx", "output": "y"}.get(n, "gw") for n in sorted((name, other)))
+                return f"{pair} exchanged: this is {other}"
+    return ""
+
+
+def _geometry(case: Case, got: Shape) -> str:
+    """A stride or padding that gives this shape."""
+    attrs, channels = case.attrs, case.tensors["output"].shape[1 if case.layout == "nchw" else 3]
+    kernel, stride = attrs.get("kernel", 1), attrs.get("stride", 1)
+    sizes = attrs["height"], attrs["width"]
+
+    def of(*extents: int) -> Shape:
+        return shape_in((attrs["batch"], *extents, channels), case.layout)
+
+    if stride > 1 and got == of(*sizes):
+        return "stride ignored"
+    if kernel > 1 and got == of(*((n - kernel) // stride + 1 for n in sizes)):
+        return "valid padding: (k - 1) / 2 zeros on all sides are right"
+    return ""
+
+
+def _turned_weights(got: Array, expected: Array) -> str:
+    for axes in permutations(range(expected.ndim)):
+        turned = expected.transpose(axes)
+        near = np.abs(got.reshape(-1) - turned.reshape(-1)).max() <= 1e-4 * np.abs(expected).max()
+        if turned.shape == got.shape and near and axes != tuple(range(expected.ndim)):
+            order = ORDERS.get(axes, "in another order of axes")
+            return f"weights transposed: these are {order}; weights are (out, in / groups, k, k)"
+    return WEIGHTS

@@ -1,0 +1,237 @@
+"""Mistakes in convolutions and linear layers, as maps around the right op.
+
+Most of them are the right op on operands that were read wrongly, or with a wrong selection of its
+outputs: y = T(op(A(x), B(w))) with linear maps A, B, T. Their gradients follow by the adjoint maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from minitl.arrays import Array, Shape
+from minitl.oracle.mistakes.formats import FORMATS
+from minitl.oracle.mistakes.tape import Backward, Call, Change, Forward, Mistake
+
+SPATIAL = ("conv", "depthwise_conv")
+DENSE = ("conv", "pointwise_conv", "linear")
+ALL = ("conv", "depthwise_conv", "pointwise_conv", "linear")
+PAD = 4  # rows and columns around a map on its canvas: more than any shift, and even, as strides are
+
+
+class Map(NamedTuple):
+    """A linear map of an array, and its adjoint."""
+
+    to: Change
+    back: Change
+
+
+Maps = Callable[[Call], tuple[Map, Map, Map]]  # of x, w and y
+SAME = Map(lambda a: a, lambda a: a)
+
+
+def mistakes() -> Iterator[Mistake]:
+    """All of them."""
+    yield from _misread_weights()
+    yield _around("SAME padding as TensorFlow's: symmetric padding of (k - 1) / 2 is right", SPATIAL, _same_padding)
+    for by, what in ((1, "too many"), (-1, "too few")):
+        yield _around(f"padding off by one: one row and column {what} before", SPATIAL, _off_by(by))
+    yield _around("replicate padding where zeros are right", SPATIAL, _replicated)
+    yield Mistake("replicate padding where zeros are right", SPATIAL, None, _replicated_cut)
+    yield _around("borders skipped: outputs whose window leaves the map are missing", SPATIAL, _inner)
+    yield Mistake("stride ignored", SPATIAL, _unstrided_forward, _unstrided_backward)
+    for axis, letter in ((1, "H"), (2, "W")):
+        for by in (1, -1):
+            yield _around(f"shifted by one along {letter}", (*SPATIAL, "pointwise_conv"), _outputs_moved(axis, by))
+    yield Mistake("bias left out", ALL, lambda c: c.forward(*c.arrays[:2], *(0 * b for b in c.arrays[2:])))
+    yield from _sums()
+    for name, rounded in FORMATS.items():
+        yield Mistake(f"low precision: operands in {name}", ALL, _rounded_forward(rounded), _rounded_backward(rounded))
+
+
+def _misread_weights() -> Iterator[Mistake]:
+    yield _weights("filter flipped", SPATIAL, lambda c: _FLIP)
+    yield _weights("weights read transposed (kernel width before height)", SPATIAL, lambda c: _TURN)
+    yield _weights("weights read transposed: as (in, out), not (out, in)", DENSE, _in_out)
+    yield _weights("weights read transposed: as HWIO, not OIHW", SPATIAL, lambda c: _order(c, (2, 3, 1, 0)))
+    yield _weights("weights read transposed: as OHWI, not OIHW", SPATIAL, lambda c: _order(c, (0, 2, 3, 1)))
+    for one in (_roll(1), _roll(-1)):
+        yield _weights("neighbour's weights: filters shifted by one channel", ALL, partial(_always, one))
+
+
+def _weights(cause: str, ops: tuple[str, ...], of: Callable[[Call], Map]) -> Mistake:
+    return _around(cause, ops, lambda c: (SAME, of(c), SAME))
+
+
+def _always(one: Map, c: Call) -> Map:
+    return one
+
+
+def _around(cause: str, ops: tuple[str, ...], maps: Maps) -> Mistake:
+    """The right op between linear maps, with the gradients that follow."""
+
+    def forward(c: Call) -> Array:
+        of_x, of_w, of_y = maps(c)
+        bias = c.arrays[2:]
+        y = of_y.to(c.forward(of_x.to(c.x), of_w.to(c.arrays[1]), *(0 * b for b in bias)))
+        return y + bias[0] if bias else y
+
+    def backward(c: Call, gy: Array) -> tuple[Array | None, ...]:
+        of_x, of_w, of_y = maps(c)
+        gx, gw, *gb = c.backward(of_y.back(gy), of_x.to(c.x), of_w.to(c.arrays[1]), *c.arrays[2:])
+        return (None if gx is None else of_x.back(gx), None if gw is None else of_w.back(gw), *gb)
+
+    return Mistake(cause, ops, forward, backward)
+
+
+# Weights.
+
+_FLIP = Map(lambda w: w[..., ::-1, ::-1], lambda g: g[..., ::-1, ::-1])
+_TURN = Map(lambda w: w.swapaxes(2, 3), lambda g: g.swapaxes(2, 3))
+
+
+def _roll(by: int) -> Map:
+    return Map(lambda w: np.roll(w, by, 0), lambda g: np.roll(g, -by, 0))
+
+
+def _outputs_moved(axis: int, by: int) -> Maps:
+    """Outputs one place along an axis; zeros come in."""
+
+    def move(y: Array, by: int) -> Array:
+        moved = np.roll(y, by, axis)
+        moved[(slice(None),) * axis + (slice(0, 1) if by > 0 else slice(-1, None),)] = 0
+        return moved
+
+    return lambda c: (SAME, SAME, Map(lambda y: move(y, by), lambda g: move(g, -by)))
+
+
+def _order(c: Call, axes: tuple[int, ...]) -> Map:
+    """The weights' memory (out, in, k, k) read as if its axes stood in another order."""
+    shape = c.arrays[1].shape
+    stored: Shape = tuple(shape[i] for i in axes)
+    inverse = tuple(np.argsort(axes))
+    return Map(
+        lambda w: w.reshape(stored).transpose(inverse),
+        lambda g: g.transpose(axes).reshape(shape),
+    )
+
+
+def _in_out(c: Call) -> Map:
+    return _order(c, (1, 0, *range(2, c.arrays[1].ndim)))
+
+
+# Where a window lies.
+
+
+def _shifted(c: Call, down: int, right: int) -> tuple[Map, Map, Map]:
+    """Windows moved up and left: as with that many more rows and columns of padding before the map."""
+    top, left = PAD + down, PAD + right
+    (_, height, width, _), stride = c.x.shape, c.attrs.get("stride", 1)
+    rows, columns = -(-height // stride), -(-width // stride)
+    first, canvas = PAD // stride, (height + 2 * PAD, width + 2 * PAD)
+    outputs = -(-canvas[0] // stride), -(-canvas[1] // stride)
+    return (
+        _window(top, left, height, width, canvas),
+        SAME,
+        _inverse(_window(first, first, rows, columns, outputs)),
+    )
+
+
+def _off_by(rows: int) -> Maps:
+    return lambda c: _shifted(c, rows, rows)
+
+
+def _window(top: int, left: int, height: int, width: int, canvas: tuple[int, int]) -> Map:
+    """A map placed amid zeros; the adjoint takes it out again."""
+    around = ((0, 0), (top, canvas[0] - top - height), (left, canvas[1] - left - width), (0, 0))
+    return Map(lambda x: np.pad(x, around), lambda g: g[:, top : top + height, left : left + width])
+
+
+def _inverse(m: Map) -> Map:
+    return Map(m.back, m.to)
+
+
+def _same_padding(c: Call) -> tuple[Map, Map, Map]:
+    stride, kernel = c.attrs.get("stride", 1), c.arrays[1].shape[2]
+    before = [max((-(-n // stride) - 1) * stride + kernel - n, 0) // 2 for n in c.x.shape[1:3]]
+    return _shifted(c, before[0] - kernel // 2, before[1] - kernel // 2)
+
+
+def _replicated(c: Call) -> tuple[Map, Map, Map]:
+    """Borders repeated outwards; the adjoint adds up what flows to a border's copies."""
+    p = c.arrays[1].shape[2] // 2
+    _, _, of_y = _shifted(c, 0, 0)
+    height, width = c.x.shape[1:3]
+    rows, columns = (np.clip(np.arange(-PAD, n + PAD), 0, n - 1) for n in (height, width))
+    near = (np.arange(-PAD, height + PAD)[:, None], np.arange(-PAD, width + PAD)[None, :])
+    inside = ((near[0] >= -p) & (near[0] < height + p) & (near[1] >= -p) & (near[1] < width + p))[None, :, :, None]
+
+    to_rows, to_columns = (np.eye(n)[at] for n, at in ((height, rows), (width, columns)))
+
+    def back(g: Array) -> Array:
+        return np.asarray(np.einsum("nabc,ah,bw->nhwc", g * inside, to_rows, to_columns))
+
+    return Map(lambda x: x[:, rows][:, :, columns] * inside, back), SAME, of_y
+
+
+def _replicated_cut(c: Call, gy: Array) -> tuple[Array | None, ...]:
+    """The same, where what flows to a border's copies is dropped."""
+    of_x, _, of_y = _replicated(c)
+    gx, *rest = c.backward(of_y.back(gy), of_x.to(c.x), *c.arrays[1:])
+    return (None if gx is None else _shifted(c, 0, 0)[0].back(gx), *rest)
+
+
+def _inner(c: Call) -> tuple[Map, Map, Map]:
+    """Only the outputs whose window lies within the map."""
+    stride, p = c.attrs.get("stride", 1), c.arrays[1].shape[2] // 2
+    rows, columns = (
+        (stride * np.arange(-(-n // stride)) >= p) & (stride * np.arange(-(-n // stride)) < n - p)
+        for n in c.x.shape[1:3]
+    )
+    inside = (rows[:, None] & columns[None, :])[None, :, :, None]
+    keep = Map(lambda y: y * inside, lambda g: g * inside)
+    return SAME, SAME, keep
+
+
+def _unstrided_forward(c: Call) -> Array:
+    y = c.forward()
+    return c.forward(stride=1)[:, : y.shape[1], : y.shape[2]]
+
+
+def _unstrided_backward(c: Call, gy: Array) -> tuple[Array | None, ...]:
+    full = np.zeros((*c.x.shape[:3], gy.shape[3]))
+    full[:, : gy.shape[1], : gy.shape[2]] = gy
+    return c.backward(full, stride=1)
+
+
+# What is summed.
+
+
+def _sums() -> Iterator[Mistake]:
+    every = (*ALL, "batch_norm", "frozen_norm")
+    yield Mistake("last image only: sums over the batch are overwritten", every, None, _of_image(-1))
+    yield Mistake("first image only", every, None, _of_image(0))
+    yield Mistake("gy ignored (taken as 1)", every, None, lambda c, gy: c.backward(np.ones_like(gy)))
+
+
+def _of_image(n: int) -> Backward:
+    """Gradients of the parameters from one image; that of x from all."""
+
+    def backward(c: Call, gy: Array) -> tuple[Array | None, ...]:
+        one = np.zeros_like(gy)
+        one[n] = gy[n]
+        gx, *_ = c.backward(gy)
+        return (gx, *c.backward(one)[1:])
+
+    return backward
+
+
+def _rounded_forward(rounded: Change) -> Forward:
+    return lambda c: c.forward(rounded(c.x), rounded(c.arrays[1]), *c.arrays[2:])
+
+
+def _rounded_backward(rounded: Change) -> Backward:
+    return lambda c, gy: c.backward(rounded(gy), rounded(c.x), rounded(c.arrays[1]), *c.arrays[2:])

@@ -1,0 +1,333 @@
+"""More wrong implementations: those that people who write kernels by hand have reported of theirs."""
+
+from __future__ import annotations
+
+import numpy as np
+from mutants import Array, Correct, Result, bfloat16, mutant
+
+
+def flip(w: Array) -> Array:
+    return w[:, :, ::-1, ::-1]
+
+
+@mutant("filter flipped in the forward")
+class FlippedForward(Correct):
+    def forward_weight(self, w: Array) -> Array:
+        return flip(w)
+
+
+@mutant("filter flipped in the gradient of x")
+class FlippedBackward(Correct):
+    def backward_weight(self, w: Array) -> Array:
+        return flip(w)
+
+
+@mutant("filter flipped everywhere")
+class FlippedEverywhere(FlippedForward, FlippedBackward):
+    def weight_gradient(self, taps: Array) -> Array:
+        return flip(taps)
+
+
+@mutant("stride ignored in a convolution")
+class NoStride(Correct):
+    def step_of(self, stride: int) -> int:
+        return 1
+
+
+@mutant("borders repeated instead of zeros")
+class Replicated(Correct):
+    def pad(self, x: Array, k: int, top: int, left: int) -> Array:
+        padded = np.pad(x, ((0, 0), (top, k), (left, k), (0, 0)), mode="edge")
+        inside = np.zeros(padded.shape[1:3], x.dtype)
+        p = k // 2
+        inside[max(0, top - p) : top + x.shape[1] + p, max(0, left - p) : left + x.shape[2] + p] = 1
+        return padded * inside[None, :, :, None]
+
+
+def around(w: Array, by: int) -> Array:
+    return np.roll(w, by, axis=0)
+
+
+@mutant("the next channel's filter")
+class NextFilter(Correct):
+    def forward_weight(self, w: Array) -> Array:
+        return around(w, -1)
+
+
+@mutant("the next channel's filter, in the gradient of x")
+class NextFilterBackward(Correct):
+    def backward_weight(self, w: Array) -> Array:
+        return around(w, -1)
+
+
+@mutant("weight gradients written to the next channel")
+class NextGradient(Correct):
+    def weight_gradient(self, taps: Array) -> Array:
+        return around(taps, 1)
+
+
+@mutant("weight gradients of the last image only")
+class LastImage(Correct):
+    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
+        y, back = super().conv(layer, x, stride, depthwise=depthwise)
+        _, back_last = super().conv(layer, x[-1:], stride, depthwise=depthwise)
+
+        def both(gy: Array) -> Array:
+            gx = back(gy)
+            back_last(gy[-1:])
+            return gx
+
+        return y, both
+
+
+@mutant("weight gradients added to what stood there: ones")
+class OntoOnes(Correct):
+    def weight_gradient(self, taps: Array) -> Array:
+        return taps + 1
+
+
+@mutant("weight gradients added to the weights")
+class OntoWeights(Correct):
+    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
+        y, back = super().conv(layer, x, stride, depthwise=depthwise)
+        if x.ndim == 2:
+            return y, back
+
+        def onto(gy: Array) -> Array:
+            gx = back(gy)
+            self.grads[f"{layer}weight"] = self.grads[f"{layer}weight"] + self.p[f"{layer}weight"]
+            return gx
+
+        return y, onto
+
+
+@mutant("output added to what stood there: a half")
+class OntoHalf(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        return got | {"output": got["output"] + np.float32(0.5)}
+
+
+@mutant("convolutions take gy as ones")
+class IgnoredGy(Correct):
+    def arriving(self, gy: Array) -> Array:
+        return np.ones_like(gy)
+
+
+@mutant("the whole backward starts from ones")
+class StartsFromOnes(Correct):
+    def answer(self) -> dict[str, Array]:
+        self.gy = np.ones_like(self.gy)
+        return super().answer()
+
+
+@mutant("outputs at the border left at zero")
+class SkippedBorders(Correct):
+    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
+        y, back = super().conv(layer, x, stride, depthwise=depthwise)
+        w = self.p[f"{layer}weight"]
+        if w.ndim == 2:
+            return y, back
+        p, inside = w.shape[3] // 2, np.zeros((*y.shape[1:3], 1), y.dtype)
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                rows, columns = stride * i, stride * j
+                inside[i, j] = p <= rows < x.shape[1] - p and p <= columns < x.shape[2] - p
+        return y * inside, lambda gy: back(gy * inside)
+
+
+@mutant("output one column too far right, zeros come in")
+class ShiftedOutput(Correct):
+    def conv_output(self, y: Array) -> Array:
+        return np.pad(y, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1] if y.shape[2] > 1 else y
+
+
+@mutant("gx handed in where gw belongs, and the other way round")
+class Exchanged(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        if self.op != "irb" and "grad_param.weight" in got:
+            got["grad_param.weight"], got["grad_input.x"] = got["grad_input.x"], got["grad_param.weight"]
+        return got
+
+
+def half(a: Array) -> Array:
+    return a.astype(np.float16).astype(a.dtype)
+
+
+def nearest_bfloat16(a: Array) -> Array:
+    return bfloat16((a.astype(np.float64) * (1 + 2.0**-8)).astype(np.float32))
+
+
+def tf32(a: Array) -> Array:
+    bits = np.ascontiguousarray(a, np.float32).view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0xFFF + ((bits >> 13) & 1)) & 0xFFFFE000
+    return rounded.astype(np.uint32).view(np.float32).astype(a.dtype).reshape(a.shape)
+
+
+def operands_in(to: object) -> type[Correct]:
+    class Rounded(Correct):
+        def forward_weight(self, w: Array) -> Array:
+            return to(w)  # type: ignore[operator]
+
+        backward_weight = forward_weight
+
+        def pad(self, x: Array, k: int, top: int, left: int) -> Array:
+            return super().pad(to(x), k, top, left)  # type: ignore[operator]
+
+        def arriving(self, gy: Array) -> Array:
+            return to(gy)  # type: ignore[operator]
+
+        def bias_gradient(self, gy: Array) -> Array:
+            return gy.sum(axis=(0, 1, 2))
+
+    return Rounded
+
+
+mutant("convolutions' operands in float16")(operands_in(half))
+mutant("convolutions' operands in TF32")(operands_in(tf32))
+mutant("convolutions' operands in bfloat16, truncated")(operands_in(bfloat16))
+
+
+@mutant("results rounded to TF32")
+class RoundedResults(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        return {name: tf32(a) if a.dtype.kind == "f" else a for name, a in got.items()}
+
+
+@mutant("results cut to bfloat16")
+class CutResults(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        return {name: bfloat16(a) if a.dtype.kind == "f" else a for name, a in got.items()}
+
+
+@mutant("relu after the output of a convolution or norm")
+class ReluLeftIn(Correct):
+    def answer(self) -> dict[str, Array]:
+        got = super().answer()
+        if "conv" in self.op or "norm" in self.op or self.op in ("linear", "irb"):
+            got["output"] = np.maximum(got["output"], 0)
+        return got
+
+
+def scaled_eps(factor: float) -> type[Correct]:
+    class Scaled(Correct):
+        def inv_std(self, variance: Array) -> Array:
+            return 1 / np.sqrt(variance + factor * self.attrs["eps"])
+
+    return Scaled
+
+
+mutant("eps 10 times too large")(scaled_eps(10))
+mutant("eps 100 times too large")(scaled_eps(100))
+
+
+@mutant("no bias added")
+class NoBias(Correct):
+    def added_bias(self, bias: Array) -> Array:
+        return 0 * bias
+
+
+@mutant("1x1 weights read as (in, out)")
+class InOut(Correct):
+    def forward_weight(self, w: Array) -> Array:
+        o, i, k, _ = w.shape
+        return w.reshape(i, o).T.reshape(w.shape) if k == 1 and i > 1 else w
+
+
+@mutant("1x1 weights read as (in, out) in the gradient of x")
+class InOutBackward(Correct):
+    def backward_weight(self, w: Array) -> Array:
+        o, i, k, _ = w.shape
+        return w.reshape(i, o).T.reshape(w.shape) if k == 1 and i > 1 else w
+
+
+@mutant("1x1 weight gradients written as (in, out)")
+class InOutGradient(Correct):
+    def weight_gradient(self, taps: Array) -> Array:
+        o, i, k, _ = taps.shape
+        return taps.reshape(o, i).T.reshape(taps.shape) if k == 1 and i > 1 else taps
+
+
+@mutant("filters read (width, height)")
+class WidthFirst(Correct):
+    def forward_weight(self, w: Array) -> Array:
+        return w.swapaxes(2, 3)
+
+
+@mutant("sigmoid for hard-sigmoid")
+class SigmoidGate(Correct):
+    def hard_sigmoid(self, x: Array) -> Array:
+        return 1 / (1 + np.exp(-x))
+
+
+@mutant("sigmoid for hard-sigmoid, with its own slope")
+class SigmoidGateThroughout(SigmoidGate):
+    def hard_sigmoid_slope(self, x: Array) -> Array:
+        y = self.hard_sigmoid(x)
+        return y * (1 - y)
+
+
+@mutant("hard-swish slope without the product rule")
+class NoProductRule(Correct):
+    def hard_swish_slope(self, x: Array) -> Array:
+        return np.clip(x + 3, 0, 6) / 6
+
+
+@mutant("hard-swish slope (2 x + 3) / 6 everywhere")
+class NoRegions(Correct):
+    def hard_swish_slope(self, x: Array) -> Array:
+        return (2 * x + 3) / 6
+
+
+@mutant("norm scales without their sign")
+class AbsoluteScale(Correct):
+    def scale_of(self, gamma: Array) -> Array:
+        return np.abs(gamma)
+
+
+@mutant("norm scales without their sign, in backward only")
+class AbsoluteScaleBackward(Correct):
+    def batch_norm_back(self, layer: str, gy: Array, x_hat: Array, inv_std: Array) -> Array:
+        gamma = self.p[f"{layer}weight"]
+        gx = super().batch_norm_back(layer, gy, x_hat, inv_std)
+        return gx * np.sign(gamma)
+
+
+@mutant("loss and its gradient summed over the batch")
+class SummedLossToo(Correct):
+    def cross_entropy(self, z: Array, labels: Array) -> Result:
+        loss, back = super().cross_entropy(z, labels)
+        return loss * z.dtype.type(len(z)), lambda gy: back(gy) * z.dtype.type(len(z))
+
+
+def factor(by: float, begin: str) -> type[Correct]:
+    class Scaled(Correct):
+        def answer(self) -> dict[str, Array]:
+            got = super().answer()
+            return {n: a * a.dtype.type(by) if n.startswith(begin) else a for n, a in got.items()}
+
+    return Scaled
+
+
+mutant("gradients of x doubled")(factor(2, "grad_input"))
+mutant("gradients of x halved")(factor(0.5, "grad_input"))
+mutant("gradients of x of the wrong sign")(factor(-1, "grad_input"))
+mutant("gradients of the weights doubled")(factor(2, "grad_param.weight"))
+mutant("gradients of the weights of the wrong sign")(factor(-1, "grad_param.weight"))
+
+
+@mutant("project's gradient of the wrong sign from there on")
+class NegatedInside(Correct):
+    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
+        y, back = super().conv(layer, x, stride, depthwise=depthwise)
+        return y, (lambda gy: -back(gy)) if layer == "project." else back
+
+
+@mutant("depthwise gradient of the wrong sign from there on")
+class NegatedDepthwise(Correct):
+    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
+        y, back = super().conv(layer, x, stride, depthwise=depthwise)
+        return y, (lambda gy: -back(gy)) if layer == "depthwise." else back
