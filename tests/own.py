@@ -6,7 +6,8 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.oracle import Case
-from minitl.oracle.case import from_layout, is_map, kept_name, to_layout
+from minitl.oracle.case import kept_name
+from minitl.oracle.forms import form_of
 from minitl.oracle.make import recipe_of
 from minitl.oracle.recipes import run
 from minitl.tape import Tape
@@ -14,7 +15,8 @@ from minitl.tape import Tape
 
 def step(case: Case, dtype: str, **options: bool) -> dict[str, Array]:
     """Forward and backward of the case in that dtype, in the case's layout; `options` are the tape's."""
-    values = {n: from_layout(v, case.layout) if is_map(n) else v for n, v in case.inputs.items()}
+    form = form_of(case)
+    values = {n: form.taken(n, v) for n, v in case.inputs.items()}
     tape = Tape(**options)
     ran = run(recipe_of(case), values, tape, dtype)
     got = {"output": ran.output.value}
@@ -25,4 +27,4 @@ def step(case: Case, dtype: str, **options: bool) -> dict[str, Array]:
     got["grad_input.x"] = next(iter(tape.input_gradients.values()))
     got |= {f"grad_param.{name}": gradient for name, gradient in gradients.items()}
     got |= {f"buffer_after.{name}": p.value for name, p in ran.parameters.items() if p.statistic}
-    return {name: to_layout(a, case.layout) if is_map(name) else a for name, a in got.items()}
+    return {name: form.stored(name, a) for name, a in got.items()}

@@ -62,17 +62,21 @@ its own bound is added: tol.f32 = E32 + E64, tol.f64 = 2 E64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from minitl.arrays import Array, positions
+from minitl.errors import unknown
 from minitl.ops.few_bits import hard_swish_levels
 from minitl.ops.op import Attrs, Op
 from minitl.saved import Saved
 
 Errors = list[Array | None]
+F = TypeVar("F")
+DESCRIBED = ("relu", "relu6", "hard_swish", "hard_sigmoid")  # activations
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,18 @@ class Call:
 
 def forward(call: Call, p: Precision) -> None:
     """Fill in the bounds of what the call made."""
-    FORWARD.get(call.op.name, _sums_forward)(call, p)
+    _known(FORWARD, call)(call, p)
 
 
 def backward(call: Call, gy: Array, error: Array, gradients: Sequence[Array | None], p: Precision) -> Errors:
     """Bounds of the gradients of a call, given gy and its bound."""
-    return BACKWARD.get(call.op.name, _sums_backward)(call, gy, error, gradients, p)
+    return _known(BACKWARD, call)(call, gy, error, gradients, p)
+
+
+def _known(table: Mapping[str, F], call: Call) -> F:
+    if call.op.name not in table:
+        raise unknown("op, for which no bounds are derived", call.op.name, table)
+    return table[call.op.name]
 
 
 # Sums of products: the op itself, on absolute values.
@@ -188,6 +198,8 @@ def kinks(op: str, rule: str) -> tuple[float, ...]:
         return (0.0, 6.0)
     if op == "hard_sigmoid":
         return (-3.0, 3.0)
+    if op != "hard_swish":
+        raise unknown("activation, whose kinks nobody described", op, DESCRIBED)
     extra: tuple[float, ...] = {"sign": (0.0,), "output-sign": (0.0,), "output": (-1.5,)}.get(rule, ())
     if rule.startswith("few"):
         extra = hard_swish_levels(int(rule[3:])).borders
@@ -202,6 +214,8 @@ def slope(op: str, x: Array) -> Array:
         return ((x > 0) & (x < 6)).astype(np.float64)
     if op == "hard_sigmoid":
         return ((x > -3) & (x < 3)) / 6.0
+    if op != "hard_swish":
+        raise unknown("activation, whose slope nobody described", op, DESCRIBED)
     return np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, (2 * x + 3) / 6))
 
 
@@ -392,14 +406,19 @@ def _cross_entropy_backward(
     return [((np.abs(gy) + error) * (of_p + p.rounding(4, size)) + error * size) / len(z), None]
 
 
+SUMS = (
+    "conv", "depthwise_conv", "pointwise_conv", "linear", "gated_conv", "global_avg_pool", "scale", "add"
+)  # fmt: skip
 FORWARD: dict[str, Callable[[Call, Precision], None]] = {
-    **dict.fromkeys(("relu", "relu6", "hard_swish", "hard_sigmoid"), _activation_forward),
+    **dict.fromkeys(SUMS, _sums_forward),
+    **dict.fromkeys(DESCRIBED, _activation_forward),
     "frozen_norm": _frozen_forward,
     "batch_norm": _batch_forward,
     "cross_entropy": _cross_entropy_forward,
 }
 BACKWARD: dict[str, Callable[[Call, Array, Array, Sequence[Array | None], Precision], Errors]] = {
-    **dict.fromkeys(("relu", "relu6", "hard_swish", "hard_sigmoid"), _activation_backward),
+    **dict.fromkeys(SUMS, _sums_backward),
+    **dict.fromkeys(DESCRIBED, _activation_backward),
     "frozen_norm": _frozen_backward,
     "batch_norm": _batch_backward,
     "cross_entropy": _cross_entropy_backward,

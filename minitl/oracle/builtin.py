@@ -22,19 +22,26 @@ class Entry:
     attrs: dict[str, Any] = field(default_factory=dict)
     size: tuple[int, int, int] = (2, 5, 4)
 
-    def case(self, layout: str = "nhwc", dtype: str = "float32") -> Case:
-        """Generate it."""
-        batch, height, width = self.size
-        return make(
-            self.op, method=self.method, attrs=self.attrs, batch=batch, height=height, width=width,
-            seed=crc32(self.name.encode()), dtype=dtype, layout=layout, name=self.name,
-        )  # fmt: skip
+    def case(self, layout: str = "nhwc", dtype: str = "float32", **other: Any) -> Case:
+        """Generate it; `batch`, `height`, `width` and `weights` may be others than the built-in ones.
+
+        A case of another size has it in its name.
+        """
+        built_in = dict(zip(("batch", "height", "width"), self.size, strict=True))
+        size = {extent: n if (n := other.pop(extent, None)) is not None else built_in[extent] for extent in built_in}
+        name = self.name if size == built_in else f"{self.name}-{'x'.join(map(str, size.values()))}"
+        given = {"layout": layout, "dtype": dtype, "name": name, "seed": crc32(self.name.encode()), **size, **other}
+        return make(self.op, method=self.method, attrs=self.attrs, **given)
 
 
-def cases(pattern: str = "*", *, layout: str = "nhwc", dtype: str = "float32") -> Iterator[Case]:
-    """The built-in cases whose name matches the shell pattern, one by one, the same each time."""
+def cases(pattern: str = "*", *, layout: str = "nhwc", dtype: str = "float32", **other: Any) -> Iterator[Case]:
+    """The built-in cases whose name matches the shell pattern, one by one, the same each time.
+
+    `batch=`, `height=`, `width=` make them in another size (libraries for a single sample want
+    `batch=1`), `weights="ohwi"` or `"hwio"` with weights in another order.
+    """
     for entry in entries(pattern):
-        yield entry.case(layout, dtype)
+        yield entry.case(layout, dtype, **other)
 
 
 def entries(pattern: str = "*") -> list[Entry]:
@@ -47,7 +54,7 @@ def _convolutions() -> Iterator[Entry]:
     for kernel, stride, size in ((3, 2, (2, 5, 4)), (3, 1, (1, 3, 5)), (5, 2, (2, 6, 5)), (7, 1, (1, 5, 6))):
         attrs = {"channels": 3, "out_channels": 4, "kernel": kernel, "stride": stride}
         yield Entry(f"conv-k{kernel}-s{stride}", "conv", attrs=attrs, size=size)
-    stem = {"channels": 3, "out_channels": 5, "bias": True}
+    stem = {"channels": 3, "out_channels": 5, "stride": 2, "bias": True}
     yield Entry("conv-bias", "conv", attrs=stem, size=(2, 7, 5))
     yield Entry("conv-frozen", "conv", attrs={**stem, "train": "none"}, size=(2, 4, 5))
     for kernel in (3, 5, 7):

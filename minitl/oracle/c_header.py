@@ -19,6 +19,7 @@ import numpy as np
 from minitl.arrays import Array
 from minitl.errors import DtypeError, ValueRangeError
 from minitl.oracle.case import SCHEMA, Case
+from minitl.oracle.recipes import SYMMETRIC, padding
 from minitl.oracle.store import write_whole
 from minitl.version import VERSION
 
@@ -193,6 +194,9 @@ def _extents(case: Case) -> dict[str, int]:
                 extents_of.setdefault(word if word == "BATCH" else prefix + word, extents[axis])
     if case.op in ("pointwise_conv", "linear"):
         extents_of |= {"KERNEL": 1, "STRIDE": 1}
+    if "kernel" in case.attrs:
+        sides = padding({"padding": SYMMETRIC, **case.attrs}, (case.attrs["height"], case.attrs["width"]))
+        extents_of |= dict(zip(("PAD_TOP", "PAD_BOTTOM", "PAD_LEFT", "PAD_RIGHT"), sides, strict=True))
     return extents_of
 
 

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minitl.accounting.ledger import ledger
-from minitl.arrays import FLOATS, Array
+from minitl.arrays import FLOATS, Array, positions
 from minitl.bits import unpack
 from minitl.errors import MinitlError, ValueRangeError, unknown
 from minitl.oracle.bounds import PRECISIONS, Call, kinks
-from minitl.oracle.case import Case, is_map, kept_name, shape_in, to_layout
+from minitl.oracle.case import Case, kept_name, shape_in
 from minitl.oracle.data import Source, degenerate
 from minitl.oracle.error_tape import ErrorTape
+from minitl.oracle.forms import WEIGHTS, Form
 from minitl.oracle.recipes import ACTIVATIONS, Recipe, draw, recipe, run
 from minitl.tape import Tape
 
@@ -37,6 +38,7 @@ def make(
     seed: int = 0,
     dtype: str = "float32",
     layout: str = "nhwc",
+    weights: str = "oihw",
     name: str | None = None,
 ) -> Case:
     """A case of one's own; the same arguments give the same case on any machine.
@@ -46,6 +48,8 @@ def make(
     """
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
+    if weights not in WEIGHTS:
+        raise unknown("order of weights", weights, WEIGHTS)
     if dtype not in FLOATS:
         raise unknown("dtype", dtype, FLOATS)
     if not isinstance(seed, int) or seed < 0:
@@ -60,9 +64,13 @@ def make(
             continue
         name = name or "-".join([op, *([made.method] if made.method else []), f"seed{seed}"])
         generator = {"name": "minitl", "version": VERSION, "seed": seed, "attempt": attempt, "precisions": served}
-        return _case(made, name, tensors, exact, dtype, layout, generator)
+        return _case(made, name, tensors, exact, dtype, _form(made, layout, weights), generator)
     remedy = "use fewer elements, more channels or another seed"
     raise ValueRangeError(f"no draw of {ATTEMPTS} is fit to compare with: {reason}", op=op, remedy=remedy)
+
+
+def _form(r: Recipe, layout: str, weights: str) -> Form:
+    return Form(layout, weights, r.attrs["channels"] if r.attrs.get("labels") == "onehot" else 0)
 
 
 class _RejectedError(Exception):
@@ -75,6 +83,7 @@ class _Step(NamedTuple):
     results: dict[str, Array]
     bounds: dict[str, Array]
     exact: bool
+    positions: dict[str, int]  # that a running statistic was taken over, by its name
 
 
 def _tensors(r: Recipe, source: Source, *, patient: bool) -> tuple[dict[str, Array], bool, list[str]]:
@@ -89,7 +98,7 @@ def _tensors(r: Recipe, source: Source, *, patient: bool) -> tuple[dict[str, Arr
                 _check_kinks(call)
             if "grad_output" not in values:
                 values["grad_output"] = source.normal(output.output.shape)
-            steps[name] = _step(r, values, tape, output)
+            steps[name] = _by_convention(r, values, _step(r, values, tape, output))
         except _RejectedError:
             if name != "f16" or patient:
                 raise
@@ -129,7 +138,22 @@ def _step(r: Recipe, values: dict[str, Array], tape: ErrorTape, ran: Any) -> _St
     bounds |= {name: tape.error(g) for name, g in named.items()}
     if not all(np.isfinite(b).all() for b in bounds.values()):
         raise _RejectedError(f"{tape.precision.name} has no finite bound")
-    return _Step(results | named, bounds, ran.exact)
+    positions_of = {p.name: positions(record.shapes[0]) for record in tape.records for p in record.parameters}
+    return _Step(results | named, bounds, ran.exact, positions_of)
+
+
+def _by_convention(r: Recipe, values: Mapping[str, Array], step: _Step) -> _Step:
+    """Running variances and the loss by the conventions that the case asks for."""
+    results, bounds = dict(step.results), dict(step.bounds)
+    if r.attrs.get("variance") == "biased":
+        for name in [n for n in results if n.startswith("buffer_after.") and n.endswith("running_var")]:
+            m = step.positions[name.removeprefix("buffer_after.")]
+            kept = (1 - r.attrs["momentum"]) * values[name.replace("_after", "", 1)]
+            results[name] = kept + (results[name] - kept) * ((m - 1) / m)
+    if r.attrs.get("reduction") == "sum":
+        for name in ("output", "grad_input.x"):
+            results[name], bounds[name] = results[name] * r.batch, bounds[name] * r.batch
+    return _Step(results, bounds, step.exact, step.positions)
 
 
 def _check_kinks(call: Call) -> None:
@@ -157,7 +181,7 @@ def _case(
     tensors: Mapping[str, Array],
     exact: bool,
     dtype: str,
-    layout: str,
+    form: Form,
     generator: dict[str, Any],
 ) -> Case:
     values = {n: t for n, t in tensors.items() if n.startswith(("input.", "param.", "buffer."))}
@@ -166,12 +190,12 @@ def _case(
     if ran.output.needs_grad:
         tape.backward(ran.output)
     book = ledger(tape)
-    rows = [{**asdict(row), "shape": list(shape_in(row.shape, layout))} for row in book.rows]
+    rows = [{**asdict(row), "shape": list(shape_in(row.shape, form.layout))} for row in book.rows]
     for row in rows:
         row.update(needed_for=list(row["needed_for"]), shared_with=list(row["shared_with"]))
     totals = book.to_json()["totals"]
     own = ("input.", "param.", "buffer.", "grad_output")
-    laid = {n: to_layout(t, layout) if is_map(n) else t for n, t in tensors.items()}
+    laid = {n: form.stored(n, t) for n, t in tensors.items()}
     stored = {
         n: np.array(t, dtype if n.startswith(own) and t.dtype.kind == "f" else t.dtype, order="C")
         for n, t in laid.items()
@@ -182,14 +206,14 @@ def _case(
         attrs={**r.attrs, "batch": r.batch, "height": r.height, "width": r.width},
         method=r.method,
         rule=r.rule,
-        layout=layout,
+        layout=form.layout,
         dtype=dtype,
         approximate_gradient=not exact,
         tensors=stored,
         kept=rows,
         macs=totals["macs"],
         flops=totals["flops"],
-        conventions=_conventions(r),
+        conventions=_conventions(r, form),
         generator=generator,
     )
 
@@ -204,11 +228,12 @@ def recipe_of(case: Case) -> Recipe:
     return recipe(case.op, case.method, attrs, *sizes)
 
 
-def _conventions(r: Recipe) -> dict[str, Any]:
+def _conventions(r: Recipe, form: Form) -> dict[str, Any]:
     return {
         "eps": r.attrs.get("eps"),
         "momentum": r.attrs.get("momentum"),
-        "variance": "biased in normalisation, unbiased in the running estimate",
+        "variance": f"biased in normalisation, {r.attrs.get('variance', 'unbiased')} in the running estimate",
+        "weights": form.weights,
         "kinks": {
             "relu": "slope 0 at 0",
             "relu6": "slope 0 at 0 and 6",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from minitl.errors import ValueRangeError, unknown
 from minitl.layers import LayerPlan
 from minitl.networks.irb import PAPER
 from minitl.networks.network import build
-from minitl.oracle.bounds import kinks
+from minitl.oracle.bounds import DESCRIBED, kinks
 from minitl.oracle.data import Source
 from minitl.parameters import Parameter
 from minitl.records import Var
@@ -27,25 +27,40 @@ METHODS = {
     "mobiletl-exact": "mobiletl-exact",
     "mobiletl-recompute": "mobiletl-recompute",
 }
-ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid")
+ACTIVATIONS = DESCRIBED
 FLAT = ("linear", "cross_entropy")  # ops whose input is (N, C)
 ALL = "all"  # of `train`: every parameter the op has a gradient for
+CHOICES = {
+    "activation": ("relu", "relu6", "hard_swish"),  # of a block
+    "variance": ("unbiased", "biased"),  # of the running estimate
+    "labels": ("index", "onehot"),
+    "reduction": ("mean", "sum"),  # of the loss over the batch
+}
+SYMMETRIC, SAME, VALID = "symmetric", "same", "valid"  # paddings; else "top,bottom,left,right"
 
 ATTRS: dict[str, dict[str, Any]] = {
-    "conv": {"channels": 3, "out_channels": 5, "kernel": 3, "stride": 2, "bias": False, "train": ALL},
+    "conv": {
+        "channels": 3,
+        "out_channels": 5,
+        "kernel": 3,
+        "stride": 1,
+        "padding": SYMMETRIC,
+        "bias": False,
+        "train": ALL,
+    },
     "pointwise_conv": {"channels": 6, "out_channels": 5, "bias": False, "train": ALL},
-    "depthwise_conv": {"channels": 5, "kernel": 3, "stride": 1, "train": ALL},
-    "batch_norm": {"channels": 5, "eps": 1e-5, "momentum": 0.1, "train": ALL},
+    "depthwise_conv": {"channels": 5, "kernel": 3, "stride": 1, "padding": SYMMETRIC, "bias": False, "train": ALL},
+    "batch_norm": {"channels": 5, "eps": 1e-5, "momentum": 0.1, "variance": "unbiased", "train": ALL},
     "frozen_norm": {"channels": 5, "eps": 1e-5, "train": ALL},
     **{name: {"channels": 5, "rule": ""} for name in ACTIVATIONS},
     "squeeze_excite": {"channels": 7, "se_channels": 3, "train": ALL},
     "global_avg_pool": {"channels": 5},
     "linear": {"channels": 7, "out_channels": 5, "bias": True, "train": ALL},
-    "cross_entropy": {"channels": 7},
+    "cross_entropy": {"channels": 7, "labels": "index", "reduction": "mean"},
     "irb": {
         **PAPER,
         **{"in_channels": 5, "expanded_channels": 7, "out_channels": 5, "kernel": 3, "se_channels": 0},
-        **{"eps": 1e-3, "momentum": 0.01},
+        **{"eps": 1e-3, "momentum": 0.01, "variance": "unbiased"},
     },
 }
 
@@ -98,6 +113,8 @@ def recipe(op: str, method: str, attrs: Mapping[str, Any], batch: int, height: i
         if not is_count(value, least=1):
             raise ValueRangeError(op=op, expected=f"{name} at least 1", got=str(value))
     full = {**ATTRS[op], **attrs}
+    if full.get("padding", SYMMETRIC) != SYMMETRIC:
+        _expect_output(op, full, (height, width))
     if "train" in full:
         full["train"] = _train(op, full)
     if "rule" in full:
@@ -108,10 +125,39 @@ def recipe(op: str, method: str, attrs: Mapping[str, Any], batch: int, height: i
     return Recipe(op, full, method if op == "irb" else "", batch, height, width)
 
 
+def padding(attrs: Mapping[str, Any], extents: Sequence[int]) -> tuple[int, ...]:
+    """Zeros before and after each axis: (top, bottom, left, right)."""
+    kernel, stride, text = attrs["kernel"], attrs["stride"], attrs["padding"]
+    if text in (SYMMETRIC, VALID):
+        return (kernel // 2 * (text == SYMMETRIC),) * 4
+    if text == SAME:
+        needed = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in extents]
+        return tuple(side for total in needed for side in (total // 2, total - total // 2))
+    return tuple(int(side) for side in text.split(","))
+
+
+def _expect_output(op: str, attrs: Mapping[str, Any], extents: Sequence[int]) -> None:
+    if "padding" not in getattr(ops, op).attrs:
+        raise ValueRangeError(op=op, expected="padding symmetric, the only one it has", got=attrs["padding"])
+    top, bottom, left, right = padding(attrs, extents)
+    padded = extents[0] + top + bottom, extents[1] + left + right
+    if min(padded) < attrs["kernel"]:
+        raise ValueRangeError(op=op, expected=f"a map of at least {attrs['kernel']} with its padding", got=str(padded))
+
+
+def _is_padding(text: object) -> bool:
+    sides = text.split(",") if isinstance(text, str) else []
+    return text in (SYMMETRIC, SAME, VALID) or (len(sides) == 4 and all(s.isdecimal() and int(s) < 32 for s in sides))
+
+
 def _check_type(op: str, name: str, value: Any) -> None:
     default = ATTRS[op][name]
+    if name in CHOICES and value not in CHOICES[name]:
+        raise unknown(name, value, CHOICES[name], op=op)
     if name == "train":
         good = isinstance(value, str | list | tuple)
+    elif name == "padding":
+        good = _is_padding(value)
     elif isinstance(default, float):
         good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
     elif isinstance(default, bool | str):
@@ -137,7 +183,7 @@ def _train(op: str, full: Mapping[str, Any]) -> list[str]:
 
 def trainable(op: str, name: str) -> bool:
     """Whether the op gives a gradient for that parameter."""
-    return not is_statistic(name) and not (op == "frozen_norm" and name == "weight")
+    return not is_statistic(name) and (op == "squeeze_excite" or name not in getattr(ops, op).never)
 
 
 def is_statistic(name: str) -> bool:
@@ -155,7 +201,7 @@ def _shapes(op: str, a: Mapping[str, Any]) -> dict[str, Shape]:
         return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (c,))
     weight = {"conv": (o, c, k, k), "pointwise_conv": (o, c, 1, 1), "depthwise_conv": (c, 1, k, k), "linear": (o, c)}
     shapes: dict[str, Shape] = {"weight": weight[op]} if op in weight else {}
-    return shapes | ({"bias": (o,)} if a.get("bias") else {})
+    return shapes | ({"bias": (o or c,)} if a.get("bias") else {})
 
 
 # Inputs.
@@ -204,7 +250,12 @@ def _draw_parameter(r: Recipe, name: str, shape: Shape, source: Source) -> Array
 
 
 def _block(r: Recipe, dtype: str) -> list[Parameter]:
-    return list(networks.irb(dtype=dtype, input_grad=True, **r.attrs).parameters())
+    return list(_model(r, dtype).parameters())
+
+
+def _model(r: Recipe, dtype: str) -> Any:
+    attrs = {name: value for name, value in r.attrs.items() if name != "variance"}
+    return networks.irb(dtype=dtype, input_grad=True, **attrs)
 
 
 def run(r: Recipe, values: Mapping[str, Array], tape: Tape, dtype: str = "float64") -> Ran:
@@ -214,7 +265,7 @@ def run(r: Recipe, values: Mapping[str, Array], tape: Tape, dtype: str = "float6
 
 
 def _run_irb(r: Recipe, values: Mapping[str, Array], tape: Tape) -> Ran:
-    model = networks.irb(dtype=values["input.x"].dtype.name, input_grad=True, **r.attrs)
+    model = _model(r, values["input.x"].dtype.name)
     methods.get(METHODS[r.method], 1).apply(model)
     parameters = {p.name: p for p in model.parameters()}
     _fill(parameters, values)
@@ -240,7 +291,9 @@ def _run_op(r: Recipe, values: Mapping[str, Array], tape: Tape) -> Ran:
         for name in _shapes(r.op, r.attrs)
     }
     extra = [tape.labels(values["input.labels"])] if r.op == "cross_entropy" else []
-    attrs = {name: r.attrs[name] for name in op.attrs if name in r.attrs}
+    attrs = {name: r.attrs[name] for name in op.attrs if name in r.attrs and name != "padding"}
+    if r.attrs.get("padding", SYMMETRIC) != SYMMETRIC:
+        attrs["padding"] = padding(r.attrs, (r.height, r.width))
     x = tape.variable(Var(values["input.x"]))
     y = tape.run(op, x, *extra, *parameters.values(), layer="", role="", rule=r.rule, attrs=attrs)
     return Ran(y, parameters, r.rule not in op.approximate)

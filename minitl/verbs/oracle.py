@@ -30,6 +30,8 @@ examples:
   minitl oracle export ref                               every built-in case
   minitl oracle export ref 'irb-mobiletl-*'              some of them
   minitl oracle export ref --format c 'depthwise_conv*'  with C headers, a table of the cases, and check.c
+  minitl oracle export ref 'conv*' --batch 1 --height 14 --width 14 --layout nchw --weights hwio
+  minitl oracle export ref --op conv --attr padding=same --attr stride=2 --attr bias=true
   minitl oracle export ref --op depthwise_conv --attr kernel=5 --attr stride=2 --batch 1 --height 14 --width 14
 """
 CHECK_EXAMPLES = """\
@@ -81,10 +83,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attr", action="append", default=[], metavar="NAME=VALUE", help="as kernel=5; defaults are listed below"
     )
-    for name, default in (("batch", 2), ("height", 5), ("width", 5), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, metavar=name[0].upper(), help=f"default: {default}")
+    for name, default in (("batch", 2), ("height", 5), ("width", 5)):
+        text = f"of a case of your own (default: {default}), or instead of the built-in one"
+        parser.add_argument(f"--{name}", type=int, metavar=name[0].upper(), help=text)
+    parser.add_argument("--seed", type=int, metavar="S", help="of a case of your own (default: 0)")
     parser.add_argument("--dtype", default="float32", help="of inputs and parameters: float32 (default) or float64")
     parser.add_argument("--layout", default="nhwc", help="nhwc (default) or nchw")
+    parser.add_argument("--weights", default="oihw", help="oihw (default), ohwi or hwio: order of a weight's axes")
     parser.add_argument("--format", choices=("safetensors", "c"), default="safetensors", help="c adds a header")
 
 
@@ -150,18 +155,21 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _cases(args: argparse.Namespace) -> Iterator[oracle.Case]:
-    own = {name: getattr(args, name) for name in ("method", "batch", "height", "width", "seed")}
-    own = {name: value for name, value in own.items() if value is not None}
+    size = {name: value for name in ("batch", "height", "width") if (value := getattr(args, name)) is not None}
+    form = {"layout": args.layout, "dtype": args.dtype, "weights": args.weights}
     if args.op is None:
-        if own or args.attr:
-            raise ValueRangeError("--attr, --method, --batch, --height, --width and --seed need --op")
+        if args.attr or args.method or args.seed is not None:
+            raise ValueRangeError("--attr, --method and --seed need --op")
+        if size and not args.pattern:
+            raise ValueRangeError("--batch, --height and --width need --op or a PATTERN", remedy="'*' is all cases")
         for entry in _entries(args.pattern or "*"):
-            yield entry.case(args.layout, args.dtype)
+            yield entry.case(**form, **size)
         return
     if args.pattern:
         raise ValueRangeError("a pattern of built-in cases and --op exclude each other")
+    own = {name: value for name in ("method", "seed") if (value := getattr(args, name)) is not None}
     attrs = dict(parse_attr(args.op, pair) for pair in args.attr)
-    yield oracle.make(args.op, attrs=attrs, dtype=args.dtype, layout=args.layout, **own)
+    yield oracle.make(args.op, attrs=attrs, **form, **size, **own)
 
 
 @dataclass(eq=False)

@@ -11,6 +11,7 @@ import pytest
 
 import minitl
 from minitl import cli, oracle
+from minitl.oracle.recipes import ATTRS
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -52,6 +53,21 @@ def test_export_of_a_case_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_pa
     assert (case.layout, case.tensors["input.x"].shape) == ("nchw", (2, 4, 5, 3))
 
 
+def test_export_of_built_in_cases_in_another_form(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    form = ("--batch", 1, "--height", 6, "--width", 6, "--weights", "hwio", "--layout", "nchw")
+    exported = as_json(capsys, "export", tmp_path, "conv-k3*", *form)["exported"]
+    assert {entry["case"] for entry in exported} == {"conv-k3-s1-1x6x6", "conv-k3-s2-1x6x6"}
+    case = oracle.load(tmp_path / "conv-k3-s2-1x6x6")
+    assert (case.tensors["input.x"].shape, case.tensors["param.weight"].shape) == ((1, 3, 6, 6), (3, 3, 3, 4))
+
+
+def test_help_tells_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "export", "--help")[1]
+    for op, attrs in ATTRS.items():
+        (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{op} "))
+        assert all(f"{name}=" in line for name in attrs)
+
+
 def test_export_with_a_c_header(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run(capsys, "export", tmp_path, "linear", "--format", "c")
     assert "GRAD_PARAM_WEIGHT" in (tmp_path / "linear" / "linear.h").read_text()
@@ -88,6 +104,11 @@ def test_spec(capsys: pytest.CaptureFixture[str]) -> None:
         ("export", "{tmp}", "--op", "conv", "--batch", "0"),
         ("export", "{tmp}", "--op", "conv", "linear*"),
         ("export", "{tmp}", "--batch", "3"),
+        ("export", "{tmp}", "--seed", "3"),
+        ("export", "{tmp}", "linear", "--batch", "0"),
+        ("export", "{tmp}", "linear", "--weights", "iohw"),
+        ("export", "{tmp}", "--op", "conv", "--attr", "padding=full"),
+        ("export", "{tmp}", "--op", "irb", "--attr", "activation=silu"),
         ("export", "{tmp}", "--layout", "hwc"),
         ("export", "{tmp}", "--dtype", "float16"),
         ("export", "{tmp}/file/below", "linear"),

@@ -73,8 +73,10 @@ def _running(case: Case, name: str, expected: Array) -> Results:
     if kind == "running_var":
         shape = case.tensors["input.x" if layer in ("", "expand_norm") else "output"].shape
         m = int(np.prod(shape)) // shape[1 if case.layout == "nchw" and len(shape) == 4 else -1]
-        biased = batch * (m - 1) / m
-        yield "biased running variance: divide by M - 1", before + momentum * (biased - before)
+        if case.attrs.get("variance") == "biased":
+            yield "unbiased running variance: divide by M here", before + momentum * (batch * m / (m - 1) - before)
+        else:
+            yield "biased running variance: divide by M - 1", before + momentum * (batch * (m - 1) / m - before)
     yield "the running statistic was not moved", before
     yield "momentum the wrong way round: it is the weight of the new value", momentum * before + (1 - momentum) * batch
     yield "the batch's statistic itself, not moved by momentum", batch

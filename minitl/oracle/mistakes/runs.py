@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minitl.arrays import Array
-from minitl.oracle.case import Case, from_layout, to_layout
+from minitl.oracle.case import Case
+from minitl.oracle.forms import form_of
 from minitl.oracle.make import recipe_of
 from minitl.oracle.mistakes import activations, norms, rest, sums
 from minitl.oracle.mistakes.tape import Mistake, Walk, WrongTape
@@ -36,7 +37,8 @@ class Runs:
         self.case, self.recipe = case, recipe_of(case)
         if self.recipe.method == "mobiletl-recompute":  # the same numbers, from one run less
             self.recipe = replace(self.recipe, method="mobiletl-exact")
-        x = from_layout(case.tensors["input.x"], case.layout)
+        self.form = form_of(case)
+        x = self.form.taken("input.x", case.tensors["input.x"])
         if x.shape != self.recipe.input_shape or case.macs["forward"] > LARGEST:
             raise ValueError("not to be run")
         self.values = {n: t.astype(np.float64) if t.dtype.kind == "f" else t for n, t in case.inputs.items()}
@@ -88,8 +90,7 @@ class Runs:
             yield from activations.at_kinks(self.case)
 
     def _given(self, values: Values) -> Values:
-        layout = self.case.layout
-        return {n: from_layout(v, layout) if n.startswith(("input.", "grad_output")) else v for n, v in values.items()}
+        return {n: self.form.taken(n, v) for n, v in values.items()}
 
     def _step(
         self, mistake: Mistake | None, output: Callable[[Array], bool] | None = None,
@@ -99,7 +100,9 @@ class Runs:
         given = self._given(values or self.values)
         tape = WrongTape(mistake)
         ran = run(recipe or self.recipe, given, tape)
-        if output and not output(to_layout(ran.output.value, self.case.layout)):
+        if self.case.attrs.get("reduction") == "sum":
+            ran.output.value = ran.output.value * self.recipe.batch
+        if output and not output(self.form.stored("output", ran.output.value)):
             return {}
         gradients = tape.backward(ran.output, np.array(given["grad_output"], order="C"))
         found = {f"grad_param.{n}": g for n, g in gradients.items()}
@@ -107,8 +110,8 @@ class Runs:
         return self._laid_out(found)
 
     def _laid_out(self, found: Values) -> Values:
-        """Results in the case's layout."""
-        return {n: to_layout(a, self.case.layout) if n in ("output", "grad_input.x") else a for n, a in found.items()}
+        """Results in the form of the case."""
+        return {n: self.form.stored(n, a) for n, a in found.items()}
 
     def _other_layout(self) -> Values:
         """The memory of every map read as that of the other layout, and results written so."""

@@ -1,0 +1,144 @@
+"""Cases in other people's conventions hold the same numbers, and ask for them in their form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from own import step
+
+from minitl import MinitlError, ops, oracle
+
+
+def case_of(op: str, layout: str = "nhwc", **attrs: Any) -> oracle.Case:
+    return oracle.make(op, attrs=attrs, seed=1, layout=layout)
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+@pytest.mark.parametrize(("weights", "axes"), [("ohwi", (0, 2, 3, 1)), ("hwio", (2, 3, 1, 0))])
+def test_the_order_of_weights(weights: str, axes: tuple[int, ...], layout: str) -> None:
+    for name in ("conv-bias", "depthwise_conv-k5-s2", "irb-mobiletl-hard_swish-k5-s2-se"):
+        (usual,), (case,) = (list(oracle.cases(name, layout=layout, weights=w)) for w in ("oihw", weights))
+        assert case.conventions["weights"] == weights
+        for tensor, array in usual.tensors.items():
+            turned = array.ndim == 4 and "param." in tensor
+            np.testing.assert_array_equal(case.tensors[tensor], array.transpose(axes) if turned else array)
+        case.check(step(case, "float32"))
+    (usual,), (case,) = (list(oracle.cases("linear", weights=w)) for w in ("oihw", "hwio"))
+    np.testing.assert_array_equal(case.tensors["param.weight"], usual.tensors["param.weight"].T)
+    case.check(step(case, "float32"))
+
+
+def test_another_order_of_weights_is_named() -> None:
+    (case,) = oracle.cases("conv-bias", weights="hwio")
+    right = step(case, "float32")
+    report = case.compare(right | {"grad_param.weight": right["grad_param.weight"].transpose(3, 2, 0, 1)})
+    assert "transposed" in report.lines[-1].cause or any("transposed" in line.cause for line in report.lines)
+    report = case.compare(right | {"grad_param.weight": right["grad_param.weight"][::-1, ::-1]})
+    assert any("filter flipped" in line.cause for line in report.lines)
+
+
+def test_built_in_cases_in_another_size() -> None:
+    for case in oracle.cases("*_conv-k3*", batch=1, height=6):
+        assert case.tensors["input.x"].shape[:2] == (1, 6)
+        assert case.name.endswith("-1x6x5")
+        case.check(step(case, "float32"))
+    assert [case.name for case in oracle.cases("linear", batch=3)] == ["linear"]
+
+
+def test_biased_running_variance() -> None:
+    usual, case = (case_of("batch_norm", variance=v) for v in ("unbiased", "biased"))
+    x, m = usual.tensors["input.x"].astype(np.float64), 50
+    before, momentum = usual.tensors["buffer.running_var"].astype(np.float64), 0.1
+    biased = (1 - momentum) * before + momentum * x.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(case.tensors["buffer_after.running_var"], biased, rtol=1e-12)
+    right = step(case, "float32")
+    assert any("unbiased running variance" in line.cause for line in case.compare(right).lines)
+    right["buffer_after.running_var"] = biased.astype(np.float32)
+    case.check(right)
+    assert m == x[..., 0].size
+    assert "biased in the running estimate" in case.conventions["variance"]
+
+
+def test_one_hot_labels_and_a_summed_loss() -> None:
+    usual, case = case_of("cross_entropy"), case_of("cross_entropy", labels="onehot", reduction="sum")
+    labels = case.tensors["input.labels"]
+    assert (labels.sum(axis=1) == 1).all()
+    np.testing.assert_array_equal(labels.argmax(axis=1), usual.tensors["input.labels"])
+    right = step(usual, "float32")
+    scaled = {n: 2 * right[n] for n in ("output", "grad_input.x")}
+    case.check(scaled)
+    causes = [line.cause for line in usual.compare(right | scaled).lines if line.cause]
+    assert causes
+    assert all("sum over the batch" in cause for cause in causes)
+
+
+def test_a_bias_on_a_depthwise_convolution() -> None:
+    case = case_of("depthwise_conv", bias=True)
+    case.check(step(case, "float32"))
+    trained = "bias" not in ops.depthwise_conv.never
+    assert ("grad_param.bias" in case.required) == trained
+    left_out = step(case, "float32") | {"output": case.tensors["output"] - case.tensors["param.bias"]}
+    assert "bias left out" in str(case.compare(left_out))
+
+
+PADDED = "padding" in ops.conv.attrs
+
+
+def windows(x: np.ndarray, kernel: int, stride: int, sides: tuple[int, int, int, int]) -> np.ndarray:
+    """Every window (N, Ho, Wo, k, k, C) of the padded map."""
+    top, bottom, left, right = sides
+    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    seen = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
+    return seen[:, ::stride, ::stride].transpose(0, 1, 2, 4, 5, 3)
+
+
+@pytest.mark.skipif(not PADDED, reason="the ops have symmetric padding alone")
+@pytest.mark.parametrize(
+    ("padding", "sides"),
+    [("same", (0, 1, 1, 1)), ("valid", (0, 0, 0, 0)), ("2,0,1,3", (2, 0, 1, 3)), ("symmetric", (1, 1, 1, 1))],
+)
+@pytest.mark.parametrize("op", ["conv", "depthwise_conv"])
+def test_padding(op: str, padding: str, sides: tuple[int, int, int, int]) -> None:
+    case = oracle.make(op, attrs={"padding": padding, "stride": 2}, height=6, width=7, seed=1)
+    x, w = (case.tensors[n].astype(np.float64) for n in ("input.x", "param.weight"))
+    formula = "nijuvc,cuv->nijc" if op == "depthwise_conv" else "nijuvc,ocuv->nijo"
+    y = np.einsum(formula, windows(x, 3, 2, sides), w[:, 0] if op == "depthwise_conv" else w)
+    np.testing.assert_allclose(case.tensors["output"], y, atol=1e-12)
+    case.check(step(case, "float32"))
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs"),
+    [
+        ("conv", {"padding": "full"}),
+        ("conv", {"padding": "1,1,1"}),
+        ("conv", {"padding": "1,1,1,-1"}),
+        ("conv", {"padding": 1}),
+        ("batch_norm", {"variance": "sample"}),
+        ("cross_entropy", {"labels": "text"}),
+        ("cross_entropy", {"reduction": "none"}),
+        ("irb", {"activation": "silu"}),
+        ("irb", {"activation": "hard_sigmoid"}),
+    ],
+)
+def test_unknown_conventions_are_errors(op: str, attrs: dict[str, Any]) -> None:
+    with pytest.raises(MinitlError):
+        oracle.make(op, attrs=attrs)
+    with pytest.raises(MinitlError):
+        oracle.make("conv", weights="iohw")
+    with pytest.raises(MinitlError):
+        list(oracle.cases("conv-bias", batch=0))
+
+
+def test_what_nobody_described_has_no_bounds() -> None:
+    """An activation that is new to the ops does not pass for another, nor an op for a sum of products."""
+    from minitl.oracle import bounds
+
+    for f in (lambda: bounds.kinks("silu", ""), lambda: bounds.slope("silu", np.zeros(1))):
+        with pytest.raises(MinitlError, match="silu"):
+            f()
+    call: Any = type("Call", (), {"op": ops.dropout})()
+    with pytest.raises(MinitlError, match="dropout"):
+        bounds.forward(call, bounds.PRECISIONS["f32"])
