@@ -34,6 +34,11 @@ def set_threads(count: int) -> None:
     _threads, _pool = count, None
 
 
+def count() -> int:
+    """How many threads are in use."""
+    return _threads
+
+
 def chunks(count: int, work: int, align: int = 1, least: int = 1) -> list[tuple[int, int]]:
     """Split `range(count)`, which costs `work` in all, into at most MAX_CHUNKS spans.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from minitl.accounting.plot import new_figure, plot_kept, save
-from minitl.training.compare import Result, Task, ledger
+from minitl.training.adapt import Task
+from minitl.training.compare import Result, ledger
 
 COLOUR, HIGHLIGHT = "#4477aa", "#ee6677"  # of Paul Tol's bright scheme, told apart by all
 AROUND = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]

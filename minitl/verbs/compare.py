@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from minitl.accounting.plot import check as check_plot
 from minitl.accounting.plot import new_figure
 from minitl.accounting.table import table
-from minitl.errors import UsageError, ValueRangeError
-from minitl.training.compare import CHOICES, Choice, Result, compare
+from minitl.errors import UsageError
+from minitl.training.choice import CHOICES, Choice
+from minitl.training.compare import Result, comparing
 from minitl.training.plots import plot_accuracy, plot_memory
 from minitl.verbs import options
+
+PLOTS = {"accuracy.png": plot_accuracy, "memory.png": plot_memory}
 
 HELP = "the main job: adapt a network to new images with each method; accuracy against memory"
 DESCRIPTION = """Pretrains digits_irb on handwritten digits 0 to 4, then adapts it to digits 5 to 9 from 200 labelled
@@ -40,35 +44,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, print, plot."""
     choices = CHOICES if args.methods is None else [Choice.parse(text) for text in args.methods.split(",")]
-    if args.workers is not None and args.workers < 1:
-        raise ValueRangeError(expected="at least one worker", got=str(args.workers))
     if args.plots:
         _prepare(args.plots)
-    results = compare(choices, seeds=args.seeds, workers=args.workers, progress=True)
-    plots = _plot(results, args.plots) if args.plots else []
+    results: list[Result] = []
+    plots: list[Path] = []
+    try:
+        for results in comparing(choices, seeds=args.seeds, workers=args.workers, progress=True):  # noqa: B007
+            pass
+        if args.plots:
+            plots.extend(_plots(results, args.plots))
+    finally:  # an error, Ctrl-C or a full disk takes nothing away that is known
+        if results:
+            _show(args, results, plots)
+    return 0
+
+
+def _prepare(folder: Path) -> None:
+    """Find out before the work what would keep its plots from being written."""
+    new_figure(1, 1)  # raises without matplotlib
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"plots: cannot make the folder {folder}: {error.strerror}") from None
+    for name in PLOTS:
+        check_plot(folder / name)
+
+
+def _plots(results: Sequence[Result], folder: Path) -> Iterator[Path]:
+    """Draw them, and give each once it is written."""
+    for name, plot in PLOTS.items():
+        plot(results, folder / name)
+        yield folder / name
+
+
+def _show(args: argparse.Namespace, results: Sequence[Result], plots: Sequence[Path]) -> None:
     if args.json:
         options.print_json("compare", {"results": [asdict(r) for r in results], "plots": [str(p) for p in plots]})
     else:
         _print(results)
         for path in plots:
             print(f"wrote {path}")
-    return 0
-
-
-def _prepare(folder: Path) -> None:
-    """Find out before the work what would keep its plots from being written."""
-    new_figure(1, 1)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"plots: cannot make the folder {folder}: {error.strerror}") from None
-
-
-def _plot(results: Sequence[Result], folder: Path) -> list[Path]:
-    accuracy, memory = folder / "accuracy.png", folder / "memory.png"
-    plot_accuracy(results, accuracy)
-    plot_memory(results, memory)
-    return [accuracy, memory]
 
 
 def _print(results: Sequence[Result]) -> None:
@@ -81,4 +96,5 @@ def _print(results: Sequence[Result]) -> None:
         body.append((str(r.choice), f"{statistics.mean(percent):.1f}", spread, *memory, *work))
     header = ("method", "accuracy %", "+-", "kept bytes", "peak bytes", "total bytes", "trains", "MFLOPs a step", "s")
     print(table(header, body, right=range(1, len(header))))
-    print(f"\nseeds: {results[0].seeds}; +- is one standard deviation over them.\n{DISCLAIMER}")
+    seeds = " to ".join(map(str, sorted({min(r.seeds for r in results), max(r.seeds for r in results)})))
+    print(f"\nseeds: {seeds}; +- is one standard deviation over them.\n{DISCLAIMER}")

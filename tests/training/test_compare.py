@@ -8,7 +8,9 @@ import pytest
 
 import minitl
 from minitl.errors import UnknownNameError, ValueRangeError
-from minitl.training.compare import CHOICES, Choice, Task, adapt, compare, ledger, network, pretrain
+from minitl.training.adapt import Task, adapt, network, pretrain
+from minitl.training.choice import CHOICES, Choice
+from minitl.training.compare import compare, ledger
 
 TINY = Task(source=(0, 1), target=(2, 3, 4), size=8, source_epochs=1, images=20, epochs=1, batch=10)
 TWO = (Choice("ft-last"), Choice("mobiletl", 2))
@@ -32,7 +34,7 @@ def test_the_results_have_exactly_the_promised_fields(results):
 
 def test_the_bytes_and_flops_are_those_of_a_real_step(results):
     for result, choice in zip(results, TWO, strict=True):
-        net, tape = network(TINY, choice), minitl.Tape()
+        net, tape = network(TINY, choice.build()), minitl.Tape()
         loss = net.loss(tape, net(tape, np.zeros((10, 8, 8, 3), np.float32)), np.zeros(10, np.int64))
         gradients = tape.backward(loss)
         held = minitl.accounting.ledger(tape)
@@ -56,10 +58,10 @@ def test_the_number_of_workers_and_the_other_methods_change_no_result(results, c
 
 
 def test_after_an_interruption_no_further_run_is_begun(monkeypatch):
-    def interrupt(outcome):
+    def interrupt(shown, text):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minitl.training.compare._told", interrupt)
+    monkeypatch.setattr("minitl.training.progress.Bar.advance", interrupt)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         compare(TWO, seeds=300, task=TINY, workers=1)  # all of them would take minutes
@@ -69,7 +71,7 @@ def test_after_an_interruption_no_further_run_is_begun(monkeypatch):
 
 def test_an_adaptation_starts_from_the_pretrained_features_and_a_classifier_of_its_own():
     source = pretrain(TINY, 1)
-    net = network(TINY, Choice("ft-last"), seed=1, state=source.state)
+    net = network(TINY, Choice("ft-last").build(), seed=1, state=source.state)
     fresh = minitl.networks.digits_irb(num_classes=3, seed=1).state_dict()
     for name, array in net.state_dict().items():
         expected = fresh if name.startswith("classifier.") else source.state
@@ -123,8 +125,8 @@ def test_each_method_is_trained_at_its_own_rate(method, rate, monkeypatch):
     def fit(network, data, *, optimizer, **settings):
         seen.append((type(optimizer).__name__, optimizer.lr, settings["epochs"], settings["batch_size"]))
 
-    monkeypatch.setattr("minitl.training.compare.fit", fit)
+    monkeypatch.setattr("minitl.training.adapt.fit", fit)
     source = pretrain(TINY, 0)
     assert seen == [("Adam", TINY.source_lr, TINY.source_epochs, TINY.source_batch)]
-    adapt(TINY, source, Choice(method))
+    adapt(TINY, source, Choice(method), Choice(method).build())
     assert seen[-1] == ("Adam", rate, TINY.epochs, TINY.batch)

@@ -106,10 +106,10 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_it_reaches_a_paramet
         train(network, optimizer=optimizer, epochs=20)
 
 
-@pytest.mark.parametrize("tqdm", ["installed", "missing"])
-def test_a_progress_bar_may_be_asked_for_anywhere(tqdm, monkeypatch, capfd):
-    if tqdm == "missing":
-        monkeypatch.setitem(sys.modules, "tqdm", None)
+@pytest.mark.parametrize("rich", ["installed", "missing"])
+def test_a_progress_bar_may_be_asked_for_anywhere(rich, monkeypatch, capfd):
+    if rich == "missing":
+        monkeypatch.setitem(sys.modules, "rich.progress", None)
     train(small_network("ft-last"), epochs=1, progress="adapting")
     assert capfd.readouterr() == ("", "")  # no terminal: no bar
 

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitl.errors import UsageError
-from minitl.training.compare import CHOICES, Result
+from minitl.training.choice import CHOICES
+from minitl.training.compare import Result
 
 pytest.importorskip("matplotlib")
 

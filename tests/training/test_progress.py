@@ -1,4 +1,5 @@
 import sys
+import threading
 
 import pytest
 
@@ -22,7 +23,7 @@ class Terminal:
 
 
 def test_on_a_terminal_the_bar_shows_description_steps_and_loss(monkeypatch):
-    pytest.importorskip("tqdm")
+    pytest.importorskip("rich")
     monkeypatch.setattr(sys, "stderr", Terminal())
     with bar("adapting", 4) as shown:
         for loss in (0.75, 0.5, 0.25):
@@ -34,10 +35,10 @@ def test_on_a_terminal_the_bar_shows_description_steps_and_loss(monkeypatch):
     assert "a line\n" in sys.stderr.text
 
 
-@pytest.mark.parametrize("tqdm", ["installed", "missing"])
-def test_in_a_pipe_there_are_lines_and_no_bar(tqdm, monkeypatch, capfd):
-    if tqdm == "missing":
-        monkeypatch.setitem(sys.modules, "tqdm", None)
+@pytest.mark.parametrize("rich", ["installed", "missing"])
+def test_in_a_pipe_there_are_lines_and_no_bar(rich, monkeypatch, capfd):
+    if rich == "missing":
+        monkeypatch.setitem(sys.modules, "rich.progress", None)
     with bar("adapting", 2) as shown:
         shown.step(0.5)
         shown.advance("half way")
@@ -49,3 +50,21 @@ def test_silence(capfd):
     Silent().step(0.5)
     Silent().advance("unheard")
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_bar_follows_steps_done_elsewhere(monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    seen = threading.Event()
+
+    def count():
+        if shown.drawn.tasks[0].completed == 7:
+            seen.set()
+        return 7
+
+    with bar("comparing", 10, jobs=2) as shown:
+        shown.follow(count)
+        shown.advance("a job")
+        assert seen.wait(30)
+    assert "[1/2] a job\n" in sys.stderr.text
+    assert "7/10" in sys.stderr.text

@@ -21,7 +21,8 @@ import minitl
 from minitl.accounting import Measured
 from minitl.cli import VERBS, main
 from minitl.errors import ValueRangeError
-from minitl.training.compare import Task, compare
+from minitl.training.adapt import Task
+from minitl.training.compare import Result, comparing
 from minitl.verbs.plan import parse_budget
 from minitl.verbs.reproduce import ITEMS
 
@@ -118,11 +119,11 @@ BAD = {
     "reproduce table2": "unknown item 'table2'; choose one of",
     "reproduce table1 --plot nowhere/plot.png": "nowhere/plot.png: cannot write: No such file",
     "reproduce table1 --plot plot.pgf": "plot: unknown file type '.pgf' of plot.pgf; use .png, .pdf or .svg",
-    "compare --seeds 0": "expected at least one seed and one method, each once, got 0",
-    "compare --workers 0": "expected at least one worker, got 0",
+    "compare --seeds 0": "compare: expected seeds of at least 1, got 0",
+    "compare --workers 0": "compare: expected workers of at least 1, got 0",
     "compare --methods ft-lots": "unknown method 'ft-lots'; choose one of",
     "compare --methods ": "unknown method ''",
-    "compare --methods ft-last,ft-last": "expected at least one seed and one method, each once",
+    "compare --methods ft-last,ft-last": "expected at least one method, each once",
     "compare --methods mobiletl:8": "digits_irb: expected blocks from 1 to 7, got 8",
     "compare --methods mobiletl:two": "expected METHOD:BLOCKS, got 'mobiletl:two'",
     "compare --methods mobiletl+int4": "unknown option 'int4'; choose one of",
@@ -387,7 +388,7 @@ def test_reproduce(item: str | None, cli: Cli) -> None:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """`compare` on a task of seconds."""
     task = Task(source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
-    monkeypatch.setattr("minitl.verbs.compare.compare", partial(compare, task=task))
+    monkeypatch.setattr("minitl.verbs.compare.comparing", partial(comparing, task=task))
 
 
 @pytest.mark.usefixtures("short")
@@ -412,12 +413,46 @@ def test_compare(cli: Cli, tmp_path: Path) -> None:
 def test_compare_finds_out_first_what_would_keep_its_plots_from_being_written(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minitl.verbs.compare.compare", lambda *a, **k: pytest.fail("worked in vain"))
+    monkeypatch.setattr("minitl.verbs.compare.comparing", lambda *a, **k: pytest.fail("worked in vain"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     got = cli("compare", "--plots", tmp_path / "plots")
     assert (got.code, got.out) == (2, "")
     assert got.err == "minitl compare: plots need matplotlib; pip install 'minitl[demo]'\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("form", ["--json", "--workers=1"])
+def test_a_plot_that_cannot_be_written_in_the_end_takes_no_result_away(
+    form: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    def full(figure: Any, path: Path, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    got = cli("compare", "--methods", "ft-last", "--seeds", 1, "--workers", 1, "--plots", tmp_path, form)
+    assert got.code == 2
+    assert got.err.splitlines()[-1].endswith("accuracy.png: cannot write: No space left on device")
+    if form == "--json":
+        data = json.loads(got.out)
+        assert ([row["method"] for row in data["results"]], data["plots"]) == (["ft-last"], [])
+    else:
+        assert "\nft-last " in got.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_prints_what_is_known(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        yield [Result("ft-last", None, (), 2, [0.5, 0.75], 1, 2, 3, 4, 5, 6.0)]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minitl.verbs.compare.comparing", interrupted)
+    got = cli("compare")
+    assert (got.code, got.err) == (130, "minitl compare: interrupted\n")
+    assert got.out.splitlines()[2].split()[:2] == ["ft-last", "62.5"]
+    assert "seeds: 2;" in got.out
 
 
 # Text
@@ -609,11 +644,11 @@ LONG_COMPARISON = """
 import sys
 from functools import partial
 from minitl import cli
-from minitl.training.compare import Task
+from minitl.training.adapt import Task
 from minitl.verbs import compare
 
 tiny = Task(source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
-compare.compare = partial(compare.compare, task=tiny)
+compare.comparing = partial(compare.comparing, task=tiny)
 sys.exit(cli.main(sys.argv[1:]))
 """
 

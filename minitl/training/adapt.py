@@ -1,0 +1,134 @@
+"""What a comparison does for every seed and method: pretrain on a source task, adapt to a target task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minitl import methods
+from minitl.arrays import Array
+from minitl.methods import Method
+from minitl.networks import Network, digits_irb
+from minitl.training.choice import Choice
+from minitl.training.data import digits, shift, spans, split
+from minitl.training.fit import accuracy, fit
+from minitl.training.optimizers import Adam
+from minitl.training.schedules import cosine
+
+# For each method the best of 0.001, 0.003, 0.01, 0.03, and of 0.1, 0.3, 1 where larger seemed better, by mean
+# accuracy over two seeds that a comparison does not get to (10 and 11). The less a method trains, the larger a
+# step it takes: one rate for all would be a handicap to some. All others take that of the methods that train blocks.
+LEARNING_RATES = {"ft-last": 0.3, "ft-bias": 0.03, "ft-norm": 0.03}
+LEARNING_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt, and for how long; always by Adam, on a cosine schedule, with shifts by up to 2 pixels."""
+
+    source: tuple[int, ...] = (0, 1, 2, 3, 4)
+    target: tuple[int, ...] = (5, 6, 7, 8, 9)
+    size: int = 24
+    source_epochs: int = 3
+    source_batch: int = 32
+    source_lr: float = 0.003
+    images: int = 200
+    epochs: int = 10
+    batch: int = 20
+
+    @property
+    def source_steps(self) -> int:
+        """Training steps of a pretraining."""
+        return self.source_epochs * len(spans(len(digits(self.source, self.size)), self.source_batch))
+
+    @property
+    def steps(self) -> int:
+        """Training steps of an adaptation."""
+        return self.epochs * len(spans(self.images, self.batch))
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network that knows the source task."""
+
+    seed: int
+    state: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """One adaptation."""
+
+    choice: Choice
+    seed: int
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The cosine schedule, which adds a byte to a file at each step: its size tells another process how far it is."""
+
+    file: Path | None
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor of the learning rate."""
+        if self.file:
+            with open(self.file, "ab", buffering=0) as ticks:
+                ticks.write(b".")
+        return cosine(step, steps)
+
+
+def pretrain(task: Task, seed: int, ticks: Path | None = None) -> Pretrained:
+    """A fresh network, all of it trained on the source task."""
+    network = methods.get("ft-all").apply(digits_irb(num_classes=len(task.source), seed=seed))
+    fit(
+        network,
+        digits(task.source, task.size),
+        optimizer=Adam(task.source_lr),
+        epochs=task.source_epochs,
+        batch_size=task.source_batch,
+        schedule=Counted(ticks),
+        augment=shift,
+        seed=seed,
+    )
+    return Pretrained(seed, network.state_dict())
+
+
+def adapt(task: Task, pretrained: Pretrained, choice: Choice, method: Method, ticks: Path | None = None) -> Adaptation:
+    """A copy of the pretrained network, with a fresh classifier, trained on the target task by the chosen method.
+
+    `method` is what `choice` builds: a worker process may not know a method that was registered in another.
+    """
+    seed = pretrained.seed
+    train, test = split(digits(task.target, task.size), task.images, seed)
+    lr = LEARNING_RATES.get(choice.method, LEARNING_RATE)
+    untimed = network(task, method, seed)  # one step of it: compiling the kernels is not the method's time
+    fit(untimed, train.take(np.arange(2)), optimizer=Adam(lr), epochs=1, batch_size=2, augment=shift)
+    adapted = network(task, method, seed, pretrained.state)
+    start = time.perf_counter()
+    fit(
+        adapted,
+        train,
+        optimizer=Adam(lr),
+        epochs=task.epochs,
+        batch_size=task.batch,
+        schedule=Counted(ticks),
+        augment=shift,
+        seed=seed,
+    )
+    seconds = time.perf_counter() - start
+    return Adaptation(choice, seed, accuracy(adapted, test), seconds)
+
+
+def network(task: Task, method: Method, seed: int = 0, state: Mapping[str, Array] | None = None) -> Network:
+    """`digits_irb` for the target task, trained by `method`; features from `state`, the classifier always fresh."""
+    built = digits_irb(num_classes=len(task.target), seed=seed)
+    if state is not None:
+        fresh = {name: value for name, value in built.state_dict().items() if name.startswith("classifier.")}
+        built.load_state_dict({**state, **fresh})
+    return method.apply(built)

@@ -1,0 +1,98 @@
+"""Jobs spread over processes, which end when the one that started them does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, suppress
+from functools import cache
+from typing import Any, TypeVar
+
+from minitl.errors import UsageError
+from minitl.kernels import threads
+from minitl.kernels.heap import keep_freed_memory
+
+T = TypeVar("T")
+
+REMEDY = "pip install 'minitl[demo]', or take one worker"
+
+
+def default_workers() -> int:
+    """One for each core that this process may use; one where joblib is missing."""
+    try:
+        import joblib
+    except ImportError:
+        return 1
+    return int(joblib.cpu_count())
+
+
+def spread(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], workers: int) -> Generator[T]:
+    """Give `function(*job)` for every job, in the order they are done, on one thread each.
+
+    One worker is this process itself. More are processes that joblib starts; functions of the main script and of
+    notebooks work there too, and need no `if __name__ == "__main__":`. Leaving the iterator early ends them. Raises
+    whatever a job raises, and UsageError where joblib is missing or a worker is killed.
+    """
+    if workers == 1:
+        yield from _here(function, jobs)
+        return
+    try:
+        from joblib import Parallel, delayed
+    except ImportError:
+        raise UsageError(f"{workers} workers need joblib", remedy=REMEDY) from None
+    pool = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, max_nbytes=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that jobs are given up, where the caller gives up
+        try:
+            with closing(pool(delayed(_work)(os.getpid(), function, job) for job in jobs)) as results:
+                yield from results
+        except BrokenProcessPool:
+            raise UsageError(
+                "a worker process was killed", remedy="with too little memory take fewer workers"
+            ) from None
+        finally:
+            _end_workers()
+
+
+def _here(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]]) -> Generator[T]:
+    before = threads.count()
+    threads.set_threads(1)
+    try:
+        yield from (function(*job) for job in jobs)
+    finally:
+        threads.set_threads(before)
+
+
+def _work(parent: int, function: Callable[..., T], job: tuple[Any, ...]) -> T:
+    """In a worker: prepare it the first time, and do the job."""
+    _prepare(parent)
+    return function(*job)
+
+
+@cache
+def _prepare(parent: int) -> None:
+    """One thread, freed memory kept; Ctrl-C is the parent's business, and its end is the worker's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    keep_freed_memory()
+    threads.set_threads(1)
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent has gone, by whatever signal: then another process is its parent."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _end_workers() -> None:
+    """End joblib's workers, which it would keep for the next call, with all the memory they have."""
+    from joblib.externals.loky import get_reusable_executor
+
+    with suppress(Exception):  # broken already
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
