@@ -58,10 +58,10 @@ def _records(path: Path, labels: int) -> Records:
 
 
 def _labels(part: Records) -> Array:
-    """The last label byte of every record, a thousand records at a time."""
+    """The last label byte of every record, a few records at a time."""
     labels = []
-    while raw := part.file.read(1000 * part.stride):
-        labels.append(np.frombuffer(raw, np.uint8)[part.skip - 1 :: part.stride])
+    while raw := part.file.read(20 * part.stride):
+        labels.append(np.frombuffer(raw, np.uint8)[part.skip - 1 :: part.stride].copy())  # not a view, which keeps all
     return np.concatenate(labels)
 
 

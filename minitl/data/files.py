@@ -11,7 +11,7 @@ from typing import IO, BinaryIO
 
 from minitl.errors import DataError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 
 
 def reason(error: OSError) -> str:

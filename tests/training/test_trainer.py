@@ -149,19 +149,27 @@ def test_every_optimizer_has_a_learning_rate(optimizer: str) -> None:
         assert 0 < default_learning_rate(method, optimizer, pretrained=True) < 1
 
 
-def peak_of_an_epoch(tmp_path: Path, count: int) -> int:
-    """Bytes that reading `count` images by batches holds at most, by what Python's allocator traces."""
-    images = np.tile(makers.pictures(5, size=48)[0], (count // 15, 1, 1, 1))
-    source = data.load(makers.npz(tmp_path / f"{count}.npz", images, np.arange(count) % 3))
-    part = Part(source, np.arange(count), Preprocessing(48), Augmentation(("flip", "shift")))
-    tracemalloc.start()
-    for _ in part.batches(np.split(part.order(0, 0), count // 15)):
-        pass
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
+MAKERS = {
+    "folder": makers.folder,
+    "npz": lambda path, *pair: makers.npz(path.with_suffix(".npz"), *pair),
+    "npz packed": lambda path, *pair: makers.npz(path.with_suffix(".npz"), *pair, packed=True),
+    "cifar": makers.cifar,
+    "idx packed": lambda path, *pair: makers.idx(path, *pair, packed=True),
+}
 
 
-def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
-    small, large = peak_of_an_epoch(tmp_path, 150), peak_of_an_epoch(tmp_path, 1500)
-    assert large < 1.2 * small + 100 * 1350  # 100 bytes per image for labels and order; an image has 6,912
+@pytest.mark.parametrize("kind", MAKERS)
+def test_memory_does_not_grow_with_the_data(kind: str, tmp_path: Path) -> None:
+    """What opening the data and an epoch of batches hold at most, by what Python's allocator traces."""
+    images, labels = makers.pictures(200, size=32)
+    peaks = []
+    for count in (60, 60, 600):  # the first imports and compiles
+        path = MAKERS[kind](tmp_path / f"{len(peaks)}", images[:count], labels[:count])
+        tracemalloc.start()
+        source = data.load(path)
+        part = Part(source, np.arange(count), Preprocessing(32), Augmentation(("flip", "shift")))
+        for _ in part.batches(np.split(part.order(0, 0), count // 15)):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1] + 300 * 540  # labels, order and paths; an image has 3,072 bytes
