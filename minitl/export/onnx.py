@@ -87,10 +87,6 @@ def _relu6(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> st
     return graph.node("Clip", [*inputs, low, high], output)
 
 
-def _silu(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
-    return graph.node("Mul", [*inputs, graph.node("Sigmoid", inputs, f"{output}.sigmoid")], output)
-
-
 def _plain(kind: str, **attributes: Any) -> Emit:
     def emit(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
         return graph.node(kind, inputs, output, **attributes)
@@ -110,8 +106,6 @@ EMIT: Mapping[str, Emit] = {
     "relu6": _relu6,
     "hard_swish": _plain("HardSwish"),
     "hard_sigmoid": _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
-    "silu": _silu,
-    "sigmoid": _plain("Sigmoid"),
     "scale": _plain("Mul"),
     "add": _plain("Add"),
 }
@@ -146,10 +140,10 @@ def to_onnx(network: Network, resolution: int, about: Mapping[str, str]) -> byte
 
 
 def _mirrored(graph: Graph) -> str:
-    """The images turned around in height and width, as a network with SAME padding takes them."""
-    ends, end = (-1, -1), np.iinfo(np.int64).min
-    limits = {"starts": ends, "ends": (end, end), "axes": (2, 3), "steps": ends}
-    names = [graph.weight(f"mirror.{name}", np.array(values), "int64") for name, values in limits.items()]
+    """The images mirrored in H and W, as a network with SAME padding takes them (see `networks.mirror`)."""
+    least = np.iinfo(np.int64).min
+    numbers = {"starts": [-1, -1], "ends": [least, least], "axes": [2, 3], "steps": [-1, -1]}
+    names = [graph.weight(f"mirror.{name}", np.array(pair), "int64") for name, pair in numbers.items()]
     return graph.node("Slice", [INPUT, *names], "mirrored")
 
 

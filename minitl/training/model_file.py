@@ -51,6 +51,12 @@ class ModelFile:
         return tuple(self.about["classes"])
 
     @property
+    def classes_text(self) -> str:
+        """The network, and what it tells apart."""
+        shown = ", ".join(self.classes[:4]) + ", ..." * (len(self.classes) > 4)
+        return f"{self.about['network']['table']['name']}, {len(self.classes)} classes ({shown})"
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """How images become the network's input."""
         return Preprocessing.from_json(self.about["preprocessing"])
@@ -134,6 +140,16 @@ def continue_from(file: ModelFile, trainer: Trainer) -> None:
         if not state.fits(parameter):
             raise DataError(f"holds an optimizer's state that does not fit {name}")
         trainer.optimizer.state[name] = state
+
+
+def is_model(path: Path) -> bool:
+    """Whether `write_model` wrote the file, by its metadata. Raises DataError where there is no regular file."""
+    open_file(path).close()
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, ValueError, OSError):
+        return False
 
 
 def read_model(path: Path) -> ModelFile:

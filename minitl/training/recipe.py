@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Recipe:
             network = networks.from_table(weights.table, **options)
         else:
             network = networks.get(self.network or DEFAULT_NETWORK, **options)
-        report = weights.into(network) if weights else ""
+        report = weights.into(network) if weights else []
         method.apply(network)
         kinds = self.augment or ("flip,shift" if images.natural else "shift")
         return Prepared(network, self._preprocessing(network, weights), Augmentation.parse(kinds), report)
@@ -80,7 +80,7 @@ class Prepared:
     network: Network
     preprocessing: Preprocessing
     augmentation: Augmentation
-    report: str = ""
+    report: Sequence[str] = ()
 
     def trainer(self, images: Source, train: Array, held_out: Array, settings: Settings) -> Trainer:
         """Train on those images, judge by these."""

@@ -1,4 +1,4 @@
-"""Weights to begin with: a model of minitl's, or another library's file."""
+"""Weights to begin with: a model of minitl's, which knows its network and preprocessing, or another library's file."""
 
 from __future__ import annotations
 
@@ -6,45 +6,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minitl.arrays import Array
-from minitl.data.preprocess import SOURCES, Preprocessing
-from minitl.errors import unknown
+from minitl.data.preprocess import Preprocessing
+from minitl.errors import UsageError
 from minitl.networks.network import Network
-from minitl.training.model_file import read_model
+from minitl.training.model_file import ModelFile, is_model, read_model
 
 
 @dataclass
 class Weights:
-    """A model of minitl's: its state dict, the table of its network and the preprocessing it was trained with.
-
-    Of another library's file only the `source` is known before it is loaded.
-    """
+    """A file of weights; `model` is what is read of it already, where `minitl train` wrote it."""
 
     path: Path
-    state: dict[str, Array]
-    table: dict[str, Any] | None
-    preprocessing: Preprocessing | None
-    source: str | None = None
+    source: str
+    model: ModelFile | None
 
-    def into(self, network: Network) -> str:
-        """Load them, the classifier only where class counts agree; say what was done."""
-        if self.source is not None:
-            return str(network.load(self.path, source=self.source, classifier="auto"))
-        own = network.state_dict()
-        fits = {name: array for name, array in self.state.items() if name not in own or own[name].shape == array.shape}
-        replaced = [name for name in self.state if name not in fits]
-        if all(name.startswith("classifier.") for name in replaced):
-            network.load_state_dict({**fits, **{name: own[name] for name in replaced}})
-        else:
-            network.load_state_dict(self.state)  # which says what does not fit
-        return f"loaded {self.path}" + (f"; replaced: {', '.join(replaced)}" if replaced else "")
+    @property
+    def table(self) -> dict[str, Any] | None:
+        """The table of its network, where that is known."""
+        return self.model.about["network"]["table"] if self.model else None
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How images became its network's input, where that is known."""
+        return self.model.preprocessing if self.model else None
+
+    def into(self, network: Network) -> list[str]:
+        """Load them, the classifier only where class counts agree; say what was done.
+
+        Raises what `Network.load` does where they do not fit.
+        """
+        if self.model is None:
+            report = network.load(self.path, source=self.source, classifier="auto")
+            return str(report).splitlines()
+        told, state = [f"{self.path}: {self.model.classes_text}"], self.model.state
+        if len(self.model.classes) != network.num_classes:
+            own = network.state_dict()
+            last = [p.name for p in network.classifier[-1].parameters.values()]
+            state |= {name: own[name] for name in last}
+            told.append(f"replaced: {', '.join(last)}")
+        network.load_state_dict(state)
+        return told
 
 
 def load_weights(path: Path, source: str | None) -> Weights:
-    """Read a file of weights. Raises DataError or UnknownNameError."""
-    if source is not None and source not in SOURCES:
-        raise unknown("source", source, SOURCES)
-    if source is not None:
-        return Weights(path, {}, None, None, source)
-    model = read_model(path)
-    return Weights(path, model.state, model.about["network"]["table"], model.preprocessing)
+    """A file of weights; `source` says which library it is from. Raises DataError or UsageError."""
+    model = read_model(path) if is_model(path) else None
+    if model and source:
+        raise UsageError(f"is a model of minitl's, not of {source}", layer=str(path), remedy="leave --source out")
+    return Weights(path, source or "", model)

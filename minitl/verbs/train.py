@@ -151,7 +151,7 @@ def _begun(args: argparse.Namespace, source: Source) -> Job:
     settings = recipe.settings_for(chosen)
     prepared = recipe.prepare(source, method, settings)
     trainer = prepared.trainer(source, *split(source, settings.held_out, settings.seed), settings)
-    return Job(trainer, describe(trainer, method), _ledger(trainer), [prepared.report] if prepared.report else [])
+    return Job(trainer, describe(trainer, method), _ledger(trainer), list(prepared.report))
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

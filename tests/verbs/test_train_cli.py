@@ -22,11 +22,13 @@ from PIL import Image
 from minitl import cli, methods, networks
 from minitl.accounting import predict
 from minitl.errors import MinitlError
+from minitl.export.onnx import largest_difference, to_onnx
 from minitl.training import model_file
 from minitl.training.model_file import read_model
 
-sys.path.append(str(Path(__file__).parents[1] / "data"))
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "data")]
 import makers
+from models import noise, settle, stir
 
 TRAIN = ("--network", "digits_irb", "--method", "mobiletl", "--blocks", "2", "--resolution", "16", "--epochs", "2")
 KILLS = int(os.environ.get("MINITL_KILLS", "2"))
@@ -227,7 +229,7 @@ def test_weights_are_begun_with_and_the_classifier_replaced_where_classes_differ
         path.unlink()
     common = ("--weights", model, "--epochs", 1, "--learning-rate", 0, "--blocks", 2)
     _, _, err = run("train", two, *common, "--out", tmp_path / "m2")
-    assert "replaced: classifier.1.bias, classifier.1.weight" in err
+    assert "replaced: classifier.1.weight, classifier.1.bias" in err
     run.json("train", photos, *common, "--out", tmp_path / "m3")
     old, new, same = (read_model(path) for path in (model, tmp_path / "m2", tmp_path / "m3"))
     assert new.preprocessing == old.preprocessing
@@ -236,6 +238,21 @@ def test_weights_are_begun_with_and_the_classifier_replaced_where_classes_differ
         if name.endswith(("weight", "bias")):
             assert np.array_equal(array, same.arrays[name])
             assert name.startswith("classifier") or np.array_equal(array, new.arrays[name])
+
+
+def test_weights_of_other_libraries_bring_their_conventions(run: Cli, photos: Path, tmp_path: Path) -> None:
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    theirs = networks.get("mobilenetv2_035", num_classes=5, seed=3).state_dict()
+    save_file({name: array for name, array in theirs.items() if array.ndim}, tmp_path / "timm.safetensors")
+    common = ("--network", "mobilenetv2_035", "--weights", tmp_path / "timm.safetensors", "--source", "timm")
+    rest = ("--resolution", 32, "--epochs", 1, "--method", "ft-last", "--learning-rate", 0, "--json")
+    code, _, err = run("train", photos, *common, *rest, "--out", tmp_path / "m")
+    assert code == 0
+    assert "those of timm's mobilenetv2_035, by its table" in err
+    model = read_model(tmp_path / "m")
+    assert model.preprocessing.normalisation == "imagenet"
+    assert np.array_equal(model.arrays["conv_stem.weight"], theirs["conv_stem.weight"])
+    assert model.network().table["eps"] == 1e-5
 
 
 # evaluate, predict, export
@@ -283,6 +300,18 @@ def test_export_is_checked_in_onnx_runtime(run: Cli, model: Path, tmp_path: Path
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["classes"]) == list(makers.CLASSES)
     assert json.loads(about["preprocessing"])["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_export_has_every_activation_statistics_and_mirrored_images(tmp_path: Path) -> None:
+    """Networks that differ in activations, squeeze-and-excite, head and padding; no number is 0 or 1."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    for name in ("mobilenet_v2", "mobilenet_v3_small", "mnasnet_100", "tf_efficientnet_lite0"):
+        network = settle(stir(networks.get(name, num_classes=5, width=0.35)), noise((2, 64, 64, 3), dtype="float32"))
+        images = noise((3, 64, 64, 3), seed=1, dtype="float32")
+        found = largest_difference(to_onnx(network, 64, {}), network, images)
+        assert found is not None
+        assert found[0] < 1e-4 * found[1], name
 
 
 # Bad input
