@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 class Progress:
     """How far a run is: finished epochs, and within the one under way the batches done and what they gave."""
 
-    epochs: list[dict[str, Any]] = field(default_factory=list)  # {epoch, loss, train_accuracy, accuracy}
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # {epoch, loss, train_accuracy, accuracy, held_out_loss}
     batches: int = 0
     images: int = 0
     correct: int = 0
@@ -106,15 +106,16 @@ class Trainer:
             yield loss
 
     def _end_epoch(self) -> dict[str, Any]:
-        was, accuracy = self.progress, evaluate(self.network, self.held_out, self.settings.batch).accuracy
+        was, judged = self.progress, evaluate(self.network, self.held_out, self.settings.batch)
         epoch = len(was.epochs) + 1
         row = {
             "epoch": epoch,
             "loss": was.loss / was.images,
             "train_accuracy": was.correct / was.images,
-            "accuracy": accuracy,
+            "accuracy": judged.accuracy,
+            "held_out_loss": judged.loss,
         }
-        better = not was.best or accuracy > was.epochs[was.best - 1]["accuracy"]
+        better = not was.best or judged.accuracy > was.epochs[was.best - 1]["accuracy"]
         if better and self.settings.patience:
             self.best_state = self.network.state_dict()
         self.progress = Progress([*was.epochs, row], best=epoch if better else was.best)

@@ -15,7 +15,7 @@ from minitl.errors import UsageError
 from minitl.training.choice import CHOICES, Choice
 from minitl.training.compare import Result, comparing
 from minitl.training.plots import plot_accuracy, plot_memory
-from minitl.verbs import options
+from minitl.verbs import compare_own, options
 
 PLOTS = {"accuracy.png": plot_accuracy, "memory.png": plot_memory}
 
@@ -39,17 +39,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes to spread the runs over (default: cores)")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write accuracy.png and memory.png there")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    compare_own.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, plot."""
-    choices = CHOICES if args.methods is None else [Choice.parse(text) for text in args.methods.split(",")]
+    choices = None if args.methods is None else [Choice.parse(text) for text in args.methods.split(",")]
     if args.plots:
         _prepare(args.plots)
-    results: list[Result] = []
+    results: Sequence[Result] = []
     plots: list[Path] = []
+    if not args.data:
+        compare_own.check_unused(args)
     try:
-        for results in comparing(choices, seeds=args.seeds, workers=args.workers, progress=True):  # noqa: B007
+        if args.data:
+            results = compare_own.compare(args, choices, plots)
+            return 0
+        for results in comparing(choices or CHOICES, seeds=args.seeds, workers=args.workers, progress=True):  # noqa: B007
             pass
         if args.plots:
             plots.extend(_plots(results, args.plots))
@@ -81,12 +87,12 @@ def _show(args: argparse.Namespace, results: Sequence[Result], plots: Sequence[P
     if args.json:
         options.print_json("compare", {"results": [asdict(r) for r in results], "plots": [str(p) for p in plots]})
     else:
-        _print(results)
+        _print(results, args.data)
         for path in plots:
             print(f"wrote {path}")
 
 
-def _print(results: Sequence[Result]) -> None:
+def _print(results: Sequence[Result], data: Path | None) -> None:
     body = []
     for r in results:
         percent = [100 * fraction for fraction in r.accuracy]
@@ -97,4 +103,4 @@ def _print(results: Sequence[Result]) -> None:
     header = ("method", "accuracy %", "+-", "kept bytes", "peak bytes", "total bytes", "trains", "MFLOPs a step", "s")
     print(table(header, body, right=range(1, len(header))))
     seeds = " to ".join(map(str, sorted({min(r.seeds for r in results), max(r.seeds for r in results)})))
-    print(f"\nseeds: {seeds}; +- is one standard deviation over them.\n{DISCLAIMER}")
+    print(f"\nseeds: {seeds}; +- is one standard deviation over them.\n{'' if data else DISCLAIMER}".rstrip())

@@ -82,7 +82,9 @@ def test_train_gives_what_was_promised(run: Cli, photos: Path, tmp_path: Path) -
     out, log = tmp_path / "m.safetensors", tmp_path / "log.csv"
     found = run.json("train", photos, *TRAIN, "--batch", 8, "--out", out, "--log", log)
     assert set(found) == {"epochs", "model", "kept_bytes", "peak_bytes"}
-    assert [set(row) for row in found["epochs"]] == [{"epoch", "loss", "train_accuracy", "accuracy"}] * 2
+    assert [set(row) for row in found["epochs"]] == [
+        {"epoch", "loss", "train_accuracy", "accuracy", "held_out_loss"}
+    ] * 2
     assert found["model"] == str(out)
     network = methods.get("mobiletl", 2).apply(networks.digits_irb(num_classes=3))
     totals = predict(network, batch=8, resolution=16, optimizer_slots=2).totals
