@@ -181,10 +181,9 @@ def _numbers(spec: Spec, name: str, shapes: Sequence[Shape], number: int, rng: n
     if name == "x" and spec.kinks:
         return _between_kinks(spec.kinks, rng, shape)
     values = _grid(rng, shape, -2, 2)
-    if (
-        spec.op in (ops.batch_norm, ops.group_norm) and name == "x"
-    ):  # neighbours at least 1 apart: no channel of little variance
-        return values / 4 + np.where(np.arange(values[..., 0].size) % 2, 1, -1).reshape(*shape[:-1], 1)
+    if spec.op in (ops.batch_norm, ops.group_norm) and name == "x":  # neighbours far apart: no tiny variance
+        apart = 2 if spec.op is ops.group_norm else 1
+        return values / 4 + np.where(np.arange(values[..., 0].size) % 2, apart, -apart).reshape(*shape[:-1], 1)
     return values
 
 
@@ -262,8 +261,8 @@ def _group_norm_terms(case: Case) -> tuple[Array, ...]:
 def _group_norm_bounds(case: Case, u: float) -> Run:
     """As _batch_norm_bounds, with sums over a group, whose products are rounded before they are summed."""
     x, a, w, d, inv_std = _group_norm_terms(case)
-    m, axes = x[0, :, 0].size, {"axis": (1, 3), "keepdims": True}
-    v = gamma(m, unit("float64")) + u
+    axes: dict[str, Any] = {"axis": (1, 3), "keepdims": True}
+    v = gamma(x.shape[1] + x.shape[3], unit("float64")) + u  # positions are summed first, then channels
     x_hat = d * inv_std
     d_error = v * abs(x).mean(**axes) + u * (abs(x.mean(**axes)) + abs(d))
     std_error = np.sqrt((d_error**2).mean(**axes)) * inv_std + v + 4 * u
