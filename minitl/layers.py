@@ -25,6 +25,8 @@ ROLES = (
     "expand", "expand_norm", "expand_act", "depthwise", "depthwise_norm", "depthwise_act",
     "se_fc1", "se_act", "se_fc2", "se_gate", "se_scale", "project", "project_norm", "add",
     "head_conv", "head_norm", "head_act", "pool", "classifier", "classifier_act", "dropout", "loss",
+    "side_pool", "side_conv", "side_norm", "side_act", "side_project", "side_project_norm", "side_up", "side_add",
+    "side_fc1", "side_fc_act", "side_fc2", "side_sum", "side_join",
 )  # fmt: skip
 ACTIVATIONS = {op.name: op for op in (ops.relu, ops.relu6, ops.hard_swish, ops.hard_sigmoid)}
 

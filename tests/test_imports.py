@@ -27,6 +27,7 @@ LAYERS = [  # ground floor first; a package is one layer, and so are modules tha
     "statistics",
     "segment",
     "blocks",
+    "sides",
     "networks",
     "methods",
     "step",

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from minitl.checks import expect_flag
 from minitl.errors import UsageError, brief, lookup
+from minitl.methods.attention import additive_attention, multiplicative_attention
 from minitl.methods.ft_all import ft_all
 from minitl.methods.ft_bias import ft_bias
 from minitl.methods.ft_blocks import ft_blocks
@@ -14,10 +15,16 @@ from minitl.methods.method import Method
 from minitl.methods.mobiletl import mobiletl
 from minitl.methods.mobiletl_exact import mobiletl_exact
 from minitl.methods.mobiletl_recompute import mobiletl_recompute
+from minitl.methods.rep_net import rep_net
+from minitl.methods.tinytl import tinytl_b, tinytl_l, tinytl_lb
 
 METHODS = {
     method.name: method
-    for method in (ft_all, ft_last, ft_bias, ft_norm, ft_blocks, mobiletl, mobiletl_exact, mobiletl_recompute)
+    for method in [
+        *(ft_all, ft_last, ft_bias, ft_norm, ft_blocks),
+        *(mobiletl, mobiletl_exact, mobiletl_recompute),
+        *(tinytl_b, tinytl_l, tinytl_lb, rep_net, additive_attention, multiplicative_attention),
+    ]
 }
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from minitl.checks import expect_count
 from minitl.errors import MinitlError, UsageError, ValueRangeError, brief, unknown
 from minitl.layers import Activation, Layer, LayerPlan, Linear, Norm
-from minitl.networks.network import Model
+from minitl.networks.network import Model, Network
 from minitl.parameters import Parameter
+from minitl.sides import Side
 
 M = TypeVar("M", bound=Model)
 
@@ -30,6 +31,9 @@ class Method:
     are used; norms and biases stay as they are. `checkpoint` keeps only the input of each tuned
     block and runs the block again in backward. `rules` are pairs of a role or an activation's
     name and the backward rule it takes instead of the policy's.
+
+    `sides` makes the modules that stand beside the blocks, by the blocks' numbers. They stay where the
+    network already has those of this method, and a method without takes them away.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Method:
     quantised: bool = False
     checkpoint: bool = False
     rules: tuple[tuple[str, str], ...] = ()
+    sides: Callable[[Network], Mapping[int, Side]] | None = None
 
     def __repr__(self) -> str:
         options = [f"{self.blocks} blocks"] if self.blocks else []
@@ -67,7 +72,7 @@ class Method:
             raise UsageError(op=self.name, expected="a network or a block to tune", got=brief(repr(network)))
         blocks = self.resolve(len(network.blocks), network.name)
         self._check_rules(network)
-        plans = {layer: self._checked_plan(layer, blocks or 0) for layer in network.layers()}
+        plans = self._plans(network, blocks or 0)
         for layer, plan in plans.items():
             layer.apply(plan)
             for parameter in layer.parameters.values():
@@ -77,6 +82,18 @@ class Method:
                     parameter.restore()
         network.method, network.tuned_blocks, network.checkpoint = self.name, blocks, self.checkpoint
         return network
+
+    def _plans(self, network: Model, blocks: int) -> dict[Layer, LayerPlan]:
+        """Every layer's plan, with this method's side modules attached; where one is refused, as it was before."""
+        before = network.sides if isinstance(network, Network) else {}
+        if isinstance(network, Network) and network.method != self.name:
+            network.attach(self.sides(network) if self.sides else {})
+        try:
+            return {layer: self._checked_plan(layer, blocks) for layer in network.layers()}
+        except MinitlError:
+            if isinstance(network, Network):
+                network.attach(before)
+            raise
 
     def _check_rules(self, network: Model) -> None:
         acts = [layer for layer in network.layers() if isinstance(layer, Activation)]

@@ -25,6 +25,7 @@ from minitl.networks.weights.report import LoadReport
 from minitl.ops.cross_entropy import expect_labels
 from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
+from minitl.sides.side import Side
 from minitl.statistics import Statistics
 from minitl.tape import Tape
 
@@ -201,6 +202,7 @@ class Network(Model):
         super().__init__(table["name"], blocks, input_channels=3, dtype=dtype)
         self._table, self.outline = dict(table), outline
         self.stem, self.head, self.pool, self.classifier = stem, head, pool, tuple(classifier)
+        self.sides: dict[int, Side] = {}  # beside the blocks with these numbers
         self.mirrored = table["padding"] == "same"
         self.num_classes = classifier[-1].parameters["weight"].value.shape[0]
         for layer in stem.layers():
@@ -243,13 +245,28 @@ class Network(Model):
 
     def run(self, tape: Tape, x: Var) -> Var:
         """Logits (N, K)."""
-        x = self.stem(tape, mirrored_images(tape, x) if self.mirrored else x)
-        for block in self.blocks:
-            x = self.run_block(tape, block, x)
+        x = mirrored_images(tape, x) if self.mirrored else x
+        images = x if any(side.spec.reads_image for side in self.sides.values()) else None
+        x = self.stem(tape, x)
+        for number, block in enumerate(self.blocks):
+            y = self.run_block(tape, block, x)
+            if side := self.sides.get(number):
+                y = side(tape, images if images and side.spec.reads_image else x, y)
+            x = y
         x = self.pool(tape, self.head(tape, x) if self.head else x)
         for layer in self.classifier:
             x = layer(tape, x)
         return x
+
+    def attach(self, sides: Mapping[int, Side]) -> None:
+        """Put side modules beside the blocks with these numbers (from 0, at the bottom), in place of any others."""
+        for number, side in sides.items():
+            if number not in range(len(self.blocks)):
+                known = f"a block from 0 to {len(self.blocks) - 1}"
+                raise ValueRangeError(layer=side.spec.path, expected=known, got=str(number))
+            for layer in side.layers():
+                layer.height = len(self.blocks) - number
+        self.sides = dict(sides)
 
     def loss(self, tape: Tape, output: Var, labels: Any) -> Var:
         """Softmax cross-entropy of the logits, the mean over the batch."""
@@ -275,8 +292,10 @@ class Network(Model):
     def layers(self) -> Iterator[Layer]:
         """All layers in the order they run."""
         yield from self.stem.layers()
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
             yield from block.layers()
+            if number in self.sides:
+                yield from self.sides[number].layers()
         if self.head:
             yield from self.head.layers()
         yield self.pool

@@ -18,12 +18,9 @@ from typing import NamedTuple
 from minitl.blocks import BlockSpec
 from minitl.errors import ValueRangeError
 from minitl.layers import Activation, Conv, Layer, Linear, Pool
+from minitl.methods.side_places import FITTED_FOR, GROUPS, fitted_kernel
 from minitl.networks.network import Network
 from minitl.networks.sizes import make_divisible
-
-GROUPS = 2
-KERNEL = 5
-FITTED_FOR = 256  # pixels: the image whose maps the kernels were made to fit, whatever the image really is
 
 
 class Map(NamedTuple):
@@ -90,11 +87,6 @@ def lite_residual_leaves(block: BlockSpec, a: Map, y: Map, kernel: int) -> Itera
     yield Leaf("conv", "lite", middle.values, small.values, parameters={"weight": middle.channels * small.channels})
     yield Leaf("norm", "lite_final", small.values, small.values, parameters=_affine(small))
     yield Leaf("upsample", "lite", small.values, y.values)
-
-
-def fitted_kernel(side: int) -> int:
-    """The largest odd kernel, up to 5, that fits a map of that side."""
-    return max(k for k in range(1, KERNEL + 1, 2) if k <= side)
 
 
 def _walk(layers: Iterable[Layer], x: Map, part: str) -> tuple[list[Leaf], Map]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from minitl.methods import side_places
 from minitl.networks import mobilenet_v2
 from minitl.reproduce import ef_train, gradient_filter, rep_net, slope, sparse_update, subspace
 from minitl.reproduce.convolutions import Convolution, of_network, of_resnet
@@ -99,7 +100,7 @@ def replace_biases(scheme: sparse_update.Scheme, biases: int) -> sparse_update.S
 
 
 def test_planted_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rep_net, "LARGE", (rep_net.LARGE[0]._replace(groups=3), *rep_net.LARGE[1:]))
+    monkeypatch.setattr(side_places, "GROUPS", 4)
     assert {row.verdict for row in rep_net.results() if "parameters" in row.quantity} == {"differs"}
     monkeypatch.setattr(ef_train, "ARRAY", replace(ef_train.ARRAY, start=401))
     assert {row.verdict for row in ef_train.results() if row.kind == REDERIVED} == {"differs"}

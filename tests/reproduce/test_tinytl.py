@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from minitl.errors import UnknownNameError, ValueRangeError
+from minitl.methods.side_places import fitted_kernel
 from minitl.networks import digits_irb, proxyless_mobile
 from minitl.reproduce import tinytl
-from minitl.reproduce.lite_residual import Leaf, Map, fitted_kernel, leaves, lite_residual_leaves
+from minitl.reproduce.lite_residual import Leaf, Map, leaves, lite_residual_leaves
 from minitl.reproduce.result import Result
 from minitl.reproduce.tinytl import COLUMNS, RULES, Memory, Rule, everything, results, training_memory
 

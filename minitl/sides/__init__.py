@@ -1,0 +1,7 @@
+"""Side modules: what runs beside a block and joins its output."""
+
+from minitl.sides.attention import Attention
+from minitl.sides.lite_residual import LiteResidual
+from minitl.sides.side import Side, SideSpec
+
+__all__ = ["Attention", "LiteResidual", "Side", "SideSpec"]
