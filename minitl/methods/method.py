@@ -85,14 +85,18 @@ class Method:
 
     def _plans(self, network: Model, blocks: int) -> dict[Layer, LayerPlan]:
         """Every layer's plan, with this method's side modules attached; where one is refused, as it was before."""
-        before = network.sides if isinstance(network, Network) else {}
-        if isinstance(network, Network) and network.method != self.name:
+        if not isinstance(network, Network):
+            if self.sides:
+                problem = "its side modules need a whole network, not a single block"
+                raise UsageError(problem, op=self.name, layer=network.name)
+            return {layer: self._checked_plan(layer, blocks) for layer in network.layers()}
+        before = network.sides
+        if network.method != self.name:
             network.attach(self.sides(network) if self.sides else {})
         try:
             return {layer: self._checked_plan(layer, blocks) for layer in network.layers()}
         except MinitlError:
-            if isinstance(network, Network):
-                network.attach(before)
+            network.attach(before)
             raise
 
     def _check_rules(self, network: Model) -> None:

@@ -147,8 +147,8 @@ def test_an_impossible_budget_is_told_the_smallest_possible(case: Any) -> None:
 def test_every_method_with_every_number_of_blocks(network: str) -> None:
     count = len(model(network).blocks)
     named = [(way.method, way.blocks) for way in ways(network)]
-    alone = [(name, None) for name in ("ft-all", "ft-last", "ft-bias", "ft-norm")]
-    by_block = ("ft-blocks", "mobiletl", "mobiletl-exact", "mobiletl-recompute")
+    alone = [(name, None) for name, method in methods.METHODS.items() if not method.takes_blocks]
+    by_block = [name for name, method in methods.METHODS.items() if method.takes_blocks]
     assert sorted(named, key=str) == sorted(
         [*alone, *((name, k) for name in by_block for k in range(1, count + 1))], key=str
     )
@@ -158,7 +158,8 @@ def test_every_method_with_every_number_of_blocks(network: str) -> None:
 
 def test_a_single_block_has_no_way_that_trains_nothing() -> None:
     found = entries(minitl.networks.irb(), batch=2, resolution=7, optimizer_slots=0)
-    assert {way.method for way in found} == set(methods.METHODS) - {"ft-last"}
+    beside = {name for name, method in methods.METHODS.items() if method.sides}
+    assert {way.method for way in found} == set(methods.METHODS) - {"ft-last"} - beside
     assert all(way.trained_parameters > 0 for way in found)
 
 
