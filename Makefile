@@ -18,6 +18,7 @@ lint: .venv/lint.installed
 # The tutorials' pages and figures, made by running them.
 pages: .venv/demo.installed
 	$(BIN)/python tutorials/render.py
+	$(BIN)/python tutorials/overview.py
 
 # One stamp an extra: installing again happens only when pyproject.toml changes.
 .venv/%.installed: pyproject.toml | .venv/bin/python

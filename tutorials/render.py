@@ -81,13 +81,17 @@ def figures() -> tuple[tuple[bytes, ...], tuple[str, ...]]:
     """The open figures as SVG, and the digests of their data; closes them."""
     plt = sys.modules.get("matplotlib.pyplot")
     drawn = [plt.figure(number) for number in plt.get_fignums()] if plt else []
-    images = []
+    images = tuple(svg(figure) for figure in drawn)
     for figure in drawn:
-        image = io.BytesIO()
-        figure.savefig(image, format="svg", metadata={"Date": None, "Creator": None})
-        images.append(image.getvalue())
         plt.close(figure)
-    return tuple(images), tuple(digest(figure) for figure in drawn)
+    return images, tuple(digest(figure) for figure in drawn)
+
+
+def svg(figure: Any) -> bytes:
+    """The figure as SVG, without the date."""
+    image = io.BytesIO()
+    figure.savefig(image, format="svg", metadata={"Date": None, "Creator": None})
+    return image.getvalue()
 
 
 def digest(figure: Any) -> str:

@@ -179,6 +179,13 @@ def leads(folder: Path, target: str) -> bool:
     return (folder / target).exists() or Path(target).stem in COURSE
 
 
+def test_the_first_picture_is_what_its_script_draws() -> None:
+    code = "import overview; print(overview.digest(overview.draw()))"
+    said = run_script(code, path=render.HERE, MPLBACKEND="agg").strip()
+    assert f"<!-- data drawn: {said} -->" in README.read_text(encoding="utf-8"), STALE
+    assert (render.PAGES / "figures" / "block.svg").stat().st_size <= 40_000
+
+
 def test_no_page_is_without_its_tutorial() -> None:
     assert {page.stem for page in render.PAGES.glob("*.md")} == {path.stem for path in TUTORIALS}
 
