@@ -5,8 +5,8 @@ A buffer that several layers share is counted once, and shown with the convoluti
 """
 
 import matplotlib as mpl
-
 import minitl
+
 from course.figures import BLUE, GREEN, PURPLE, YELLOW, figure, finish
 from render import PAGES, digest, svg
 
