@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from minitl.arrays import Array, Shape
-from minitl.ops.op import Attrs, Cost, Op, Split, keeps_input
+from minitl.ops.op import EXACT, Attrs, Cost, Op, Split, keeps_input
 from minitl.parameters import Parameter
 from minitl.saved import Saved
 
@@ -32,13 +32,18 @@ class Var:
     needs_grad: bool = False
     tape: object = None
 
+    def __repr__(self) -> str:
+        made = "an input" if self.source <= INPUT else f"made by record {self.source}"
+        wants = "wants a gradient" if self.needs_grad else "no gradient"
+        return f"<Var {self.shape} {self.value.dtype}, {made}, {wants}>"
+
     @property
     def shape(self) -> Shape:
         """Shape of the value."""
         return self.value.shape
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class Record:
     """Something that ran: everything backward and the accounting need to know, except arrays.
 
@@ -56,6 +61,16 @@ class Record:
     needs: tuple[bool, ...]
     saved: Saved
 
+    def __repr__(self) -> str:
+        return f"<{self.line()}>"
+
+    def line(self) -> str:
+        """What ran where, the shapes in and out, and what is kept of it for backward."""
+        rule = "" if self.rule == EXACT else f":{self.rule}"
+        kept = [f"{tensor} {buffer.array.nbytes:,}" for tensor, buffer in self.saved.buffers.items()]
+        keeps = f"keeps {', '.join(kept)} bytes" if kept else "keeps nothing"
+        return f"{self.layer} {self.name}{rule}: {self.shapes[0]} -> {self.cost.output}, {keeps}"
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -67,7 +82,7 @@ class Record:
         """What it takes, foreseen from the shapes alone."""
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class OpRecord(Record):
     """One op that ran."""
 
@@ -85,7 +100,7 @@ class OpRecord(Record):
         return self.op.cost(self.shapes, self.dtype, attrs=self.attrs, needs=self.needs, rule=self.rule)
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class Checkpoint(Record):
     """A segment of the network of which only the input is kept, and which backward runs once more.
 

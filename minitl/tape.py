@@ -49,6 +49,15 @@ class Tape:
         self.keeps, self.rerun = True, False  # see `checkpoint`
         self._held_before_backward: list[Holding] | None = None
 
+    def __repr__(self) -> str:
+        held = sum({holding.block: holding.nbytes for holding in self.holdings()}.values())
+        when = "for backward" if self._held_before_backward is None else "until it was walked back"
+        return f"<Tape of {len(self.records)} records, {held:,} bytes held {when}>"
+
+    def __str__(self) -> str:
+        """All records, one per line."""
+        return "\n".join([repr(self)[1:-1], *(f"{n:4} {record.line()}" for n, record in enumerate(self.records))])
+
     def images(self, images: Any, channels: int, dtype: str) -> Var:
         """Take in a batch of images (N, H, W, channels), of the network's dtype and finite.
 

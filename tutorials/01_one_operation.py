@@ -82,9 +82,9 @@ finish(ax, "The chord to both sides has nearly the slope of the tangent", "x", l
 
 # %% [markdown]
 # How small should d be? Smaller is nearer to the tangent, until f(x + d) and f(x - d) agree in nearly
-# all their digits and what is left of the difference is rounding. **Predict** the best d for float64,
-# which has 16 digits, and look in the picture where each line turns, and how low it gets. (It shows
-# rounding, so on your machine the right half may look a little different.)
+# all their digits and what is left of the difference is rounding. (The picture shows rounding, so on
+# your machine its right half may look a little different.) **Predict** the best d for float64, which
+# has 16 digits. Then look where each line turns, and how low it gets.
 
 # %% tags=["volatile"]
 ds = 10 ** np.linspace(0, -12, 49)
@@ -105,8 +105,11 @@ for dtype, color in [(np.float32, RED), (np.float64, BLUE)]:
     best[dtype.__name__] = errors[lowest]
     ax.plot(ds, errors, color=color, label=dtype.__name__)
     ax.plot(ds[lowest], errors[lowest], "o", color=color)
-finish(ax, "", "d", "relative error", "lower right", xscale="log", yscale="log", xlim=(2, 5e-13))
-ax.set_title("The error of a central difference, against d")
+title, logarithmic = (
+    "The error of a central difference, against d",
+    {"xscale": "log", "yscale": "log"},
+)
+finish(ax, title, "d", "relative error", "lower right", **logarithmic, xlim=(2, 5e-13))
 assert best["float64"] < 1e-9
 assert best["float32"] > 1e-7
 assert relative_error(1e-9, np.float32) > 0.1

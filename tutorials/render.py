@@ -152,8 +152,8 @@ def linked(prose: str) -> str:
 
 def alt(prose: str) -> str:
     """The last sentence before a figure, which says what it shows."""
-    paragraph = prose.strip().split("\n\n")[-1].replace("\n", " ")
-    return re.sub(r"[\[\]*`]", "", re.split(r"(?<=[.:?!]) (?=[A-Z])", paragraph)[-1])
+    paragraph = re.sub(r"[\[\]*`]", "", prose.strip().split("\n\n")[-1]).replace("\n", " ")
+    return re.split(r"(?<=[.:?!]) (?=[A-Z])", paragraph)[-1]
 
 
 def write(path: Path) -> None:
