@@ -331,3 +331,31 @@ class NegatedDepthwise(Correct):
     def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
         y, back = super().conv(layer, x, stride, depthwise=depthwise)
         return y, (lambda gy: -back(gy)) if layer == "depthwise." else back
+
+
+@mutant("bias gradients without the outputs whose last tap lies in the padding")
+class InnerBias(Correct):
+    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
+        y, back = super().conv(layer, x, stride, depthwise=depthwise)
+        w = self.p[f"{layer}weight"]
+
+        def inner(gy: Array) -> Array:
+            gx = back(gy)
+            if f"{layer}bias" in self.grads and w.ndim == 4 and w.shape[2] > 1:
+                last = w.shape[2] - 1 - w.shape[2] // 2
+                rows = [i for i in range(gy.shape[1]) if stride * i + last < x.shape[1]]
+                columns = [j for j in range(gy.shape[2]) if stride * j + last < x.shape[2]]
+                self.grads[f"{layer}bias"] = gy[:, rows][:, :, columns].sum(axis=(0, 1, 2))
+            return gx
+
+        return y, inner
+
+
+@mutant("transposed copies of 1x1 weights made with rows and columns exchanged")
+class ExchangedCopy(Correct):
+    def backward_weight(self, w: Array) -> Array:
+        o, i, k, _ = w.shape
+        if k > 1 or i == 1:
+            return w
+        copy = w.reshape(i, o).T.reshape(-1)
+        return copy.reshape(i, o).T.reshape(w.shape)

@@ -101,4 +101,6 @@ NAMED: dict[str, str] = {
     "gradients of the weights of the wrong sign": "wrong sign",
     "project's gradient of the wrong sign from there on": "wrong sign",
     "depthwise gradient of the wrong sign from there on": "wrong sign",
+    "bias gradients without the outputs whose last tap lies in the padding": "borders skipped in the bias's gradient",
+    "transposed copies of 1x1 weights made with rows and columns exchanged": "weights read transposed",
 }

@@ -6,7 +6,8 @@ outputs: y = T(op(A(x), B(w))) with linear maps A, B, T. Their gradients follow 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -42,7 +43,11 @@ def mistakes() -> Iterator[Mistake]:
     yield _around("replicate padding where zeros are right", SPATIAL, _replicated)
     yield Mistake("replicate padding where zeros are right", SPATIAL, None, _replicated_cut)
     yield _around("borders skipped: outputs whose window leaves the map are missing", SPATIAL, _inner)
-    yield Mistake("stride ignored", SPATIAL, _unstrided_forward, _unstrided_backward)
+    text = "borders skipped in the bias's gradient: outputs whose last tap lies in the padding are missing"
+    yield Mistake(text, SPATIAL, None, _bias_of_inner)
+    yield _around("padding ignored: windows begin at the map's first row and column", SPATIAL, _unpadded)
+    yield _unstrided("stride ignored", lambda c: (SAME, SAME, SAME))
+    yield _unstrided("stride ignored and padding ignored", _unpadded)
     for axis, letter in ((1, "H"), (2, "W")):
         for by in (1, -1):
             yield _around(f"shifted by one along {letter}", (*SPATIAL, "pointwise_conv"), _outputs_moved(axis, by))
@@ -55,7 +60,10 @@ def mistakes() -> Iterator[Mistake]:
 def _misread_weights() -> Iterator[Mistake]:
     yield _weights("filter flipped", SPATIAL, lambda c: _FLIP)
     yield _weights("weights read transposed (kernel width before height)", SPATIAL, lambda c: _TURN)
-    yield _weights("weights read transposed: as (in, out), not (out, in)", DENSE, _in_out)
+    for once in (_in_out, lambda c: _inverse(_in_out(c))):
+        yield _weights("weights read transposed: as (in, out), not (out, in)", DENSE, once)
+        twice = "weights read transposed: rows and columns exchanged in making a transposed copy"
+        yield _weights(twice, DENSE, partial(_twice, once))
     yield _weights("weights read transposed: as HWIO, not OIHW", SPATIAL, lambda c: _order(c, (2, 3, 1, 0)))
     yield _weights("weights read transposed: as OHWI, not OIHW", SPATIAL, lambda c: _order(c, (0, 2, 3, 1)))
     for one in (_roll(1), _roll(-1)):
@@ -81,8 +89,9 @@ def _around(cause: str, ops: tuple[str, ...], maps: Maps) -> Mistake:
 
     def backward(c: Call, gy: Array) -> tuple[Array | None, ...]:
         of_x, of_w, of_y = maps(c)
-        gx, gw, *gb = c.backward(of_y.back(gy), of_x.to(c.x), of_w.to(c.arrays[1]), *c.arrays[2:])
-        return (None if gx is None else of_x.back(gx), None if gw is None else of_w.back(gw), *gb)
+        gx, gw, *_ = c.backward(of_y.back(gy), of_x.to(c.x), of_w.to(c.arrays[1]), *c.arrays[2:])
+        right = c.backward(gy)[2:]  # a bias knows nothing of windows
+        return (None if gx is None else of_x.back(gx), None if gw is None else of_w.back(gw), *right)
 
     return Mistake(cause, ops, forward, backward)
 
@@ -121,6 +130,11 @@ def _order(c: Call, axes: tuple[int, ...]) -> Map:
 
 def _in_out(c: Call) -> Map:
     return _order(c, (1, 0, *range(2, c.arrays[1].ndim)))
+
+
+def _twice(once: Callable[[Call], Map], c: Call) -> Map:
+    m = once(c)
+    return Map(lambda w: m.to(m.to(w)), lambda g: m.back(m.back(g)))
 
 
 # Where a window lies.
@@ -196,15 +210,37 @@ def _inner(c: Call) -> tuple[Map, Map, Map]:
     return SAME, SAME, keep
 
 
-def _unstrided_forward(c: Call) -> Array:
-    y = c.forward()
-    return c.forward(stride=1)[:, : y.shape[1], : y.shape[2]]
+def _bias_of_inner(c: Call, gy: Array) -> Sequence[Array | None]:
+    stride, p = c.attrs.get("stride", 1), c.arrays[1].shape[2] // 2
+    rows, columns = (stride * np.arange(m) + p < n for m, n in zip(gy.shape[1:3], c.x.shape[1:3], strict=True))
+    return (*c.backward(gy)[:2], *c.backward(gy * (rows[:, None] & columns[None, :])[None, :, :, None])[2:])
 
 
-def _unstrided_backward(c: Call, gy: Array) -> tuple[Array | None, ...]:
-    full = np.zeros((*c.x.shape[:3], gy.shape[3]))
-    full[:, : gy.shape[1], : gy.shape[2]] = gy
-    return c.backward(full, stride=1)
+def _unstrided(cause: str, maps: Maps) -> Mistake:
+    """With stride 1 where it is 2: as many outputs as are asked for, from the first window on."""
+    dense = _around(cause, SPATIAL, maps)
+
+    def forward(c: Call) -> Array:
+        y = c.forward()
+        return dense.forward(_at_stride_1(c))[:, : y.shape[1], : y.shape[2]] if dense.forward else y
+
+    def backward(c: Call, gy: Array) -> Sequence[Array | None]:
+        full = np.zeros((*c.x.shape[:3], gy.shape[3]))
+        full[:, : gy.shape[1], : gy.shape[2]] = gy
+        return dense.backward(_at_stride_1(c), full) if dense.backward else ()
+
+    return Mistake(cause, SPATIAL, forward, backward)
+
+
+def _at_stride_1(c: Call) -> Call:
+    if c.attrs.get("stride", 1) == 1:
+        raise LookupError("there is no stride to ignore")
+    return replace(c, attrs={**c.attrs, "stride": 1})
+
+
+def _unpadded(c: Call) -> tuple[Map, Map, Map]:
+    p = c.arrays[1].shape[2] // 2
+    return _shifted(c, -p, -p)
 
 
 # What is summed.
