@@ -274,6 +274,11 @@ def test_the_page_on_c_does_what_it_says(tmp_path: Path) -> None:
         printed += done.stdout
     assert "exit code 0" in printed
     assert "exit code 1" in printed
+    compile_again = build.splitlines()[0].replace("cc ", "cc -DMINITL_ANSWERS ")
+    answers = f"{aliases}{compile_again}\n./depthwise > log.txt; minitl oracle check ref log.txt"
+    done = subprocess.run(["sh", "-c", answers], cwd=tmp_path, capture_output=True, text=True)
+    (cause,) = re.findall(r"^    (\[likely: padding .*\])$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert done.stdout.count(cause) == 3
     assert verdicts(printed) == verdicts(PAGE.read_text(encoding="utf-8").partition("Compile the two files")[2])
 
 
@@ -290,3 +295,16 @@ def test_the_page_on_python_does_what_it_says(tmp_path: Path) -> None:
     assert "hard_swish-sign: ok, 3 tensors" in page
     assert wrong.returncode == 1
     assert verdicts(wrong.stderr) == verdicts(page) == [("WRONG", "grad_input"), ("WRONG", "kept")]
+
+
+def test_the_example_for_test_suites_runs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (example,), (script,) = blocks("pytest"), blocks("python")
+    assert 'entries("hard_swish-*")' in example
+    for strict, code in ((">=", 0), (">", 1)):
+        (tmp_path / "mine.py").write_text(script.partition("\n\nfor case in")[0].replace("x >= 0", f"x {strict} 0"))
+        (tmp_path / "test_mine.py").write_text(example.replace('"hard_swish-*"', '"hard_swish-sign"'))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, done.stdout
+        assert ("[nhwc" in done.stdout or "nhwc]" in done.stdout) == bool(code)

@@ -83,6 +83,23 @@ def test_a_bias_on_a_depthwise_convolution() -> None:
     assert "bias left out" in str(case.compare(left_out))
 
 
+@pytest.mark.parametrize("extents", [(6, 8), (7, 5), (6, 5), (2, 3)])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_mirrored_images_and_kernels_turn_same_padding_into_the_symmetric_one(
+    kernel: int, stride: int, extents: tuple[int, int]
+) -> None:
+    """As the specification says of TensorFlow's weights."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, *extents, 3)), rng.standard_normal((3, 1, kernel, kernel))
+    total = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in extents]
+    sides = total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2
+    same = np.einsum("nijuvc,cuv->nijc", windows(x, kernel, stride, sides), w[:, 0])
+    mirrored = (np.ascontiguousarray(a) for a in (x[:, ::-1, ::-1], w[:, :, ::-1, ::-1]))
+    y, _ = ops.depthwise_conv.forward(*mirrored, attrs={"stride": stride}, needs=(False, False))
+    np.testing.assert_allclose(y[:, ::-1, ::-1], same, atol=1e-12)
+
+
 PADDED = "padding" in ops.conv.attrs
 
 
