@@ -85,7 +85,7 @@ for (i, j), (u, v), (a, b) in triples(7, 5, 3):
 # mean? Because one w serves all of them, and everything it moves adds up. (A mean, if there is one,
 # is in the loss.)
 #
-# Here is the same in one dimension: 7 inputs, 3 taps, 7 outputs, and a line for each triple, colored
+# Here is the same in one dimension: 7 inputs, 3 taps, 7 outputs, and a line for each triple, coloured
 # by its tap. Look at what stays the same from panel to panel (all lines), and what does not (where
 # the numbers are collected).
 
@@ -182,8 +182,8 @@ assert abs(depthwise(x, w, {}) - y).max() < 1e-12
 #
 # With stride s an output looks at a = s i + u - p, and there are ceil(H / s) rows of them. Which
 # triples reach an input a? Those with u = a + p - s i: the taps of one parity only. Look at the
-# picture: with stride 2 an even input is reached by one tap, the middle one, an odd input by two.
-# Forward skips outputs; backward has *holes* between the gy it spreads.
+# picture, where forward skips outputs and backward has *holes* between the gy it spreads: an input with
+# an even number (from 0) is reached by one tap, the middle one, an odd one by two.
 
 # %%
 fig, panels = figure(2, height=2)
@@ -238,7 +238,8 @@ assert costs["dense 5x5"].macs.forward == 90_316_800
 # And **work and memory do not go together**. The last line of the table is an ordinary 5x5
 # convolution, 96 -> 96 channels: 230,400 weights and four times the work of a pointwise one, and it
 # keeps only 150,528 bytes. The depthwise convolution does the least work of all and keeps 903,168 bytes.
-# Compare the two panels: what is high on the left is low on the right.
+# Compare the two panels: the highest bar on the left is among the lowest on the right, and the lowest
+# is among the highest.
 
 # %%
 assert 5 * 5 * 96 * 96 == 230_400

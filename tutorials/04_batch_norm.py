@@ -220,9 +220,9 @@ for name, x_hat in zip(("digits 0 to 4", "digits 5 to 9"), under_old, strict=Tru
 assert abs(under_old[1].mean()) > 0.3
 
 # %% [markdown]
-# For the new digits x_hat is off center, and narrower: the frozen norm does not normalise them. Look
-# for the old digits' second hump, the 3s, which the new digits do not have. A trained shift can put
-# the center right; the width has to be dealt with by the weights.
+# For the new digits x_hat is off centre, and narrower: the frozen norm does not normalise them. A
+# trained shift can put the centre right; the width has to be dealt with by the weights. Look for the
+# old digits' second hump, the 3s, which the new digits do not have.
 
 # %%
 fig, ax = figure(height=2.5)

@@ -229,7 +229,7 @@ finish(right, "More bits", "bits per element", legend="lower left", yscale="log"
 #
 # Now the trick that ReLU6 taught: ask y. Between -3 and 3, y = x (x + 3) / 6 is a parabola, and from
 # y one gets x back, but for one thing: the parabola folds at x = -3/2. Look at the picture: below 0
-# two x have the same y. One bit, "which side of -3/2?", tells them apart.
+# two x have the same y, and one bit, "which side of -3/2?", tells them apart.
 
 # %%
 line = np.linspace(-4.5, 2, 196)
