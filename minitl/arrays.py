@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minitl.checks import as_count
 from minitl.errors import DtypeError, brief
 
 Array = npt.NDArray[Any]
@@ -50,8 +51,8 @@ def owner(array: Any) -> Any:
 
 
 def is_count(value: object, least: int) -> bool:
-    """Whether value is an integer of at least `least` (True and False are none)."""
-    return type(value) is int and value >= least
+    """Whether value is an integer of any type of at least `least` (True and False are none)."""
+    return as_count(value, least) is not None
 
 
 def size(shape: Shape) -> int:

@@ -121,6 +121,7 @@ class SqueezeExcite:
         return self.gate(tape, self.fc2(tape, squeezed))
 
 
+MOST_WEIGHTS = 1 << 28  # 1 GiB in float32; MobileNets have at most some 2^23
 SIZES = {  # of a BlockSpec, and how small each may be
     "in_channels": 1,
     "expanded_channels": 1,
@@ -158,12 +159,22 @@ class BlockSpec:
                 raise self._error(name, f"a whole number, at least {least}", getattr(self, name))
             object.__setattr__(self, name, value)
         object.__setattr__(self, "expand", expect_flag("expand", self.expand, layer="irb"))
+        if not isinstance(self.activation, str):
+            raise self._error("activation", "a name", self.activation)
+        if self.weights > MOST_WEIGHTS:
+            raise ValueRangeError(layer="irb", expected=f"at most {MOST_WEIGHTS:,} weights", got=f"{self.weights:,}")
         if self.kernel % 2 == 0:
             raise self._error("kernel", "an odd number", self.kernel)
         if self.stride > 2:
             raise self._error("stride", "1 or 2", self.stride)
         if not self.expand and self.in_channels != self.expanded_channels:
             raise self._error("expanded_channels", "those coming in, without expand", self.expanded_channels)
+
+    @property
+    def weights(self) -> int:
+        """Weights of its convolutions."""
+        outer = self.out_channels + self.in_channels * self.expand
+        return self.expanded_channels * (outer + self.kernel**2 + 2 * self.se_channels)
 
     @staticmethod
     def _error(name: str, expected: str, got: object) -> ValueRangeError:

@@ -36,7 +36,8 @@ class MinitlError(ValueError):
     def __str__(self) -> str:
         where = f"{self.layer} ({self.op})" if self.layer and self.op else self.layer or self.op
         what = self.problem or f"expected {self.expected}, got {self.got}"
-        return (f"{where}: " if where else "") + what + (f"; {self.remedy}" if self.remedy else "")
+        text = (f"{where}: " if where else "") + what + (f"; {self.remedy}" if self.remedy else "")
+        return " ".join(text.splitlines())  # whatever was handed in, it is one line
 
 
 class ShapeError(MinitlError):

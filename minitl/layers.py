@@ -6,7 +6,7 @@ stands in the network (`path`, `role`, `height`), and hands its op to the tape a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from zlib import crc32
@@ -15,7 +15,8 @@ import numpy as np
 
 from minitl import ops
 from minitl.arrays import Array
-from minitl.errors import RuleError, UsageError, brief, unknown
+from minitl.checks import expect_flag
+from minitl.errors import RuleError, UsageError, brief, lookup, unknown
 from minitl.parameters import Parameter
 from minitl.records import Var
 from minitl.tape import Tape
@@ -49,7 +50,14 @@ class LayerPlan:
     recompute: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "train", frozenset(self.train))  # of any collection of names
+        """Check the types; `train` may be any collection of names."""
+        if isinstance(self.train, str) or not isinstance(self.train, Set | Sequence):
+            raise UsageError(op="LayerPlan", expected="train to be names of parameters", got=brief(repr(self.train)))
+        for name in (*self.train, self.statistics, self.rule):
+            if not isinstance(name, str):
+                raise UsageError(op="LayerPlan", expected="names", got=brief(repr(name)))
+        object.__setattr__(self, "train", frozenset(self.train))
+        object.__setattr__(self, "recompute", expect_flag("recompute", self.recompute, op="LayerPlan"))
 
 
 FROZEN = LayerPlan()
@@ -83,7 +91,7 @@ class Layer:
         """Raise on whatever `plan` asks for that the layer does not have; a plan is never followed in part."""
         if not isinstance(plan, LayerPlan):
             raise UsageError(layer=self.path, expected="a LayerPlan", got=brief(repr(plan)))
-        for name in sorted(plan.train, key=str):
+        for name in sorted(plan.train):
             if name not in self.parameters or name not in self.trainable:
                 raise unknown("trained parameter", name, self.parameters or ("(none)",), layer=self.path)
         if plan.statistics not in self.statistics:
@@ -208,10 +216,9 @@ class Activation(Layer):
     """An elementwise activation, named as its op is."""
 
     def __init__(self, path: str, role: str, name: str) -> None:
-        if name not in ACTIVATIONS:
-            raise unknown("activation", name, ACTIVATIONS, layer=path)
+        op = lookup("activation", name, ACTIVATIONS, layer=path)
         super().__init__(path, role)
-        self.op = ACTIVATIONS[name]
+        self.op = op
 
     @property
     def rules(self) -> tuple[str, ...]:

@@ -217,6 +217,8 @@ class Tape:
             raise UsageError("backward: the loss was computed on another tape", remedy="use one Tape for a whole step")
         if self._held_before_backward is not None:
             raise UsageError("backward: this tape was already walked back", remedy="run the forward pass on a new Tape")
+        if self.computes and not isinstance(gy, np.ndarray | None):
+            raise DtypeError(op="backward", expected="an array gy", got=type(gy).__name__)
         if gy is not None and (gy.shape, gy.dtype) != (loss.value.shape, loss.value.dtype):
             expected = f"gy of shape {loss.shape}, {loss.value.dtype}"
             raise ShapeError(op="backward", expected=expected, got=f"{gy.shape}, {gy.dtype}")

@@ -23,7 +23,7 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.checks import expect_count
-from minitl.errors import ValueRangeError
+from minitl.errors import UsageError, ValueRangeError, brief
 
 TRIES = 60  # placements at most, some 80 ms each for 1,500 buffers
 CLOSE = 1.001  # times the lower bound: better is not worth looking for
@@ -82,6 +82,8 @@ def place(buffers: Sequence[Buffer], *, alignment: int = 1, tries: int = TRIES, 
     alignment = expect_count("alignment", alignment, op="arena")
     tries = expect_count("tries", tries, op="arena")
     seed = expect_count("seed", seed, least=0, op="arena")
+    if not isinstance(buffers, Sequence) or not all(isinstance(b, Buffer) for b in buffers):
+        raise UsageError(op="arena", expected="a list of Buffers", got=brief(repr(buffers)))
     bound = lower_bound(buffers)
     best = _search(_Jobs(buffers, alignment), bound, tries, np.random.default_rng(seed))
     placed = (Placed(**vars(b), offset=int(at)) for b, at in zip(buffers, best.offsets, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minitl.accounting.paper_flops import paper_flops
-from minitl.errors import unknown
+from minitl.errors import lookup
 from minitl.ops import Split
 from minitl.records import Record
 
@@ -22,6 +22,4 @@ CONVENTIONS: dict[str, Callable[[Record], Split]] = {STANDARD: standard_flops, "
 
 def counting(convention: str) -> Callable[[Record], Split]:
     """The function from a record to its FLOPs; raises UnknownNameError on another name."""
-    if convention not in CONVENTIONS:
-        raise unknown("FLOPs convention", convention, CONVENTIONS)
-    return CONVENTIONS[convention]
+    return lookup("FLOPs convention", convention, CONVENTIONS)

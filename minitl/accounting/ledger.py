@@ -11,6 +11,8 @@ from typing import Any
 from minitl.accounting.conventions import STANDARD, counting
 from minitl.accounting.table import mb, table
 from minitl.arrays import Shape
+from minitl.checks import expect_count
+from minitl.errors import UsageError, brief
 from minitl.ops import Split
 from minitl.ops.op import EXACT
 from minitl.parameters import Parameter
@@ -119,6 +121,9 @@ def ledger(tape: Tape, *, optimizer_slots: int = 0, convention: str = STANDARD) 
     `optimizer_slots` is how many numbers the optimizer keeps for each trained parameter (SGD
     with momentum 1, Adam 2); `convention` how FLOPs are counted.
     """
+    if not isinstance(tape, Tape):
+        raise UsageError(op="ledger", expected="a Tape", got=brief(repr(tape)))
+    optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, op="ledger")
     rows = tuple(_rows(tape.holdings()))
     return Ledger(rows, _totals(tape.records, sum(row.bytes for row in rows), optimizer_slots, convention))
 

@@ -15,11 +15,13 @@ from minitl.accounting.conventions import STANDARD
 from minitl.accounting.ledger import Ledger, ledger
 from minitl.arrays import Array
 from minitl.checks import expect_count
-from minitl.errors import UsageError, brief
+from minitl.errors import UsageError, ValueRangeError, brief
 from minitl.networks.network import Model
 from minitl.shadow import ShadowTape
 from minitl.step import forward_backward
 from minitl.tape import Tape
+
+MOST = 2**31 - 1  # images in a batch, or pixels of a side
 
 
 def predict(
@@ -32,8 +34,10 @@ def predict(
     parameter (SGD with momentum 1, Adam 2).
     """
     check_model(model)
-    batch = expect_count("batch", batch, layer=model.name)
-    resolution = expect_count("resolution", resolution, layer=model.name)
+    for name, value in (("batch", batch), ("resolution", resolution)):
+        if expect_count(name, value, layer=model.name) > MOST:
+            raise ValueRangeError(layer=model.name, expected=f"{name} of at most {MOST}", got=brief(value))
+    batch, resolution = int(batch), int(resolution)
     optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, layer=model.name)
     tape = ShadowTape()
     images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)
@@ -67,7 +71,8 @@ class Measured:
 def measure(model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0) -> Measured:
     """Run a step on random images (on a copy of the model) and trace its memory.
 
-    Raises UsageError while `tracemalloc` is tracing for somebody else, whose figures it would spoil.
+    Raises UsageError while `tracemalloc` is tracing for somebody else, whose figures it would
+    spoil, and where the step does not fit into memory.
     """
     if tracemalloc.is_tracing():
         raise UsageError("measure: tracemalloc is tracing already", remedy="call tracemalloc.stop() first")
@@ -75,7 +80,14 @@ def measure(model: Model, *, batch: int, resolution: int, optimizer_slots: int =
     model = copy.deepcopy(model)
     predicted = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals
     activity = _StepOnNoise(model, int(batch), int(resolution))
-    activity.whole_step()  # compiles the kernels and starts the threads, which are not the step's memory
+    try:
+        activity.whole_step()  # compiles the kernels and starts the threads, which are not the step's memory
+    except MemoryError:
+        raise UsageError(
+            f"a step of {predicted.peak_bytes:,} bytes does not fit into memory",
+            layer=model.name,
+            remedy="measure a smaller batch or resolution, or predict",
+        ) from None
     with _tracing():
         tape = activity.forward()
         held, traced = ledger(tape).kept_bytes, _numpy_bytes()

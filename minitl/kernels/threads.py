@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from minitl.arrays import is_count
 from minitl.errors import ValueRangeError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _here = threading.local()  # `working` where a span is at work: it must not wait
 def set_threads(count: int) -> None:
     """Use `count` threads for the kernels from now on (the default is the number of cores)."""
     global _threads, _pool
-    if count < 1:
+    if not is_count(count, least=1):
         raise ValueRangeError(op="set_threads", expected="a count of at least 1", got=str(count))
     _threads, _pool = count, None
 

@@ -42,7 +42,9 @@ def get(
     are those of every method (see `Method`). `rules` maps roles or activations to backward rules.
     """
     method = lookup("method", name, METHODS).with_blocks(blocks)
-    if not isinstance(rules, Mapping | None):
+    if not isinstance(rules, Mapping | None) or not all(
+        isinstance(w, str) for pair in (rules or {}).items() for w in pair
+    ):
         raise UsageError(op=method.name, expected="rules as a mapping from names to names", got=brief(repr(rules)))
     return replace(
         method,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, field, fields
-from numbers import Integral, Real
 from typing import Any, TypeVar
 
+from minitl.checks import as_count, as_number
 from minitl.errors import MinitlError, UnknownNameError, ValueRangeError, unknown
 from minitl.networks.inexpressible import REASONS
 
@@ -33,15 +33,20 @@ def whole(least: int, most: int, default: Any = MISSING, *, odd: bool = False) -
     expected = f"{'an odd' if odd else 'a whole'} number from {least} to {most}"
 
     def good(value: Any) -> bool:
-        right = isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
-        return right and bool(int(value) % 2 or not odd)
+        number = as_count(value, least)
+        return number is not None and number <= most and bool(number % 2 or not odd)
 
     return _key(good, expected, default, int)
 
 
 def number(good: Callable[[float], bool], expected: str, default: Any = MISSING) -> Any:
     """A real number, for which `good` holds."""
-    return _key(lambda v: isinstance(v, Real) and not isinstance(v, bool) and good(float(v)), expected, default, float)
+
+    def right(value: Any) -> bool:
+        real = as_number(value)
+        return real is not None and good(real)
+
+    return _key(right, expected, default, float)
 
 
 def choice(known: Collection[str], default: Any = MISSING) -> Any:

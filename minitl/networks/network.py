@@ -14,7 +14,7 @@ import numpy as np
 from minitl import ops
 from minitl.arrays import FLOATS, Array, to_numpy
 from minitl.blocks import Build, ConvNorm, InvertedResidual
-from minitl.checks import expect_count
+from minitl.checks import as_number, expect_count
 from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, UsageError, ValueRangeError, brief
 from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
 from minitl.networks.describe import describe, summary
@@ -303,10 +303,21 @@ class Network(Model):
 
 
 def build(seed: int, dtype: str, *, eps: float, momentum: float) -> Build:
-    """What the layers of a network are built with; raises DtypeError unless dtype is float32 or float64."""
-    if dtype not in FLOATS:
-        raise DtypeError(op="network", expected=" or ".join(FLOATS), got=str(dtype))
-    return Build(np.random.default_rng(seed), dtype, eps, momentum)
+    """What the layers of a network are built with.
+
+    Raises DtypeError unless dtype is float32 or float64, ValueRangeError for a seed that is no count,
+    an eps that is not above 0, or a momentum not in [0, 1].
+    """
+    name = dtype.name if isinstance(dtype, np.dtype) else dtype
+    if not isinstance(name, str) or name not in FLOATS:
+        raise DtypeError(op="network", expected=" or ".join(FLOATS), got=brief(dtype))
+    seed = expect_count("seed", seed, least=0, op="network")
+    small, share = as_number(eps), as_number(momentum)
+    if small is None or small <= 0:
+        raise ValueRangeError(op="network", expected="eps to be a finite number above 0", got=brief(eps))
+    if share is None or not 0 <= share <= 1:
+        raise ValueRangeError(op="network", expected="momentum to be a number from 0 to 1", got=brief(momentum))
+    return Build(np.random.default_rng(seed), name, small, share)
 
 
 def _checked(parameter: Parameter, value: Any, dtype: str) -> Array:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from minitl.blocks import BlockSpec, ConvSpec
+from minitl.blocks import MOST_WEIGHTS, BlockSpec, ConvSpec
 from minitl.errors import ValueRangeError
 from minitl.networks.names import Outline
 from minitl.networks.schema import Block, SqueezeExcite, Table
-
-MOST_WEIGHTS = 1 << 28  # 1 GiB in float32; MobileNets have at most some 2^23
 
 
 class Sizes(NamedTuple):
@@ -54,8 +52,7 @@ def weights(found: Sizes, classes: int) -> int:
     """The number of weights of its convolutions and linear layers."""
     count = 3 * found.stem.outputs * found.stem.kernel**2
     for spec in (spec for specs in found.stages for spec in specs):
-        outer = spec.out_channels + spec.in_channels * spec.expand
-        count += spec.expanded_channels * (outer + spec.kernel**2 + 2 * spec.se_channels)
+        count += spec.weights
     count += found.head.inputs * found.head.outputs if found.head else 0
     return count + (found.features + classes) * found.hidden if found.hidden else count + found.features * classes
 

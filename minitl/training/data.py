@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -63,7 +63,7 @@ def as_labels(labels: object) -> Array:
 
 def as_names(classes: object) -> tuple[str, ...]:
     """Names of classes as a tuple of strings; raises UsageError for a number, or a single string."""
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
+    if isinstance(classes, str) or not isinstance(classes, Collection) or getattr(classes, "shape", None) == ():
         remedy = "give their names, as in classes=('cat', 'dog')"
         raise UsageError(op="Dataset", expected="classes to be names", got=brief(repr(classes)), remedy=remedy)
     return tuple(str(name) for name in classes)
@@ -77,7 +77,7 @@ def digits(classes: Sequence[int] = range(10), size: int = 24) -> Dataset:
     variance. Raises UnknownNameError for a class that is not a digit, ValueRangeError for a
     class named twice, none at all, or a size below 8.
     """
-    classes, size = _expect_digits(classes), expect_count("size", size, least=8, op="digits")
+    classes, size = _expect_digits(classes), expect_count("size", size, least=8, most=1024, op="digits")
     with (resources.files("minitl.training") / "digits.npz").open("rb") as file, np.load(file) as bundle:
         raw, digit_of = bundle["images"], bundle["labels"]
     chosen = np.isin(digit_of, classes)
@@ -90,7 +90,7 @@ def digits(classes: Sequence[int] = range(10), size: int = 24) -> Dataset:
 
 
 def _expect_digits(classes: Sequence[int]) -> list[int]:
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
+    if isinstance(classes, str) or not isinstance(classes, Collection) or getattr(classes, "shape", None) == ():
         raise UsageError(op="digits", expected="a list of digits", got=brief(repr(classes)))
     chosen = list(classes)
     for digit in chosen:
@@ -122,6 +122,8 @@ def split(dataset: Dataset, train: int, seed: int) -> tuple[Dataset, Dataset]:
     Every class is put in random order; the first of each class are taken, then the second of
     each, and so on until there are `train`. Raises ValueRangeError unless 1 <= train < N.
     """
+    if not isinstance(dataset, Dataset):
+        raise UsageError(op="split", expected="a Dataset", got=brief(repr(dataset)))
     count = as_count(train, least=1)
     if count is None or count >= len(dataset):
         raise ValueRangeError(

@@ -47,7 +47,7 @@ def fit(
     or an updated parameter is not finite, and whatever else a step raises; network and optimizer
     are then as they were before the call. (To that end it holds a copy of what it trains.)
     """
-    expect_trainable(network, data, optimizer)
+    expect_trainable(network, data, optimizer, schedule=schedule, augment=augment)
     epochs = expect_count("epochs", epochs, op="fit")
     rng = np.random.default_rng(expect_count("seed", seed, least=0, op="fit"))
     loop = _Loop(network, optimizer, schedule, epochs * len(spans(len(data), batch_size)))
@@ -96,11 +96,14 @@ def count_correct(logits: Array, labels: Array) -> int:
     return int(np.count_nonzero(logits.argmax(axis=1) == labels))
 
 
-def expect_trainable(network: Network, data: Dataset, optimizer: Optimizer) -> None:
-    """Raise unless the network has something to train, by this optimizer, and a class for every label."""
+def expect_trainable(network: Network, data: Dataset, optimizer: Optimizer, **callables: object) -> None:
+    """Raise unless the network has something to train, by this optimizer and functions, and a class for every label."""
     expect_classes(network, data)
     if not isinstance(optimizer, Optimizer):
         raise UsageError(op="fit", expected="an optimizer", got=brief(repr(optimizer)), remedy="take SGD or Adam")
+    for name, function in callables.items():
+        if not callable(function) and not (name == "augment" and function is None):
+            raise UsageError(op="fit", expected=f"{name} to be a function", got=brief(repr(function)))
     if not network.trained_parameters():
         raise UsageError("nothing of the network is trained", op="fit", remedy="apply a method to it first")
 

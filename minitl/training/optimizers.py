@@ -245,7 +245,7 @@ class Adam(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, decay_vectors, clip_norm)
-        if not isinstance(betas, tuple | list | np.ndarray) or len(betas) != 2:
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise ValueRangeError(op="optimizer", expected="betas to be two numbers", got=brief(repr(betas)))
         self.betas = expect_fraction("beta 1", betas[0]), expect_fraction("beta 2", betas[1])
         self.eps = expect_not_negative("eps", eps)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from minitl.errors import ValueRangeError
+from minitl.checks import as_count
+from minitl.errors import ValueRangeError, brief
 
 Schedule = Callable[[int, int], float]
+
+MOST = 2**53  # steps: all whole numbers up to it are floats
 
 
 def constant(step: int, steps: int) -> float:
@@ -22,8 +25,8 @@ def cosine(step: int, steps: int, warmup: int = 0) -> float:
     rise evenly, (step + 1) / (warmup + 1). Raises ValueRangeError unless 0 <= step <= steps
     and 0 <= warmup < steps.
     """
-    if not (0 <= step <= steps and 0 <= warmup < steps):
-        got = f"step {step} of {steps}, warmup {warmup}"
+    if None in (as_count(step), as_count(steps), as_count(warmup)) or not (step <= steps <= MOST and warmup < steps):
+        got = f"step {brief(step)} of {brief(steps)}, warmup {brief(warmup)}"
         raise ValueRangeError(op="cosine", expected="0 <= step <= steps and 0 <= warmup < steps", got=got)
     if step < warmup:
         return (step + 1) / (warmup + 1)
