@@ -92,13 +92,15 @@ def digits(classes: Sequence[int] = range(10), size: int = 24) -> Dataset:
 def _expect_digits(classes: Sequence[int]) -> list[int]:
     if isinstance(classes, str) or not isinstance(classes, Collection) or getattr(classes, "shape", None) == ():
         raise UsageError(op="digits", expected="a list of digits", got=brief(repr(classes)))
-    chosen = list(classes)
-    for digit in chosen:
-        if as_count(digit) not in range(10):
+    chosen = []
+    for digit in classes:
+        number = as_count(digit)
+        if number is None or number > 9:
             raise unknown("class", digit, range(10), op="digits")
+        chosen.append(number)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueRangeError(op="digits", expected="at least one class, each named once", got=brief(chosen))
-    return [int(digit) for digit in chosen]
+    return chosen
 
 
 def enlarge(x: Array, size: int, axis: int) -> Array:
