@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -36,12 +37,12 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, part: Path | None = None) -> Iterator[Path]:
     """Give a place beside `path` to write to; it takes `path`'s place once all is written, and is gone otherwise.
 
-    Raises UsageError where the operating system refuses.
+    `part` is that place, by default one that nobody has. Raises UsageError where the operating system refuses.
     """
-    part = _beside(path)
+    part = part or _beside(path)
     try:
         yield part
         os.replace(part, path)
@@ -53,9 +54,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; raises UsageError where that cannot be."""
-    with replacing(path) as part:
-        part.write_bytes(data)
+    """Write a file whole or not at all, whatever ends the process or the room on the disk.
+
+    What a killed process leaves is in a place that follows from `path`, where the next one writes over it. Raises
+    UsageError where the operating system refuses.
+    """
+    left = path.parent / f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}.part"
+    with replacing(path, left) as part, open(part, "wb") as file:  # closed before it takes the other's place
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # or a crash of the machine could leave it empty
 
 
 def check_writable(path: Path) -> None:

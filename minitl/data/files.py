@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from minitl.errors import DataError
+from minitl.files import reason
 
 CHUNK = 1 << 16
-
-
-def reason(error: OSError) -> str:
-    """Why the operating system refused."""
-    return error.strerror or type(error).__name__
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -30,8 +26,7 @@ def open_file(path: Path) -> BinaryIO:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         if isinstance(error, DataError):
             raise
-        raise DataError("cannot be read: " + (reason(error) if isinstance(error, OSError) else str(error)),
-                        layer=str(path)) from None  # fmt: skip
+        raise DataError(f"cannot be read: {reason(error)}", layer=str(path)) from None
 
 
 def size_of(file: BinaryIO) -> int:

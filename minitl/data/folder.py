@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from minitl.arrays import Array
-from minitl.data.files import inside, reason
+from minitl.data.files import inside
 from minitl.data.image import SUFFIXES, read_image
 from minitl.data.source import Source, check_labels
 from minitl.errors import DataError
+from minitl.files import reason
 
 TEST_PARTS = ("val", "valid", "validation", "test")
 

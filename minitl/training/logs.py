@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minitl.errors import UsageError
-from minitl.training.model_file import check_writable, replace_file
+from minitl.files import check_writable, write_whole
 
 SUFFIXES = (".csv", ".json")
 
@@ -32,4 +32,4 @@ def write_log(path: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
         table.writeheader()
         table.writerows(epochs)
         text = stream.getvalue()
-    replace_file(path, text.encode())
+    write_whole(path, text.encode())

@@ -10,9 +10,7 @@ finished file: the same run gives the same bytes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,10 @@ from safetensors.numpy import save
 from minitl import methods, networks
 from minitl.arrays import Array
 from minitl.data.augment import Augmentation
-from minitl.data.files import open_file, reason
+from minitl.data.files import open_file
 from minitl.data.preprocess import Preprocessing
-from minitl.errors import DataError, MinitlError, UsageError
+from minitl.errors import DataError, MinitlError
+from minitl.files import write_whole
 from minitl.networks.network import Network
 from minitl.networks.sizes import sizes, weights
 from minitl.networks.table import read_table
@@ -121,7 +120,7 @@ def write_model(path: Path, trainer: Trainer, about: Mapping[str, Any]) -> None:
         progress = {**trainer.progress.to_json(), "steps": {name: state.steps for name, state in states.items()}}
     text = json.dumps({**about, "progress": progress}, sort_keys=True, allow_nan=False)
     dense = {name: array if array.flags.c_contiguous else array.copy(order="C") for name, array in arrays.items()}
-    replace_file(path, save(dense, {KEY: text}))
+    write_whole(path, save(dense, {KEY: text}))
 
 
 def continue_from(file: ModelFile, trainer: Trainer) -> None:
@@ -187,41 +186,3 @@ def check(model: ModelFile) -> None:
     methods.get(method["name"], method["blocks"], rules=method["rules"])
     if progress is not None:
         Progress(**{name: value for name, value in progress.items() if name != "steps"})
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: beside it, down to the disk, then into its place.
-
-    Whatever ends the process or the disk's room, `path` holds either what it held before or all of
-    `content`. Raises UsageError where it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException as error:
-        with suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError):
-            told = "it holds what it held before" if path.exists() else "nothing was written"
-            raise UsageError(f"cannot be written: {reason(error)}; {told}", layer=str(path)) from None
-        raise
-
-
-def check_writable(path: Path) -> None:
-    """Raise UsageError where a file could not be written at `path`, before any work is done for it."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        if path.is_dir():
-            raise UsageError("is a folder", layer=str(path), remedy="give a file")
-        with open(part, "ab"):
-            pass
-        part.unlink()
-    except (OSError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        told = reason(error) if isinstance(error, OSError) else str(error)
-        raise UsageError(f"cannot be written: {told}", layer=str(path)) from None

@@ -14,9 +14,9 @@ from minitl.accounting.plot import plot_kept
 from minitl.checks import expect_count
 from minitl.data.source import Source
 from minitl.errors import DataError, UsageError, ValueRangeError
+from minitl.files import check_writable, write_whole
 from minitl.training.choice import Choice
 from minitl.training.cluster import spread_over
-from minitl.training.model_file import check_writable, replace_file
 from minitl.training.plots import plot_accuracy
 from minitl.training.progress import bar
 from minitl.training.recipe import Recipe
@@ -108,7 +108,7 @@ class _Store:
         self.outcomes.append(outcome)
         if self.path:
             stored = {"schema": SCHEMA, "about": self.about, "trials": [o.to_json() for o in self.outcomes]}
-            replace_file(self.path, (json.dumps(stored, indent=1, sort_keys=True) + "\n").encode())
+            write_whole(self.path, (json.dumps(stored, indent=1, sort_keys=True) + "\n").encode())
 
     def _read(self, path: Path) -> list[Outcome]:
         try:

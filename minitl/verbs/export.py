@@ -10,7 +10,8 @@ import numpy as np
 
 from minitl.errors import UsageError
 from minitl.export.onnx import INPUT, OUTPUT, largest_difference, to_onnx
-from minitl.training.model_file import check_writable, read_model, replace_file
+from minitl.files import check_writable, write_whole
+from minitl.training.model_file import read_model
 from minitl.verbs import options
 
 HELP = "write a model as ONNX"
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     found = largest_difference(content, network, images)
     good = found is None or found[0] <= TOLERANCE * found[1]
     if good:
-        replace_file(args.file, content)
+        write_whole(args.file, content)
     difference = None if found is None else found[0]
     if args.json:
         about_file = {"file": str(args.file), "bytes": len(content), "input": INPUT, "output": OUTPUT}

@@ -17,9 +17,9 @@ from minitl.data.preprocess import FITS, NORMALISATIONS, SOURCES
 from minitl.data.source import Source
 from minitl.data.split import split
 from minitl.errors import UsageError
+from minitl.files import check_writable
 from minitl.training.logs import check_log, write_log
 from minitl.training.model_file import (
-    check_writable,
     continue_from,
     describe,
     read_model,
