@@ -24,6 +24,7 @@ CLASSES = {"conv2d": "conv", "depthwise_conv2d": "depthwise", "batch_normalizati
 VARIABLES = {"norm": ("gamma", "beta", "moving_mean", "moving_variance")}  # in a file that numbers them
 NUMBERED = re.compile(r"(?:.*/)?layers/(?P<layer>[^/]+)/vars/(?P<number>\d+)")
 MOST_OBJECTS, MOST_TEXT = 20_000, 1 << 26
+LITTLE, MOST_COMPRESSED = 1 << 20, 1100  # bytes that need not be stored; the most that deflate saves is 1032:1
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ def _array(name: str, dataset: Any) -> Array:
     if getattr(dataset, "dtype", None) is None or dataset.dtype.kind not in "fiu":
         raise DataError(f"{name!r} is no array of numbers")
     expect_size(name, dataset.size or 0)
+    if dataset.nbytes > LITTLE + MOST_COMPRESSED * dataset.id.get_storage_size():
+        raise DataError(f"array {name!r} is larger than what the file stores of it")
     array: Array = dataset[()]
     return array
 
