@@ -92,6 +92,11 @@ class Model:
                 remedy="lower the learning rate, normalise the images, or load finite weights",
             )
 
+    @property
+    def padding(self) -> str:
+        """The padding of its convolutions, "symmetric" or TensorFlow's "same"."""
+        return "same" if self.mirrored else "symmetric"
+
     def run_block(self, tape: Tape, block: InvertedResidual, x: Var) -> Var:
         """Run one block; with `checkpoint`, keep only its input and run it again in backward."""
         if not self.checkpoint:
@@ -211,8 +216,9 @@ class Network(Model):
     @property
     def table(self) -> dict[str, Any]:
         """The keys of `networks.schema` that describe the network as it is now: plain numbers, texts, lists, dicts."""
-        norm, padding = self.stem.norm, "same" if self.mirrored else "symmetric"
-        return {**copy.deepcopy(self._table), "eps": norm.eps, "momentum": norm.momentum, "padding": padding}
+        norm = self.stem.norm
+        now = {"eps": norm.eps, "momentum": norm.momentum, "padding": self.padding}
+        return {**copy.deepcopy(self._table), **now}
 
     def load(
         self, file: str | PathLike[str], *, source: str = "", classifier: str = "load", strict: bool = True

@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         "resolution": args.resolution,
         "classes": model.num_classes,
         "dtype": model.dtype,
+        "padding": model.padding,
         "optimizer": args.optimizer,
         "int8": args.int8,
         "checkpoint": args.checkpoint,
@@ -125,6 +126,7 @@ def _print(found: Inspection) -> None:
     print(
         f"{about['network']}, {about['method']}{tuned}: trains {methods.METHODS[about['method']].summary}\n"
         f"batch {args.batch}, {args.resolution} x {args.resolution}, {about['dtype']}, optimizer {args.optimizer}"
+        f"{', SAME padding by mirrored images and kernels' * (about['padding'] == 'same')}"
         f"{options.options_text(args)}\n"
     )
     if found.other:

@@ -16,7 +16,7 @@ from minitl.networks import Model
 from minitl.networks.irb import PAPER
 from minitl.training.optimizers import SGD, Adam
 
-RESOLUTIONS = {"digits_irb": 24, "irb": 7}  # where the default is not 224
+IRB_RESOLUTION = 7
 OPTIMIZERS = {"none": 0, "sgd": SGD(lr=1.0).slots, "adam": Adam(lr=1.0).slots}  # numbers kept a trained parameter
 LARGEST = 10**6  # of an irb's attributes: of larger ones NumPy cannot even say that there is no memory for them
 READERS: dict[type, Callable[[str], Any]] = {
@@ -27,8 +27,10 @@ READERS: dict[type, Callable[[str], Any]] = {
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which model: its name, classes, dtype, and an irb's attributes."""
-    parser.add_argument("network", metavar="NETWORK", help=f"one of {', '.join((*networks.NETWORKS, 'irb'))}")
+    """Which model: its name or table, width, classes, dtype, and an irb's attributes."""
+    names = ", ".join((*networks.NETWORKS, "irb"))
+    parser.add_argument("network", metavar="NETWORK", help=f"one of {names}; or a table of your own (mine.toml)")
+    parser.add_argument("--width", type=float, metavar="W", help="multiplies channels (default: the network's)")
     parser.add_argument("--classes", type=int, metavar="K", help="number of classes (default: the network's)")
     parser.add_argument("--dtype", default="float32", help="float32 (default) or float64")
     parser.add_argument(
@@ -44,7 +46,7 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     """Which step: batch, resolution, optimizer."""
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="images in a batch (default: 8)")
     parser.add_argument(
-        "--resolution", type=int, metavar="PX", help="height and width (default: 224; digits_irb 24; irb 7)"
+        "--resolution", type=int, metavar="PX", help="height and width (default: the network's, mostly 224; irb 7)"
     )
     parser.add_argument(
         "--optimizer", default="sgd", metavar="NAME", help="none, sgd (with momentum, the default) or adam"
@@ -110,18 +112,19 @@ def options_text(args: argparse.Namespace) -> str:
 
 def model(args: argparse.Namespace) -> Model:
     """The model asked for; also fills in the default resolution."""
-    if args.resolution is None:
-        args.resolution = RESOLUTIONS.get(args.network, 224)
     if args.network == "irb":
-        if args.classes is not None:
-            raise ValueRangeError("irb: a single block has no classes", remedy="leave --classes out")
+        for option in ("classes", "width"):
+            if getattr(args, option) is not None:
+                raise ValueRangeError(f"irb: a single block has no {option}", remedy=f"leave --{option} out")
+        args.resolution = IRB_RESOLUTION if args.resolution is None else args.resolution
         return networks.irb(dtype=args.dtype, **_attrs(args.attr))
     if args.attr:
         raise ValueRangeError(f"{args.network}: --attr is for an irb", remedy="leave --attr out")
     if args.network not in networks.NETWORKS and not args.network.endswith(".toml"):
         raise unknown("network", args.network, (*networks.NETWORKS, "irb"))
-    classes = {} if args.classes is None else {"num_classes": args.classes}
-    return networks.get(args.network, dtype=args.dtype, **classes)
+    network = networks.get(args.network, dtype=args.dtype, num_classes=args.classes, width=args.width)
+    args.resolution = network.table["resolution"] if args.resolution is None else args.resolution
+    return network
 
 
 def slots(args: argparse.Namespace) -> int:

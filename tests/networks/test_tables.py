@@ -15,6 +15,7 @@ from models import batch, noise, stir, trained
 
 import minitl
 from minitl.accounting import measure, predict
+from minitl.cli import main
 from minitl.errors import DataError, MinitlError, UnknownNameError, ValueRangeError
 from minitl.networks.names import STYLES
 
@@ -137,6 +138,27 @@ def test_every_style_names_every_layer_differently() -> None:
             paths = [layer.path for layer in net.layers()]
             assert len(set(paths)) == len(paths)
             assert all(paths)
+
+
+def test_an_expansion_takes_the_place_of_an_inherited_width_and_the_other_way_round() -> None:
+    stages = [{"channels": 8, "expansion": 2}, {"channels": 8}]
+    for inherited, own in ({"expanded": 48}, 48), ({"expansion": 6}, 48):
+        net = minitl.networks.from_table({**SMALL, "block": inherited, "stages": stages})
+        assert [block.spec.expanded_channels for block in net.blocks] == [16, own]
+    net = minitl.networks.from_table({**SMALL, "block": {"kind": "auto"}, "stages": stages})
+    assert [block.spec.expand for block in net.blocks] == [True, False]
+
+
+def test_inspect_takes_a_table_and_a_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(TOML + 'padding = "same"\nresolution = 40\n')
+    assert main(["inspect", str(path), "--width", "2", "--method", "ft-all", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [found[key] for key in ("network", "classes", "resolution", "padding")] == ["mine", 3, 40, "same"]
+    net = trained(minitl.networks.load(path, width=2), "ft-all")
+    assert found["totals"]["kept_bytes"] == predict(net, batch=8, resolution=40).kept_bytes
+    assert main(["inspect", str(path), "--method", "ft-all", "--by", "block"]) == 0
+    assert "40 x 40, float32, optimizer sgd, SAME padding by mirrored images" in capsys.readouterr().out
 
 
 # SAME padding

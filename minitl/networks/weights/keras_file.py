@@ -23,7 +23,7 @@ KINDS = ("conv", "depthwise", "norm", "dense")
 CLASSES = {"conv2d": "conv", "depthwise_conv2d": "depthwise", "batch_normalization": "norm", "dense": "dense"}
 VARIABLES = {"norm": ("gamma", "beta", "moving_mean", "moving_variance")}  # in a file that numbers them
 NUMBERED = re.compile(r"(?:.*/)?layers/(?P<layer>[^/]+)/vars/(?P<number>\d+)")
-MOST_OBJECTS, MOST_TEXT = 20_000, 1 << 26
+MOST_OBJECTS, MOST_TEXT = 20_000, 1 << 25
 LITTLE, MOST_COMPRESSED = 1 << 20, 1100  # bytes that need not be stored; the most that deflate saves is 1032:1
 
 
@@ -61,7 +61,7 @@ def read_keras(path: Path) -> KerasFile:
 
         if not zipfile.is_zipfile(path):
             with h5py.File(path, "r") as file:
-                return _read_h5(file, _text(file.attrs.get("model_config", "{}")))
+                return _read_h5(file, _text(_attribute(file, "model_config")) if "model_config" in file.attrs else "{}")
         with zipfile.ZipFile(path) as archive:
             config = _member(archive, "config.json", MOST_TEXT).decode()
             weights = _member(archive, "model.weights.h5", 4 * MOST_ELEMENTS)
@@ -153,11 +153,18 @@ def _has_list(item: Any, name: str) -> bool:
 def _list(group: Any, name: str) -> Iterator[str]:
     """A list of names in an attribute, which Keras splits into several (`layer_names0`, ...) where it is long."""
     if name in group.attrs:
-        yield from map(_text, group.attrs[name])
+        yield from map(_text, _attribute(group, name))
     number = 0
     while f"{name}{number}" in group.attrs:
-        yield from map(_text, group.attrs[f"{name}{number}"])
+        yield from map(_text, _attribute(group, f"{name}{number}"))
         number += 1
+
+
+def _attribute(item: Any, name: str) -> Any:
+    size = item.attrs.get_id(name).get_storage_size()
+    if size > MOST_TEXT:
+        raise DataError(f"{name} in it has {size:,} bytes", remedy=f"at most {MOST_TEXT:,} are read")
+    return item.attrs[name]
 
 
 def _text(value: Any) -> str:
