@@ -313,6 +313,12 @@ def test_strict_and_not(tmp_path: Path) -> None:
     assert np.array_equal(after["features.0.1.weight"], state["features.0.1.weight"])
 
 
+def test_strict_refuses_what_is_only_too_much(tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.safetensors", {**small().state_dict(), "extra.weight": np.ones(3)})
+    with pytest.raises(UnknownNameError, match=r"0 arrays missing \[\], 1 unexpected \['extra.weight'\]"):
+        small().load(path)
+
+
 def test_the_report_as_text_and_as_data(tmp_path: Path) -> None:
     path = tmp_path / "k.h5"
     old_h5(path, stir(small(num_classes=9)))
