@@ -190,3 +190,62 @@ def test_odd_arguments_are_taken_or_refused_in_words(call: str, argument: str) -
         except Exception as error:
             failed.append(f"{name}: {type(error).__name__}: {brief(error)}")
     assert not failed, "\n".join(failed)
+
+
+WORDS: dict[str, tuple[Callable[[], object], str]] = {
+    "no images": (lambda: NET.predict(IMAGES[:0]), "digits_irb (images): expected (N, H, W, 3), none of them 0, got"),
+    "no batch": (lambda: NET.predict(IMAGES, 0), "digits_irb: expected batch_size of at least 1, got 0"),
+    "less than none": (lambda: NET.predict(IMAGES, -1), "digits_irb: expected batch_size of at least 1, got -1"),
+    "seed": (
+        lambda: fit(NET, DATA, optimizer=SGD(0), epochs=1, batch_size=2, seed=-1),
+        "fit: expected seed of at least 0, got -1",
+    ),
+    "half a batch": (
+        lambda: fit(NET, DATA, optimizer=SGD(0), epochs=1, batch_size=8.5),  # type: ignore[arg-type]
+        "batches: expected batch_size of at least 1, got 8.5",
+    ),
+    "half an epoch": (
+        lambda: fit(NET, DATA, optimizer=SGD(0), epochs=1.5, batch_size=2),  # type: ignore[arg-type]
+        "fit: expected epochs of at least 1, got 1.5",
+    ),
+    "a count of classes": (
+        lambda: Dataset(IMAGES, LABELS, 10),  # type: ignore[arg-type]
+        "Dataset: expected classes to be names, got 10; give their names, as in classes=('cat', 'dog')",
+    ),
+    "no state": (
+        lambda: NET.load_state_dict(None),  # type: ignore[arg-type]
+        "load_state_dict: expected arrays by parameter name, got None",
+    ),
+    "a path": (
+        lambda: NET.load_state_dict("file.pth"),  # type: ignore[arg-type]
+        "expected arrays by parameter name, got 'file.pth'; to read a file, use load",
+    ),
+    "one beta": (
+        lambda: Adam(0.1, betas=(0.9,)),  # type: ignore[arg-type]
+        "optimizer: expected betas to be two numbers, got (0.9,)",
+    ),
+    "a label below 0": (
+        lambda: Dataset(IMAGES, [0, -1], ["a", "b"]),  # type: ignore[arg-type]
+        "Dataset: expected labels 0 to 1, got -1 to 0; leave unlabelled images out",
+    ),
+    "labels that are no integers": (
+        lambda: accuracy(NET, Dataset(IMAGES, [0.0, 1.0], ["a", "b"])),  # type: ignore[arg-type]
+        "Dataset: expected integer labels, got float64; use .astype(int)",
+    ),
+    "more classes than the network has": (
+        lambda: accuracy(NET, Dataset(IMAGES, LABELS, ("a", "b", "c"))),
+        "digits_irb: expected data of at most 2 classes, got 3; build the network with num_classes large enough",
+    ),
+    "an activation there is not": (
+        lambda: trained(network(), "ft-all", rules={"x": "sign"}),
+        "digits_irb: unknown activation or activation role 'x'; choose one of: hard_swish, ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_the_words_say_what_is_wrong(case: str) -> None:
+    call, words = WORDS[case]
+    with pytest.raises(MinitlError) as caught:
+        call()
+    assert words in str(caught.value)
