@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minitl import ops
 from minitl.checks import as_count, expect_flag
 from minitl.errors import ValueRangeError, brief
-from minitl.layers import FROZEN, Activation, Add, Conv, Layer, Norm, Pool, Scale
+from minitl.layers import Activation, Add, Conv, Layer, Norm, Pool, Scale
 from minitl.records import Var
 from minitl.segment import Segment
 from minitl.tape import Tape
@@ -40,11 +39,7 @@ class ConvSpec:
 
 
 class ConvNorm(Segment):
-    """Convolution, norm and activation.
-
-    Where neither convolution nor norm is trained and no gradient is to pass through, the two
-    run as one convolution with the norm folded into its weights, and keep nothing.
-    """
+    """Convolution, norm and activation."""
 
     def __init__(self, spec: ConvSpec, paths: tuple[str, str, str], build: Build) -> None:
         super().__init__()
@@ -66,22 +61,13 @@ class ConvNorm(Segment):
 
     def compose(self, tape: Tape, x: Var) -> Var:
         """Run x (N, H, W, C) through, op by op."""
-        frozen = self.conv.plan == FROZEN and self.norm.plan == FROZEN
-        if not tape.training or (frozen and not x.needs_grad):
-            x = self._folded(tape, x)
-        else:
-            x = self.norm(tape, self.conv(tape, x))
+        x = self.norm(tape, self.conv(tape, x))
         return self.act(tape, x) if self.act else x
 
     def after_conv(self, tape: Tape, x: Var) -> Var:
         """Norm and activation, of a convolution that was run by itself."""
         x = self.norm(tape, x)
         return self.act(tape, x) if self.act else x
-
-    def _folded(self, tape: Tape, x: Var) -> Var:
-        parameters = (*self.conv.parameters.values(), *self.norm.parameters.values())
-        attrs = {"kind": self.conv.op.name, "eps": self.norm.eps, **self.conv.attrs}
-        return tape.run(ops.folded_conv, x, *parameters, layer=self.conv.path, role=self.conv.role, attrs=attrs)
 
 
 class SqueezeExcite:

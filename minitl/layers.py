@@ -29,7 +29,7 @@ ROLES = (
     "side_pool", "side_conv", "side_norm", "side_act", "side_project", "side_project_norm", "side_up", "side_add",
     "side_fc1", "side_fc_act", "side_fc2", "side_sum", "side_join",
 )  # fmt: skip
-ACTIVATIONS = {op.name: op for op in (ops.relu, ops.relu6, ops.hard_swish, ops.hard_sigmoid)}
+ACTIVATIONS = {op.name: op for op in (ops.relu, ops.relu6, ops.hard_swish, ops.silu, ops.hard_sigmoid, ops.sigmoid)}
 
 
 @dataclass(frozen=True)

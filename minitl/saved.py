@@ -37,11 +37,12 @@ class Buffer:
 
 
 class Saved:
-    """The buffers of one op, by tensor name, and the shape of its first input (which takes no memory)."""
+    """The buffers of one op, by tensor name; the shape of its first input and its rule (which take no memory)."""
 
     def __init__(self) -> None:
         self.buffers: dict[str, Buffer] = {}
         self.input_shape: Shape = ()
+        self.rule = ""
 
     def keep(
         self, name: str, array: Array, needed_for: tuple[str, ...], *, codes: tuple[Shape, int] | None = None

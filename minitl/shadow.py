@@ -13,9 +13,8 @@ from typing import Any, cast
 import numpy as np
 
 from minitl.arrays import Array, Shape, dtype_name, nbytes
-from minitl.fused.backward import ByParameter
-from minitl.fused.program import Program, Run, Values
-from minitl.fused.samples import Samples
+from minitl.fused.program import Program
+from minitl.fused.work import Work
 from minitl.ops.op import OUTPUT, Attrs, Gradients, Op
 from minitl.parameters import Parameter
 from minitl.records import OpRecord, Var
@@ -102,15 +101,8 @@ class ShadowTape(Tape):
         del params
         return results
 
-    def _backward_fused(self, run: Run, gy: Array, values: Values) -> tuple[Array | None, ByParameter]:
-        gx, gradients = super()._backward_fused(run, gy, values)
-        for parameter in run.program.parameters:
-            if parameter.trained and parameter not in gradients:  # made by a step, which was not run
-                gradients[parameter] = self.phantom(parameter.value.shape, parameter.dtype)
-        return gx, gradients
-
-    def _samples(self, program: Program, x: Array) -> Samples:
-        return Samples(x.shape[0], program.rows, program.widest, dtype_name(x.dtype), self.phantom, dry=True)
+    def _work(self, program: Program, x: Array) -> Work:
+        return Work(program, x.shape[0], dtype_name(x.dtype), self.phantom, dry=True)
 
     def _ones_like(self, loss: Array) -> Array:
         return self.phantom(loss.shape, loss.dtype.name)

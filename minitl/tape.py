@@ -17,7 +17,8 @@ from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, Value
 from minitl.fused.backward import ByParameter, backward
 from minitl.fused.forward import Kept, forward
 from minitl.fused.program import Program, Run, Values
-from minitl.fused.samples import Samples
+from minitl.fused.work import Work
+from minitl.kernels.compile import interpreted
 from minitl.ops.op import EXACT, Attrs, Gradients, Op
 from minitl.parameters import Parameter
 from minitl.records import INPUT, Checkpoint, Holding, OpRecord, Record, Var
@@ -31,15 +32,14 @@ class Tape:
 
     `training=False` evaluates: norms use their running statistics, dropout lets everything
     through, nothing is recorded or kept. `seed` decides what dropout drops. `fused=False` runs
-    every op by itself, the readable reference of the fused path, with which it agrees within
-    rounding. `portable=True` does too, and takes ordered loops instead of BLAS: slower, the same
-    bytes on any machine.
+    every op by itself, in the order one reads; the fused path gives the same bits. (Without the compiler,
+    NUMBA_DISABLE_JIT=1, every op runs by itself.)
     """
 
     computes = True  # a shadow does not
 
-    def __init__(self, *, training: bool = True, seed: int = 0, fused: bool = True, portable: bool = False) -> None:
-        self.training, self.seed, self.fused, self.portable = training, seed, fused and not portable, portable
+    def __init__(self, *, training: bool = True, seed: int = 0, fused: bool = True) -> None:
+        self.training, self.seed, self.fused = training, seed, fused and not interpreted()
         self.recording = training
         self._programs: dict[int, Run] = {}  # by the number of their last record
         self.records: list[OpRecord | Checkpoint] = []
@@ -94,7 +94,7 @@ class Tape:
         self, op: Op, *inputs: Var | Parameter, layer: str, role: str, rule: str = "", attrs: Attrs | None = None
     ) -> Var:
         """Compute `op` and record it; an error it raises is given the layer's path."""
-        attrs = dict(attrs or {}, **({"portable": True} if self.portable and "portable" in op.attrs else {}))
+        attrs = attrs or {}
         flows = [i for i in inputs if isinstance(i, Var)]
         self._check_own(flows, op.name, layer)
         wanted = (i.needs_grad if isinstance(i, Var) else i.trained for i in inputs)
@@ -146,11 +146,14 @@ class Tape:
         first = len(self.records)
         copies: dict[Record, OpRecord] = {record: replace(record, saved=Saved()) for record in program.records}
         for record in copies.values():
-            record.saved.input_shape = record.shapes[0]
+            record.saved.input_shape, record.saved.rule = record.shapes[0], record.rule
             record.sources = tuple(x.source if source < 0 else first + source for source in record.sources)
         for h in program.holdings if self.keeps else ():
             codes = (h.shape, h.bits) if h.bits < 8 else None
-            copies[h.record].saved.keep(h.tensor, kept[h.record, h.tensor], h.needed_for, codes=codes)
+            array = kept[h.record, h.tensor]
+            if (array.dtype, array.nbytes) != (np.dtype(h.dtype), h.nbytes):  # the ops say what is kept, always
+                raise AssertionError(f"{h.record.layer}: kept {h.tensor} of {array.nbytes} bytes, not {h.nbytes}")
+            copies[h.record].saved.keep(h.tensor, array, h.needed_for, codes=codes)
         self.records += copies.values()
         last = len(self.records) - 1
         if program.trains:
@@ -197,7 +200,7 @@ class Tape:
         return (inner.input_gradients.get(x.source), *(gradients.get(p.name) for p in record.parameters))
 
     def _fresh(self) -> Tape:
-        return Tape(training=self.training, seed=self.seed, fused=self.fused, portable=self.portable)
+        return Tape(training=self.training, seed=self.seed, fused=self.fused)
 
     def backward(self, loss: Var, gy: Array | None = None) -> dict[str, Array]:
         """Gradients of `loss` for every trained parameter it depends on, by name.
@@ -284,13 +287,13 @@ class Tape:
         return record.op.backward(record.saved, gy, attrs=record.attrs, needs=record.needs, params=params)
 
     def _forward_fused(self, program: Program, x: Array, values: Values) -> tuple[Array, Kept]:
-        return forward(program, x, values, self._samples(program, x), self._forward)
+        return forward(program, x, values, self._work(program, x), self._forward)
 
     def _backward_fused(self, run: Run, gy: Array, values: Values) -> tuple[Array | None, ByParameter]:
-        return backward(run, gy, values, self._samples(run.program, gy), self._backward)
+        return backward(run, gy, values, self._work(run.program, gy), self._backward)
 
-    def _samples(self, program: Program, x: Array) -> Samples:
-        return Samples(x.shape[0], program.rows, program.widest, dtype_name(x.dtype), np.empty)
+    def _work(self, program: Program, x: Array) -> Work:
+        return Work(program, x.shape[0], dtype_name(x.dtype), np.empty, dry=False)
 
     def _ones_like(self, loss: Array) -> Array:
         return np.ones_like(loss)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ import minitl
 from minitl import methods
 from minitl.accounting import measure
 from minitl.accounting.plan import entries
-from minitl.errors import MinitlError, UsageError, ValueRangeError
+from minitl.errors import MinitlError, ValueRangeError
 from minitl.layers import FROZEN, LayerPlan, Norm
 from minitl.networks import Model, Network
 from minitl.step import loss_and_gradients
@@ -97,16 +96,6 @@ def test_planning_leaves_the_network_as_it_is(options: dict[str, bool]) -> None:
 def test_impossible_steps_are_neither_predicted_nor_measured(ask: Callable[..., Any], sizes: dict[str, int]) -> None:
     net = network()
     refused(net, lambda: ask(net, **sizes))
-
-
-def test_measuring_does_not_stop_a_trace_of_somebody_else() -> None:
-    tracemalloc.start()
-    try:
-        with pytest.raises(UsageError, match="tracing already"):
-            measure(network(), batch=2, resolution=8)
-        assert tracemalloc.is_tracing()
-    finally:
-        tracemalloc.stop()
 
 
 # State dicts

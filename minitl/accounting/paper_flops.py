@@ -64,10 +64,6 @@ def _product(record: Record) -> Split:
     return Split(2 * m, needs[0] * gx, needs[1] * (2 * m - size(w)) + bias)
 
 
-def _folded(record: Record) -> Split:
-    return Split(2 * record.cost.macs.forward + 4 * size(record.cost.output))
-
-
 def _batch_norm(record: Record) -> Split:
     n, c = size(record.shapes[0]), record.shapes[0][3]
     return Split(7 * n + 3 * c, (14 * n + 12 * c) * any(record.needs))
@@ -83,7 +79,6 @@ COUNTS: dict[str, Callable[[Record], Split]] = {
     "pointwise_conv": _product,
     "depthwise_conv": _product,
     "linear": _product,
-    "folded_conv": _folded,
     "batch_norm": _batch_norm,
     "frozen_norm": _frozen_norm,
 }

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from minitl.arrays import positions
+from minitl.arrays import Array, Shape
 from minitl.bench.cases import Case, Tuning
-from minitl.kernels.matmul import matmul
+from minitl.kernels import pointwise
 from minitl.records import OpRecord
 from minitl.shadow import ShadowTape
 
-WEIGHTS = {"linear": 1, "pointwise_conv": 1, "folded_conv": 1, "gated_conv": 2}  # which input is the weight
+WEIGHTS = {"linear": 1, "pointwise_conv": 1, "gated_conv": 2}  # which input is the weight
 
 
 class Product(NamedTuple):
-    """out (M, N) = a (M, K) @ b (K, N)."""
+    """One of the three products of x (.., I), weight (O, I) and y (.., O): `kind` says what it makes."""
 
-    m: int
-    k: int
-    n: int
+    kind: str  # "y", "gx" or "gw"
+    x: Shape
+    outputs: int
 
 
 class Products:
-    """Matrix products with arrays of their own; a call computes them all, as minitl does."""
+    """Matrix products with arrays of their own; a call computes them all, with minitl's own kernels."""
 
     def __init__(self, products: list[Product]) -> None:
-        rng = np.random.default_rng(0)
-        self.arrays = [
-            (rng.random((m, k), np.float32), rng.random((k, n), np.float32), np.empty((m, n), np.float32))
-            for m, k, n in products
-        ]
+        self._rng = np.random.default_rng(0)
+        self.runs = [self._prepared(product) for product in products]
 
     def __call__(self) -> None:
         """Compute them all."""
-        for a, b, out in self.arrays:
-            matmul(a, b, out)
+        for run in self.runs:
+            run()
+
+    def _prepared(self, product: Product) -> Callable[[], None]:
+        x, weight = self._random(product.x), self._random((product.outputs, product.x[-1]))
+        y = self._random((*product.x[:-1], product.outputs))
+        if product.kind == "gw":
+            return lambda: pointwise.grad_weight(x, y, weight)
+        if product.kind == "gx":
+            return lambda: pointwise.grad_input(y, weight, x)
+        return lambda: pointwise.forward(x, weight, None, y)
+
+    def _random(self, shape: Shape) -> Array:
+        return self._rng.random(shape, np.float32)
 
 
 def products(case: Case, tuning: Tuning) -> list[Product]:
@@ -50,13 +59,12 @@ def products(case: Case, tuning: Tuning) -> list[Product]:
 
 def _products(record: object) -> Iterator[Product]:
     """y = x W^T, gx = gy W and gW = gy^T x: those that the record needs."""
-    assert isinstance(record, OpRecord), "no method that is timed here checkpoints"
-    if record.op.name not in WEIGHTS or record.attrs.get("kind", "pointwise_conv") != "pointwise_conv":
+    if not isinstance(record, OpRecord) or record.op.name not in WEIGHTS:
         return
     weight = WEIGHTS[record.op.name]
-    m, (o, i) = positions(record.shapes[0]), record.shapes[weight][:2]
-    yield Product(m, i, o)
+    x, outputs = record.shapes[0], record.shapes[weight][0]
+    yield Product("y", x, outputs)
     if record.needs[0]:
-        yield Product(m, o, i)
+        yield Product("gx", x, outputs)
     if record.needs[weight]:
-        yield Product(o, m, i)
+        yield Product("gw", x, outputs)

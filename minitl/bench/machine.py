@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from minitl.bench.timing import once
-from minitl.kernels import threads
-from minitl.kernels.matmul import matmul
+from minitl.kernels import pointwise, threads
+from minitl.kernels.target import target
+from minitl.kernels.tasks import Place, Recorder, Table
 from minitl.version import VERSION
 
-SIZE = 1536  # of the square matrices: 9 MB each, beyond most caches and large enough for BLAS to be at its best
+ROWS, INNER, TIMES = 28, 256, 400  # a product that stays in the first cache: rows x INNER x one panel, TIMES over
 COPIED = 1 << 28  # bytes, beyond any cache
 ROUNDS = 5
 
@@ -29,9 +30,9 @@ def describe(count: int) -> dict[str, Any]:
         "threads": count,
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": {"minitl": VERSION, **{name: _version(name) for name in ("numpy", "numba", "torch")}},
-        "blas": _blas(),
+        "vector_bytes": target().vector_bytes,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "gemm_gflops": {str(n): _gemm_gflops(n) for n in sorted({1, count})},
+        "roof_gflops": {str(n): _roof(n) for n in sorted({1, count})},
         "copy_gb_per_s": _copy_rate(),
     }
 
@@ -39,11 +40,11 @@ def describe(count: int) -> dict[str, Any]:
 def text(machine: dict[str, Any]) -> str:
     """The same for people, a few lines."""
     versions = ", ".join(f"{name} {number or '-'}" for name, number in machine["versions"].items())
-    rates = ", ".join(f"{rate:.0f} on {n} thread{'s' * (n != '1')}" for n, rate in machine["gemm_gflops"].items())
+    rates = ", ".join(f"{rate:.0f} on {n} thread{'s' * (n != '1')}" for n, rate in machine["roof_gflops"].items())
     return (
         f"{machine['cpu']}, {machine['cores']} cores; {machine['system']}; {machine['date']}\n"
-        f"{versions}; BLAS {machine['blas']}\n"
-        f"float32 products of {SIZE} x {SIZE}: {rates} GFLOP/s; "
+        f"{versions}; vectors of {machine['vector_bytes']} bytes\n"
+        f"roof, a float32 tile product from the first cache: {rates} GFLOP/s; "
         f"copying: {machine['copy_gb_per_s']:.1f} GB/s read and written"
     )
 
@@ -63,19 +64,38 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _blas() -> str:
-    from threadpoolctl import threadpool_info
-
-    found = (library for library in threadpool_info() if library["user_api"] == "blas")
-    parts = ("internal_api", "version", "architecture")
-    return "; ".join(" ".join(str(library[part]) for part in parts if library.get(part)) for library in found) or "-"
-
-
-def _gemm_gflops(count: int) -> float:
-    a, b = (np.random.default_rng(i).random((SIZE, SIZE), np.float32) for i in range(2))
-    out = np.empty_like(a)
+def _roof(count: int) -> float:
+    """Multiply-adds of the register tile alone, each thread on small matrices of its own."""
+    columns = target().vecs * target().lanes(4)
+    x, weight = (
+        np.random.default_rng(i).random(shape, np.float32) for i, shape in enumerate(((ROWS, INNER), (columns, INNER)))
+    )
+    panels, y = (
+        np.empty(pointwise.packed_size(weight.shape, "float32", True), np.float32),
+        np.empty((ROWS, columns), np.float32),
+    )
+    pointwise.pack_table(weight.shape, "float32", True).run(weight, panels)
+    table = _repeated(columns, count)
     threads.set_threads(count)
-    return 2e-9 * SIZE**3 / min(once(lambda: matmul(a, b, out)) for _ in range(ROUNDS))
+    return (
+        2e-9
+        * count
+        * TIMES
+        * ROWS
+        * INNER
+        * columns
+        / min(once(lambda: table.run(x, panels, y)) for _ in range(ROUNDS))
+    )
+
+
+def _repeated(columns: int, count: int) -> Table:
+    record = Recorder()
+    for _ in range(count):
+        record.task()
+        for _ in range(TIMES):
+            y = record.scratch(ROWS * columns * 4)
+            pointwise.product_calls(record, (0, ROWS), INNER, columns, "float32", (Place(2), Place(3), y))
+    return record.table()
 
 
 def _copy_rate() -> float:

@@ -50,12 +50,6 @@ def _conv(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str
     return _convolve(graph, record, inputs[0], output, weight, bias[0] if bias else None)
 
 
-def _folded_conv(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
-    weight, gamma, beta, mean, var = (p.array().astype(np.float64) for p in record.parameters)
-    scale = gamma / np.sqrt(var + record.attrs["eps"])
-    return _convolve(graph, record, inputs[0], output, weight * scale[:, None, None, None], beta - mean * scale)
-
-
 def _convolve(graph: Graph, record: OpRecord, x: str, output: str, weight: Array, bias: Array | None) -> str:
     kernel, stride = weight.shape[2], record.attrs.get("stride", 1)
     names = [x, graph.weight(f"{record.layer}.weight", weight, record.dtype)]
@@ -98,7 +92,6 @@ EMIT: Mapping[str, Emit] = {
     "conv": _conv,
     "pointwise_conv": _conv,
     "depthwise_conv": _conv,
-    "folded_conv": _folded_conv,
     "frozen_norm": _norm,
     "linear": _linear,
     "global_avg_pool": _pool,

@@ -1,7 +1,9 @@
 """Backward of a program: its stages from the last to the first.
 
-The gradient of a map is written over the map, once nothing will read the map any more: the
-convolution that kept it has made its weight gradient by then. So beyond what was kept, backward
+For each stage, per unit of samples: the activation's slope and the norm's part, in place on the gradient g of
+its output; then, all units together, the weight's gradient; then, per unit again, the gradient of
+its input, band by band, and at once the slope and norm of the stage below. A gradient is written over the
+map it is of, once nothing will read the map any more. So beyond what was kept, backward
 holds little more than the gradients it returns.
 """
 
@@ -11,272 +13,293 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minitl.arrays import Array, as_rows, positions, size
-from minitl.fused.forward import affine, folded, taps_first
-from minitl.fused.program import CODES, KEEPS_OUTPUT, TOPS, Run, Squeeze, Stage, Values
-from minitl.fused.samples import Map, Part, Samples
-from minitl.kernels import blas, conv, depthwise, inplace
-from minitl.kernels.matmul import matmul
+from minitl.arrays import Array, positions
+from minitl.fused import calls
+from minitl.fused.calls import Band
+from minitl.fused.forward import norm_factors
+from minitl.fused.program import Run, Squeeze, Stage, Values
+from minitl.fused.work import PASSING, Unit, Work
+from minitl.kernels import elementwise
+from minitl.kernels.compile import Lazily
+from minitl.kernels.elementwise import BATCH, FROZEN, NOTHING
+from minitl.kernels.groups import Groups
+from minitl.kernels.sums import in_order
+from minitl.kernels.tasks import Place, Recorder
+from minitl.ops.activation import tensor_of
+from minitl.ops.batch_norm import backward_factors
 from minitl.ops.op import Gradients
 from minitl.parameters import Parameter
 from minitl.records import OpRecord
 
-FEW_PARTS = 2  # of so few a weight gradient is summed; of more it is one product, which takes less memory
+channels, pointwise = (Lazily(f"minitl.kernels.compiled.{name}") for name in ("channels", "pointwise"))
 
 ByParameter = dict[Parameter, Array]
 WalkBack = Callable[[OpRecord, Array], Gradients]
 
 
-def backward(
-    run: Run, gy: Array, values: Values, work: Samples, walk_back: WalkBack
-) -> tuple[Array | None, ByParameter]:
-    """The input's gradient, where it is wanted, and those of the trained parameters. Uses up what was kept.
+def backward(run: Run, gy: Array, values: Values, work: Work, walk_back: WalkBack) -> tuple[Array | None, ByParameter]:
+    """The input's gradient, where it is wanted, and those of the trained parameters. Destroys what was kept.
 
     `walk_back` gives the gradients of a single record.
     """
     walk = _Backward(run, values, work, walk_back)
-    with blas.one_thread():
-        return walk(gy), walk.gradients
+    return walk(gy), walk.gradients
 
 
 class _Backward:
-    def __init__(self, run: Run, values: Values, work: Samples, walk_back: WalkBack) -> None:
+    def __init__(self, run: Run, values: Values, work: Work, walk_back: WalkBack) -> None:
         self.program, self.records, self.values, self.work = run.program, run.records, values, work
         self.walk_back = walk_back
         self.gradients: ByParameter = {}
+        self._sums: list[Callable[[], None]] = []  # to finish when all units are done
 
     def kept(self, record: OpRecord, tensor: str) -> Array:
         """What the record kept under that name."""
         return self.records[record].saved[tensor]
 
     def __call__(self, gy: Array) -> Array | None:
-        g, stages = Map(gy), self.program.stages
-        for stage, below in zip(reversed(stages), (*reversed(stages[:-1]), None), strict=True):
-            if stage.act and stage.act.needs[0]:
-                g = self.activation(stage.act, g, own=g.array is not gy)
-            if stage.norm:
-                g = self.norm(stage, stage.norm, g, own=g.array is not gy)
-            if stage.gated and stage.squeeze:
-                g = self.gated(stage, stage.squeeze, g)
-                continue
-            self.weight(stage, g)
-            if not stage.conv.needs[0]:
-                self.work.together()
+        g, stages = gy, self.program.stages
+        for number in reversed(range(len(stages))):
+            stage = stages[number]
+            if number == len(stages) - 1:
+                g = self.descend(stage, g, number)
+            if stage.batch:
+                g = self.batch_norm(stage, g, number, own=g is not gy)
+            gx = self.convolution(stage, g, number)
+            if gx is None:
                 return None
-            g = self.input(stage, g, below)
-            if stage.squeeze and stage.squeeze.scale:
-                self.excite(stage.squeeze, stage.squeeze.scale, g)
+            g = gx
         if self.program.residual:
-            whole = Map(gy)
-            self.work.each(lambda part: np.add(g[part], whole[part], out=g[part]), size(stages[0].conv.shapes[0]))
-        self.work.together()
-        return g.array
-
-    def activation(self, act: OpRecord, gy: Map, *, own: bool) -> Map:
-        """Times the slope; in place where the map is our own."""
-        g, work = gy, self.work
-        if (act.name, act.rule) in KEEPS_OUTPUT:
-            return self.activation_over_output(act, gy)
-        if not own:
-            g = work.whole(act.shapes[0])
-            work.each(lambda part: np.copyto(g[part], gy[part]))
-        if (act.name, act.rule) in CODES:
-            bits, area = CODES[act.name, act.rule][0], positions(act.shapes[0][1:])
-            packed = self.kept(act, "codes" if bits > 1 else "mask")
-            work.each(lambda part: inplace.keep_where_one(as_rows(g[part]), packed, bits, part.start * area))
-        else:
-            x = Map(self.kept(act, "x"))
-            work.each(lambda part: inplace.hard_swish_slope(as_rows(g[part]), as_rows(x[part])))
+            self.residual(stages[0], g, gy)
+        self.barrier(("back", "end"))
         return g
 
-    def activation_over_output(self, act: OpRecord, gy: Map) -> Map:
-        """Times the slope read off the output, and written over it."""
-        y, area = Map(self.kept(act, "y")), positions(act.shapes[0][1:])
-        swish, top = act.name == "hard_swish", TOPS[act.name]
-        packed = self.kept(act, "mask") if swish else np.empty((1, 1), np.uint8)
+    def barrier(self, name: tuple[object, ...]) -> None:
+        """Wait for all units; then finish the sums."""
+        self.work.barrier(name)
+        for finish in self._sums:
+            finish()
+        self._sums.clear()
 
-        def step(part: Part) -> None:
-            inplace.slope_over_output(as_rows(y[part]), as_rows(gy[part]), swish, top, packed, part.start * area)
+    # A stage's activation and norm.
 
-        self.work.each(step)
-        return y
+    def descend(self, stage: Stage, gy: Array, number: int) -> Array:
+        """The top stage's slope and norm, of the gradient that comes from above, which is not ours to write over."""
+        changed = stage.rule is not None or not stage.batch
+        g = self.work.new(stage.y) if changed else gy
+        step, arrays = self.down(stage, g)
 
-    def norm(self, stage: Stage, norm: OpRecord, gy: Map, *, own: bool) -> Map:
-        """The gradients of shift and scale; with batch statistics also that of the norm's input, else gy as it is."""
+        def whole(to: Recorder, unit: Unit, gy: Place, *places: Place) -> None:
+            for band in calls.bands(stage.y, unit, self.work.dtype):
+                step(to, unit, band, gy, *places)
+
+        self.work.each(whole, gy, *arrays)
+        return g
+
+    def down(self, stage: Stage, g: Array) -> tuple[Callable[..., None], tuple[Array, ...]]:
+        """The step for a band: g = gy slope, and the norm's part. It takes gy's place, and those of the arrays."""
+        work, c, norm, rule = self.work, stage.y[3], stage.norm, stage.rule
+        packed = kept = x_hat = scale = dots = NOTHING
+        groups = Groups(stage.y)
+        if stage.act and rule:
+            packed = self.kept(stage.act, tensor_of(stage.codes)) if stage.codes else NOTHING
+            kept = self.kept(stage.act, "x" if stage.keeps_input else "y") if not stage.keeps_codes_only else NOTHING
+        sums = work.zeros((len(groups), c), "float64")
         if stage.batch:
-            return self.batch_norm(stage, norm, gy, own=own)
-        if norm.needs[2]:
-            work, beta, total = self.work, norm.parameters[1], self.work.partial(stage.shape[-1])
-            work.each(lambda part: inplace.sums(as_rows(gy[part]), total[part.number]))
-            work.afterwards(lambda: self.gradients.update({beta: total.sum(0).astype(work.dtype)}))
-        return gy
-
-    def batch_norm(self, stage: Stage, norm: OpRecord, gy: Map, *, own: bool) -> Map:
-        """gx = gamma inv_std (gy - sum gy / m - x_hat sum (gy x_hat) / m), over gy or else over x_hat."""
-        work, c, m = self.work, stage.shape[-1], positions(stage.shape)
-        gamma, beta = norm.parameters[:2]
-        total, along = work.partial(c), work.partial(c)
-        of_gy, of_x_hat, shift = (np.empty(c, work.dtype) for _ in range(3))
-        x_hat = Map(self.kept(norm, "x_hat")) if norm.needs[0] or norm.needs[1] else gy
-
-        def settle() -> None:
-            sums, products = total.sum(0), along.sum(0)
-            if norm.needs[1]:
-                self.gradients[gamma] = products.astype(work.dtype)
+            x_hat = self.kept(norm, "x_hat") if norm.needs[0] or norm.needs[1] else g
+            dots = work.zeros((len(groups), c), "float64")
+            self.totals = sums, dots
+        else:
+            scale = norm_factors(stage, self.values, work)[0]
             if norm.needs[2]:
-                self.gradients[beta] = sums.astype(work.dtype)
-            if norm.needs[0]:
-                scale = self.values[gamma] * self.kept(norm, "inv_std").astype(np.float64)
-                of_gy[:], of_x_hat[:], shift[:] = scale, -scale * products / m, -scale * sums / m
-
-        work.each(
-            lambda part: inplace.sums_and_dots(
-                as_rows(gy[part]), as_rows(x_hat[part]), total[part.number], along[part.number]
-            ),
-            size(stage.shape),
+                self._sums.append(lambda: self.sum_up(norm.parameters[1], sums))
+        what = (
+            BATCH if stage.batch else FROZEN,
+            *((stage.act.name, stage.act.rule) if stage.act and rule else ("identity", "")),
         )
-        work.afterwards(settle)
-        work.together()
+
+        def step(to: Recorder, unit: Unit, band: Band, gy: Place, g: Place, *places: Place) -> None:
+            *others, sums, dots = places
+            at = band.n // groups.size * c * 8
+            sums, dots = sums + at, dots + at if stage.batch else dots
+            elementwise.down_call(to, band.span, c, work.dtype, what, (gy, g, *others, sums, dots))
+
+        return step, (g, scale, x_hat, kept, packed, sums, dots)
+
+    def sum_up(self, parameter: Parameter, sums: Array) -> None:
+        """A gradient from the sums of the groups."""
+        self.gradients[parameter] = self.work.new((sums.shape[1],))
+        if not self.work.dry:
+            self.gradients[parameter][:] = in_order(sums)
+
+    def batch_norm(self, stage: Stage, gy: Array, number: int, *, own: bool) -> Array:
+        """gx = gamma inv_std (gy - sum gy / m - x_hat sum (gy x_hat) / m), over gy or else over x_hat."""
+        self.barrier(("back", number, "sums"))
+        work, norm, (sums, dots) = self.work, stage.norm, self.totals
+        gamma, beta = norm.parameters[:2]
+        for parameter, partial, needed in ((gamma, dots, norm.needs[1]), (beta, sums, norm.needs[2])):
+            if needed:
+                self.sum_up(parameter, partial)
         if not norm.needs[0]:
             return gy
-        if own:
-            out, z, of_out, of_z = gy, x_hat, of_gy, of_x_hat
-        else:
-            out, z, of_out, of_z = x_hat, gy, of_x_hat, of_gy
-        work.each(
-            lambda part: inplace.combine(as_rows(out[part]), of_out, as_rows(z[part]), of_z, shift), size(stage.shape)
-        )
+
+        def make() -> tuple[Array, ...]:
+            totals = in_order(sums), in_order(dots)
+            return backward_factors(self.values[gamma], self.kept(norm, "inv_std"), *totals, positions(stage.y))
+
+        factors = work.numbers(3, PASSING * stage.y[3], make)
+        x_hat = self.kept(norm, "x_hat")
+        out = gy if own else x_hat
+
+        def step(to: Recorder, unit: Unit, gy: Place, x_hat: Place, out: Place, *factors: Place) -> None:
+            for band in calls.bands(stage.y, unit, work.dtype):
+                to.call(channels.combine(work.dtype), gy, x_hat, out, *band.span, stage.y[3], *factors)
+
+        work.each(step, gy, x_hat, out, *factors)
         return out
 
-    def weight(self, stage: Stage, g: Map) -> None:
-        """The convolution's weight gradient: a product over all samples, or for k x k a sum over the parts."""
+    # A stage's convolution.
+
+    def convolution(self, stage: Stage, g: Array, number: int) -> Array | None:
+        """The gradients of its weight and of its input, the latter through what stands below."""
+        below = self.program.stages[number - 1] if number else None
+        if stage.gated or stage.conv.needs[-1] or not stage.conv.needs[0]:
+            self.barrier(("back", number, "norm"))
+        if stage.gated and stage.squeeze:
+            return self.pass_on(stage, below, g, more=self.gated(stage, stage.squeeze, g, number))
+        if stage.conv.needs[-1]:
+            self.weight(stage, g, number)
+        if not stage.conv.needs[0]:
+            return None
+        if stage.squeeze and stage.squeeze.scale:
+            return self.excite(stage, stage.squeeze, stage.squeeze.scale, below, g, number)
+        return self.pass_on(stage, below, g)
+
+    def filters(self, stage: Stage) -> Array:
+        """The weight as the input's gradient reads it; as it is where a gate is yet to be multiplied in."""
+        if stage.gated:
+            return self.values[stage.conv.parameters[0]]
+        filters = self.work.new((calls.filter_size(stage, self.work.dtype, back=True),))
+        if not self.work.dry:
+            calls.prepare(stage, self.values[stage.conv.parameters[0]], self.work.dtype, filters, back=True)
+        return filters
+
+    def weight(self, stage: Stage, g: Array, number: int) -> None:
+        """The weight's gradient: tasks are pieces of it."""
         work, parameter = self.work, stage.conv.parameters[0]
-        if not stage.conv.needs[-1]:
-            return
-        x, shape = Map(self.kept(stage.conv, "x")), parameter.value.shape
-        scale, _ = affine(stage, self.values, work.dtype)
-        gw = work.allocate(shape, work.dtype)
-        self.gradients[parameter] = gw
-        if stage.kind == "pointwise_conv" and work.pieces <= FEW_PARTS:
-            others = work.allocate((work.pieces - 1, *shape), work.dtype)
+        gw = self.gradients[parameter] = work.new(parameter.value.shape)
 
-            def product(part: Part) -> None:
-                out = others[part.number - 1] if part.number else gw
-                np.matmul(as_rows(g[part]).T, as_rows(x[part]), out=out.reshape(shape[:2]))
+        def record(to: Recorder) -> None:
+            calls.grad_weight(to, stage, work.dtype, stage.x, stage.y, (Place(2), Place(3), Place(4)))
 
-            def add_up() -> None:
-                for other in others:
-                    np.add(gw, other, out=gw)
+        work.recorded(
+            ("back", number, "weight"),
+            record,
+            calls.weight_scratch(stage, work.dtype),
+            self.kept(stage.conv, "x"),
+            g,
+            gw,
+        )
 
-            work.each(product)
-            work.afterwards(add_up)
-        elif stage.kind == "pointwise_conv":
-            work.afterwards(lambda: matmul(as_rows(g.array).T, as_rows(x.array), gw.reshape(shape[:2])))
-        elif stage.kind == "depthwise_conv":
-            self.depthwise_weight(stage, x, g, gw)
-        else:
-            taps = work.allocate((*shape[2:], shape[1], shape[0]), work.dtype)
-            passing = conv.grad_weight_workspace(stage.shape, taps.shape, taps.dtype.itemsize)
-            stride = stage.conv.attrs.get("stride", 1)
-            work.alone(lambda: conv.grad_weight(x.array, g.array, stride, taps), passing)
-            work.afterwards(lambda: np.copyto(gw, taps.transpose(3, 2, 0, 1)))
-        if not stage.batch:
-            work.afterwards(lambda: np.multiply(gw, scale[:, None, None, None], out=gw))
-        if stage.kind == "pointwise_conv" and work.pieces > FEW_PARTS:
-            work.together()
+    def pass_on(self, stage: Stage, below: Stage | None, g: Array, more: Array = NOTHING) -> Array:
+        """The input's gradient, band by band, and at once the slope and norm of the stage below.
 
-    def depthwise_weight(self, stage: Stage, x: Map, g: Map, gw: Array) -> None:
-        """A sum over the parts."""
-        work, stride = self.work, stage.conv.attrs.get("stride", 1)
-        c, _, *window = gw.shape
-        rooms = depthwise.summing_rooms(x.array, stage.shape, window[0], stride, len(work.spans), work.array)
-        shape = (work.pieces, *window, c)
-        total = work.array(shape, lambda: np.zeros(shape), "float64")
-        work.each(lambda part: depthwise.add_products(x[part], g[part], stride, rooms, part.place, total[part.number]))
-        work.afterwards(lambda: np.copyto(gw[:, 0], total.sum(0).transpose(2, 0, 1)))
-
-    def input(self, stage: Stage, g: Map, below: Stage | None) -> Map:
-        """The convolution's input gradient."""
-        gx, (scale, _) = self.room(stage, below), affine(stage, self.values, self.work.dtype)
-        weight = folded(stage, scale, self.values, self.work)
-        if stage.kind == "pointwise_conv":
-            self.work.each(lambda part: np.matmul(as_rows(g[part]), weight[:, :, 0, 0], out=as_rows(gx[part])))
-            return gx
-        taps, stride = taps_first(stage, weight, self.work), stage.conv.attrs.get("stride", 1)
-        if stage.kind == "depthwise_conv":
-            prepared = depthwise.prepare(taps, stage.shape, stride, self.work.array, back=True)
-            self.work.each(lambda part: depthwise.correlate_back(g[part], prepared, stride, gx[part]))
-        else:
-            self.work.alone(lambda: conv.grad_input(g.array, taps, stride, gx.array), 0)
-        return gx
-
-    def room(self, stage: Stage, below: Stage | None) -> Map:
-        """Where the gradient of a convolution's input goes.
-
-        Over that input, which was kept for the weight's; but not over the network's own, nor where the
-        activation below has yet to read it: then it is needed only for a moment.
+        It goes where the input was kept for the weight; but not over the program's own input. Where the activation
+        below reads its output there, the bands pass through scratch memory. `more` comes back through a gate.
         """
-        record = stage.conv
-        scaled = stage.squeeze is not None and stage.squeeze.scale is not None
-        if below and below.keeps_output and not scaled:
-            return self.work.scratch(record.shapes[0])
-        return Map(self.kept(record, "x")) if below and record.needs[-1] else self.work.whole(record.shapes[0])
+        work, dtype, c = self.work, self.work.dtype, stage.x[3]
+        over = below is not None and (stage.conv.needs[-1] or below.keeps_output)
+        gx = self.kept_input(stage, below) if over else work.new(stage.x)
+        step, arrays = self.down(below, gx) if below else (None, (gx,))
+        through, itself = below is not None and below.keeps_output, calls.itemsize(dtype)
+        room_for_panels = calls.filter_size(stage, dtype, back=True) * itself if stage.gated else 0
+        gate = self.kept(stage.conv, "gate") if stage.gated else NOTHING
+        ones = np.ones(c, dtype) if stage.gated else NOTHING
 
-    def excite(self, se: Squeeze, scale: OpRecord, g: Map) -> None:
-        """Through the gate and through the means it was made of, in place."""
-        work, shape = self.work, scale.shapes[0]
-        x, gate = Map(self.kept(scale, "x")), self.kept(scale, "gate")
-        dots = work.allocate((shape[0], 1, 1, shape[3]), work.dtype)
+        def whole(
+            to: Recorder, unit: Unit, g: Place, filters: Place, gate: Place, ones: Place, more: Place, gx: Place,
+            *places: Place,
+        ) -> None:  # fmt: skip
+            for band in calls.bands(stage.x, unit, dtype):
+                panels, to_here = filters, gx
+                if stage.gated:
+                    panels = to.scratch(room_for_panels)
+                    if band.rows[0] == 0:
+                        calls.pack_gated(to, stage, dtype, filters, gate, band.n, panels, back=True)
+                if through:
+                    room = to.scratch((band.span[1] - band.span[0]) * c * itself, -(-room_for_panels // 64) * 64)
+                    to_here = room + -band.span[0] * c * itself
+                calls.convolve_back(to, stage, band, dtype, g, panels, to_here)
+                if stage.gated:
+                    plus = more + band.n * c * itself
+                    to.call(channels.gate(dtype, True), to_here, to_here, *band.span, c, ones, plus)
+                if step:
+                    step(to, unit, band, to_here, gx, *places)
 
-        def step(part: Part) -> None:
-            inplace.sample_dots(g[part], x[part], np.empty(shape[3]), dots[part.start : part.stop, 0, 0])
-
-        work.each(step)
-        work.together()
-        self.spread(se, dots, gate, g)
-
-    def gated(self, stage: Stage, se: Squeeze, g: Map) -> Map:
-        """All gradients of a convolution that takes the gate: with G_n = g_n^T x_n, see `ops.gated_conv`."""
-        work, record, shape = self.work, stage.conv, stage.conv.shapes[0]
-        x, gate = Map(self.kept(record, "x")), self.kept(record, "gate")
-        scale, _ = affine(stage, self.values, work.dtype)
-        weight = folded(stage, scale, self.values, work)
-        outputs, inputs = weight.shape[:2]
-        dots = work.allocate((shape[0], 1, 1, inputs), work.dtype)
-        partial, products = (work.allocate((k, outputs, inputs), work.dtype) for k in (work.pieces, len(work.spans)))
-
-        def step(part: Part) -> None:
-            product, total, sums, along = products[part.place], partial[part.number], np.empty(inputs), np.empty(inputs)
-            total[:] = 0
-            for n, slopes, image in zip(range(part.start, part.stop), g[part], x[part], strict=True):
-                np.matmul(as_rows(slopes).T, as_rows(image), out=product)
-                inplace.sums_and_dots(product, weight[:, :, 0, 0], sums, along)
-                dots[n, 0, 0] = along
-                product *= gate[n, 0, 0]
-                total += product
-
-        def collect() -> None:
-            total = partial.sum(0) * scale[:, None]
-            self.gradients[record.parameters[0]] = total.reshape(weight.shape)
-
-        work.each(step)
-        work.afterwards(collect)
-        work.together()
-        gx = work.scratch(shape)
-
-        def pass_on(part: Part) -> None:
-            gated = products[part.place]
-            for n, slopes, out in zip(range(part.start, part.stop), g[part], gx[part], strict=True):
-                np.multiply(weight[:, :, 0, 0], gate[n, 0, 0], out=gated)
-                np.matmul(as_rows(slopes), gated, out=as_rows(out))
-
-        work.each(pass_on)
-        self.spread(se, dots, np.ones((shape[0], 1, 1, inputs), work.dtype), gx)
+        work.each(whole, g, self.filters(stage), gate, ones, more, *arrays)
         return gx
 
-    def spread(self, se: Squeeze, slopes: Array, gate: Array, g: Map) -> None:
-        """g = gate g + what comes back through the means, given the gate's own gradient; the gate's layers op by op."""
-        work, area = self.work, positions(se.pool.shapes[0][1:])
+    def kept_input(self, stage: Stage, below: Stage | None) -> Array:
+        """The convolution's input, where it was kept for its weight or for the slope below."""
+        if stage.conv.needs[-1]:
+            return self.kept(stage.conv, "x")
+        assert below
+        assert below.act
+        return self.kept(below.act, "y")
+
+    def residual(self, first: Stage, g: Array, gy: Array) -> None:
+        """The gradient that went past the block."""
+        work, c = self.work, first.x[3]
+
+        def step(to: Recorder, unit: Unit, g: Place, gy: Place) -> None:
+            for band in calls.bands(first.x, unit, work.dtype):
+                at, count = band.span[0] * c * calls.itemsize(work.dtype), (band.span[1] - band.span[0]) * c
+                to.call(channels.add(work.dtype), g + at, gy + at, g + at, count)
+
+        work.each(step, g, gy)
+
+    # Squeeze-and-excite.
+
+    def excite(self, stage: Stage, se: Squeeze, scale: OpRecord, below: Stage | None, g: Array, number: int) -> Array:
+        """Through the convolution, then through the gate and through the means it was made of."""
+        work, c, area = self.work, stage.x[3], positions(stage.x[1:])
+        g = self.pass_on(stage, None, g) if not stage.conv.needs[-1] else self.pass_over(stage, g)
+        dots, itself = work.new((work.count, 1, 1, c)), calls.itemsize(work.dtype)
+
+        def multiply(to: Recorder, unit: Unit, g: Place, x: Place, dots: Place) -> None:
+            totals = to.scratch(c * 8)
+            for n in range(unit.first, unit.stop):
+                to.call(channels.dots(work.dtype), g, x, n * area, (n + 1) * area, c, totals)
+                to.call(channels.divide(work.dtype), totals, dots + n * c * itself, c, 1)
+
+        work.each(multiply, g, self.kept(scale, "x"), dots)
+        self.barrier(("back", number, "gate"))
+        more = self.through_means(se, dots)
+        step, arrays = self.down(below, g) if below else (None, (g,))
+
+        def spread(to: Recorder, unit: Unit, gate: Place, more: Place, g: Place, *places: Place) -> None:
+            for band in calls.bands(stage.x, unit, work.dtype):
+                own, plus = (at + band.n * c * itself for at in (gate, more))
+                to.call(channels.gate(work.dtype, True), g, g, *band.span, c, own, plus)
+                if step:
+                    step(to, unit, band, g, g, *places)
+
+        work.each(spread, self.kept(scale, "gate"), more, *arrays)
+        return g
+
+    def pass_over(self, stage: Stage, g: Array) -> Array:
+        """The input's gradient over the input, the gated map, which nobody else reads."""
+        work, gx = self.work, self.kept(stage.conv, "x")
+
+        def whole(to: Recorder, unit: Unit, g: Place, filters: Place, gx: Place) -> None:
+            for band in calls.bands(stage.x, unit, work.dtype):
+                calls.convolve_back(to, stage, band, work.dtype, g, filters, gx)
+
+        work.each(whole, g, self.filters(stage), gx)
+        return gx
+
+    def through_means(self, se: Squeeze, slopes: Array) -> Array:
+        """What every position gets back through the gate's layers, op by op, and through the means."""
         for record in reversed(se.layers):
             below, *gradients = self.walk_back(self.records[record], slopes)
             assert below is not None
@@ -284,9 +307,25 @@ class _Backward:
             for parameter, gradient in zip(record.parameters, gradients, strict=True):
                 if gradient is not None:
                     self.gradients[parameter] = gradient
+        if self.work.dry:
+            return self.work.new(slopes.shape)
+        return np.asarray(slopes / positions(se.pool.shapes[0][1:]))
 
-        def step(part: Part) -> None:
-            own = slice(part.start, part.stop)
-            inplace.gate_and_add(g[part], gate[own, 0, 0], slopes[own, 0, 0] / slopes.dtype.type(area))
+    def gated(self, stage: Stage, se: Squeeze, g: Array, number: int) -> Array:
+        """The weight's and the gate's gradient of a convolution that takes the gate (see `ops.gated_conv`).
 
-        work.each(step)
+        Returns what every position gets back through the gate.
+        """
+        work, record, parameter = self.work, stage.conv, stage.conv.parameters[0]
+        gw = self.gradients[parameter] = work.new(parameter.value.shape)
+        of_gate = work.zeros((work.count, 1, 1, stage.x[3]), "float64")
+
+        def record_all(to: Recorder) -> None:
+            calls.grad_gated(to, stage, work.dtype, tuple(Place(i) for i in range(2, 8)))
+
+        arrays = self.kept(record, "x"), g, gw, self.values[parameter], self.kept(record, "gate"), of_gate
+        work.recorded(("back", number, "weight"), record_all, calls.gated_scratch(stage, work.dtype), *arrays)
+        slopes = work.new((work.count, 1, 1, stage.x[3]))
+        if not work.dry:
+            slopes[:] = of_gate
+        return self.through_means(se, slopes)

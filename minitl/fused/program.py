@@ -3,38 +3,29 @@
 A stage is a convolution, the norm after it and perhaps an activation; before its convolution
 may stand a squeeze-and-excite. An inverted residual block is two or three stages, a stem or a
 head is one. Nothing is decided here: which parameters train, which backward rules are used and
-what must be kept stand in the records. Records that are not of this form, or whose activation
-has a rule that this path does not know, run op by op.
+what must be kept stand in the records, and what a rule is stands in its op. Records that are not
+of this form run op by op, and `why` says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, field
+from math import lcm
+from typing import Any
 
 from minitl import ops
-from minitl.arrays import Array, Shape, positions, size
+from minitl.arrays import Array, Shape
+from minitl.kernels.groups import group_size
+from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of
+from minitl.kernels.tasks import Table
+from minitl.kernels.window import Window
+from minitl.ops.window import window
 from minitl.parameters import Parameter
 from minitl.records import Checkpoint, Holding, OpRecord, Record
 
-ABOVE_ZERO = 1e-45  # the least float32 above 0 (in float64 within 1e-45 of it): x >= ABOVE_ZERO where x > 0
-# of the rules that keep packed codes: bits an element, and as many borders that a value is counted against
-CODES = {
-    ("relu", "exact"): (1, (ABOVE_ZERO, 0.0)),
-    ("relu6", "codes"): (2, (ABOVE_ZERO, 6.0)),
-    ("relu6", "sign"): (1, (0.0, 0.0)),
-    ("hard_swish", "sign"): (1, (0.0, 0.0)),
-    ("hard_swish", "output"): (1, (-1.5, 0.0)),
-}
-NO_CODES = (0, (0.0, 0.0))
-KEEPS_INPUT = (("hard_swish", "exact"),)
-KEEPS_OUTPUT = (("relu", "output"), ("relu6", "output"), ("hard_swish", "output"))
-TOPS = {"relu": np.inf, "relu6": 6.0, "hard_swish": np.inf}
 NORMS = (ops.frozen_norm, ops.batch_norm)
 CONVS = (ops.pointwise_conv, ops.depthwise_conv, ops.conv)
-SQUEEZE = (ops.global_avg_pool, ops.pointwise_conv, ops.relu, ops.pointwise_conv, ops.hard_sigmoid)
 
 
 @dataclass(frozen=True)
@@ -56,17 +47,12 @@ class Squeeze:
 
 @dataclass(frozen=True)
 class Stage:
-    """A convolution, its norm and its activation; `norm` is None where it is folded into the convolution."""
+    """A convolution, its norm and perhaps an activation, after perhaps a squeeze-and-excite."""
 
     squeeze: Squeeze | None
     conv: OpRecord
-    norm: OpRecord | None
+    norm: OpRecord
     act: OpRecord | None
-
-    @property
-    def kind(self) -> str:
-        """The convolution's op."""
-        return str(self.conv.attrs["kind"]) if self.norm is None else self.conv.name
 
     @property
     def gated(self) -> bool:
@@ -74,29 +60,65 @@ class Stage:
         return self.conv.op is ops.gated_conv
 
     @property
-    def keeps_output(self) -> bool:
-        """Whether backward reads the activation's output."""
-        return self.act is not None and self.act.needs[0] and (self.act.name, self.act.rule) in KEEPS_OUTPUT
+    def pointwise(self) -> bool:
+        """Whether the convolution is a product at every position."""
+        return self.conv.op in (ops.pointwise_conv, ops.gated_conv)
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether the convolution has one filter per channel."""
+        return self.conv.op is ops.depthwise_conv
 
     @property
     def batch(self) -> bool:
         """Whether its norm takes the statistics of the batch."""
-        return self.norm is not None and self.norm.op is ops.batch_norm
+        return self.norm.op is ops.batch_norm
 
     @property
-    def shape(self) -> Shape:
+    def x(self) -> Shape:
+        """Shape of the convolution's input."""
+        return self.conv.shapes[0]
+
+    @property
+    def y(self) -> Shape:
         """Shape of its output."""
-        return self.conv.cost.output
+        return self.norm.shapes[0]
 
     @property
-    def norm_parameters(self) -> tuple[Parameter, ...]:
-        """Scale, shift, running mean and variance."""
-        return self.norm.parameters if self.norm else self.conv.parameters[1:]
+    def window(self) -> Window:
+        """Where the convolution's taps fall."""
+        return window(self.conv.name, self.x, self.y, self.conv.shapes[-1][2], self.conv.attrs)
 
     @property
-    def eps(self) -> float:
-        """What the norm adds to the variance."""
-        return float((self.norm or self.conv).attrs["eps"])
+    def rule(self) -> Rule | None:
+        """The activation's backward rule, where its backward is wanted."""
+        wanted = self.act is not None and self.act.needs[0]
+        return self.act.op.elementwise[self.act.rule] if wanted and self.act and self.act.op.elementwise else None
+
+    @property
+    def keeps_input(self) -> bool:
+        """Whether backward reads the activation's input."""
+        return isinstance(self.rule, FromInput)
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether backward reads the activation's output."""
+        return isinstance(self.rule, FromOutput)
+
+    @property
+    def keeps_codes_only(self) -> bool:
+        """Whether backward reads codes and nothing else."""
+        return isinstance(self.rule, Codes)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The activation, and its rule where its backward is wanted."""
+        return (self.act.name, self.act.rule if self.rule else "") if self.act else ("identity", "")
+
+    @property
+    def codes(self) -> Codes | None:
+        """The codes that the rule keeps."""
+        return codes_of(self.rule)
 
 
 Values = dict[Parameter, Array]  # the numbers of each parameter
@@ -110,6 +132,7 @@ class Program:
     residual: OpRecord | None
     records: tuple[OpRecord, ...]
     holdings: tuple[Holding, ...]
+    tables: dict[Any, Table] = field(default_factory=dict)  # recorded calls, by the phase they are for
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -122,14 +145,9 @@ class Program:
         return any(any(record.needs) for record in self.records)
 
     @property
-    def rows(self) -> int:
-        """Positions of the smallest map of a sample."""
-        return min(positions(stage.shape[1:]) for stage in self.stages)
-
-    @property
-    def widest(self) -> int:
-        """Elements of the largest map that a stage makes of a sample."""
-        return max(size(stage.shape[1:]) for stage in self.stages)
+    def unit(self) -> int:
+        """Samples that one thread takes at a time: whole groups of every map."""
+        return lcm(*(group_size(shape) for stage in self.stages for shape in (stage.x, stage.y)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,30 +171,37 @@ def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence
             return None
         stages.append(stage)
     residual = left.pop(0) if left else None
-    if left or not stages:
+    if left or not 1 <= len(stages) <= 3 or not all(stage.pointwise for stage in (stages[:-2] + stages[1:][-1:])):
         return None
     return Program(tuple(stages), residual, plain, tuple(holdings))
 
 
 def _stage(left: list[OpRecord]) -> Stage | None:
     """Take a stage off the front of the list."""
-    squeeze = None
-    if tuple(record.op for record in left[: len(SQUEEZE)]) == SQUEEZE:
-        pool, fc1, relu, fc2, gate = (left.pop(0) for _ in SQUEEZE)
-        squeeze = Squeeze(pool, fc1, relu, fc2, gate, left.pop(0) if left and left[0].op is ops.scale else None)
-        takes = squeeze.scale or (left[0] if left else pool)
-        if any(takes.needs) and not all(takes.needs):
-            return None
+    squeeze = _squeeze(left)
     takes_gate = squeeze is not None and squeeze.scale is None
-    if not left or left[0].op not in ((ops.gated_conv,) if takes_gate else (*CONVS, ops.folded_conv)):
+    if len(left) < 2 or left[0].op not in ((ops.gated_conv,) if takes_gate else CONVS) or left[1].op not in NORMS:
         return None
-    conv, norm, act = left.pop(0), None, None
-    if conv.op is not ops.folded_conv:
-        if not left or left[0].op not in NORMS or len(conv.parameters) > 1:
-            return None
-        norm = left.pop(0)
-    if left and left[0].name in TOPS:
+    conv, norm, act = left.pop(0), left.pop(0), None
+    if (
+        (conv.op is ops.conv and conv.needs[0])
+        or len(conv.parameters) > 1
+        or conv.rule != conv.op.rules[0]
+        or norm.rule != norm.op.rules[0]
+    ):
+        return None
+    if left and left[0].op.elementwise is not None:
         act = left.pop(0)
-        if act.needs[0] and (act.name, act.rule) not in (*CODES, *KEEPS_INPUT, *KEEPS_OUTPUT):
-            return None
     return Stage(squeeze, conv, norm, act)
+
+
+def _squeeze(left: list[OpRecord]) -> Squeeze | None:
+    """Take a squeeze-and-excite off the front of the list, if one stands there."""
+    if len(left) < 6 or left[0].op is not ops.global_avg_pool:
+        return None
+    pool, fc1, act, fc2, gate = (left.pop(0) for _ in range(5))
+    squeeze = Squeeze(pool, fc1, act, fc2, gate, left.pop(0) if left[0].op is ops.scale else None)
+    takes = squeeze.scale or left[0]
+    if any(takes.needs[:2]) and not all(takes.needs[:2]):
+        return None
+    return squeeze

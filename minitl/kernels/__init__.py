@@ -1,1 +1,1 @@
-"""Loops and BLAS calls: arrays in, `out` filled, nothing kept."""
+"""The arithmetic: plain loops that define every result, and kernels that give the same bits fast."""

@@ -1,75 +1,157 @@
-"""Work on the channels of an (M, C) map: per-channel scale and shift, per-channel sums.
+"""Sums over the positions of a map per channel, in float64; and what a batch norm and a gate do per channel.
 
-Sums run in float64, chunk by chunk of rows, and the chunks are added in their order.
+The sums of a batch are those of its groups (see `groups`), in order; those of a sample go over its positions.
+NumPy's lines define the results; the kernels give the same bits.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
-from minitl.arrays import Array
-from minitl.kernels import threads
-from minitl.kernels.jit import jit
+from minitl.arrays import Array, Shape, positions
+from minitl.kernels.compile import Lazily, interpreted
+from minitl.kernels.groups import Groups, by_groups
+from minitl.kernels.pointwise import spans
+from minitl.kernels.sums import in_order
+from minitl.kernels.tasks import Place, Recorder, Table
 
-
-def affine(x: Array, scale: Array, shift: Array, out: Array) -> None:
-    """out[m, c] = scale[c] x[m, c] + shift[c]; `out` may be `x`."""
-    threads.run(lambda a, b: _affine(x[a:b], scale, shift, out[a:b]), threads.chunks(len(x), x.size))
-
-
-def affine_sum(x: Array, a: Array, z: Array, b: Array, shift: Array, out: Array) -> None:
-    """out[m, c] = a[c] x[m, c] + b[c] z[m, c] + shift[c]."""
-    spans = threads.chunks(len(x), x.size)
-    threads.run(lambda i, j: _affine_sum(x[i:j], a, z[i:j], b, shift, out[i:j]), spans)
+compiled = Lazily("minitl.kernels.compiled.channels")
 
 
 def sums(x: Array) -> Array:
-    """sum over m of x[m, c], as float64 (C,)."""
-    spans = threads.chunks(len(x), x.size)
-    partial = np.zeros((len(spans), x.shape[1]))
-    step = spans[0][1] or 1
-    threads.run(lambda a, b: _sums(x[a:b], partial[a // step]), spans)
-    total: Array = np.add.reduce(partial, axis=0)
-    return total
+    """The sum of x (..., C) per channel, float64 (C,)."""
+    partial = np.empty((len(Groups(x.shape)), x.shape[-1]))
+    if interpreted():
+        for total, rows in zip(partial, by_groups(x), strict=True):
+            total[:] = in_order(rows.astype(np.float64))
+    else:
+        sums_table(x.shape, x.dtype.name).run(x, partial)
+    return in_order(partial)
 
 
 def dots(x: Array, z: Array) -> Array:
-    """sum over m of x[m, c] z[m, c], as float64 (C,)."""
-    spans = threads.chunks(len(x), x.size)
-    partial = np.zeros((len(spans), x.shape[1]))
-    step = spans[0][1] or 1
-    threads.run(lambda a, b: _dots(x[a:b], z[a:b], partial[a // step]), spans)
-    total: Array = np.add.reduce(partial, axis=0)
-    return total
+    """The sum of x z (..., C) per channel, float64 (C,), the products made in float64."""
+    partial = np.empty((len(Groups(x.shape)), x.shape[-1]))
+    if interpreted():
+        for total, rows, others in zip(partial, by_groups(x), by_groups(z), strict=True):
+            total[:] = in_order(rows.astype(np.float64) * others)
+    else:
+        dots_table(x.shape, x.dtype.name).run(x, z, partial)
+    return in_order(partial)
 
 
-@jit
-def _affine(x: Array, scale: Array, shift: Array, out: Array) -> None:
-    for m in range(x.shape[0]):
-        source, target = x[m], out[m]
-        for c in range(scale.size):
-            target[c] = scale[c] * source[c] + shift[c]
+def sample_means(x: Array, means: Array) -> None:
+    """means (N, C) of x (N, H, W, C) over its positions: a float64 sum, divided, and rounded."""
+    totals = np.empty(means.shape)
+    if interpreted():
+        for total, image in zip(totals, x, strict=True):
+            total[:] = in_order(image.reshape(-1, x.shape[3]).astype(np.float64))
+    else:
+        sample_sums_table(x.shape, x.dtype.name).run(x, totals)
+    means[:] = totals / (x.shape[1] * x.shape[2])
 
 
-@jit
-def _affine_sum(x: Array, a: Array, z: Array, b: Array, shift: Array, out: Array) -> None:
-    for m in range(x.shape[0]):
-        first, second, target = x[m], z[m], out[m]
-        for c in range(a.size):
-            target[c] = a[c] * first[c] + b[c] * second[c] + shift[c]
+def sample_dots(x: Array, z: Array, out: Array) -> None:
+    """out (N, C): the sum of x z over the positions of each sample, in float64, rounded."""
+    totals = np.empty(out.shape)
+    if interpreted():
+        for total, a, b in zip(totals, x, z, strict=True):
+            total[:] = in_order((a.astype(np.float64) * b).reshape(-1, x.shape[3]))
+    else:
+        sample_dots_table(x.shape, x.dtype.name).run(x, z, totals)
+    out[:] = totals
 
 
-@jit
-def _sums(x: Array, total: Array) -> None:
-    for m in range(x.shape[0]):
-        row = x[m]
-        for c in range(total.size):
-            total[c] += row[c]
+def moments(x: Array) -> tuple[Array, Array]:
+    """Mean and sum of centred squares of x (..., C) per channel, float64: those of the groups, joined."""
+    count = len(Groups(x.shape))
+    means, squares = np.empty((count, x.shape[-1])), np.empty((count, x.shape[-1]))
+    if interpreted():
+        for mean, square, rows in zip(means, squares, by_groups(x), strict=True):
+            mean[:] = in_order(rows.astype(np.float64)) / len(rows)
+            square[:] = in_order((rows - mean) ** 2)
+    else:
+        moments_table(x.shape, x.dtype.name).run(x, means, squares)
+    return join_moments([last - first for first, last in Groups(x.shape)], means, squares)
 
 
-@jit
-def _dots(x: Array, z: Array, total: Array) -> None:
-    for m in range(x.shape[0]):
-        first, second = x[m], z[m]
-        for c in range(total.size):
-            total[c] += np.float64(first[c]) * np.float64(second[c])
+def join_moments(counts: list[int], means: Array, squares: Array) -> tuple[Array, Array]:
+    """The moments of all groups from those of each, in order (Chan, Golub & LeVeque 1983, DOI 10.2307/2683386)."""
+    n, mean, square = counts[0], means[0].copy(), squares[0].copy()
+    for more, its_mean, its_square in zip(counts[1:], means[1:], squares[1:], strict=True):
+        step = its_mean - mean
+        mean += step * (more / (n + more))
+        square += its_square + step * step * (n * more / (n + more))
+        n += more
+    return mean, square
+
+
+def combine(gy: Array, x_hat: Array, out: Array, a: Array, b: Array, shift: Array) -> None:
+    """out = (a gy + b x_hat) + shift; out may be either map."""
+    if interpreted():
+        out[:] = (a * gy + b * x_hat) + shift
+    else:
+        combine_table(gy.shape, gy.dtype.name).run(gy, x_hat, out, a, b, shift)
+
+
+@lru_cache(maxsize=1024)
+def sums_table(x: Shape, dtype: str) -> Table:
+    """x, sums of groups."""
+    record = Recorder()
+    for number, span in enumerate(Groups(x)):
+        record.task()
+        record.call(compiled.sums(dtype), Place(2), *span, x[-1], Place(3, number * x[-1] * 8))
+    return record.table()
+
+
+@lru_cache(maxsize=1024)
+def dots_table(x: Shape, dtype: str) -> Table:
+    """x, z, sums of groups."""
+    record = Recorder()
+    for number, span in enumerate(Groups(x)):
+        record.task()
+        record.call(compiled.dots(dtype), Place(2), Place(3), *span, x[-1], Place(4, number * x[-1] * 8))
+    return record.table()
+
+
+@lru_cache(maxsize=1024)
+def sample_sums_table(x: Shape, dtype: str) -> Table:
+    """x, sums of samples."""
+    record, area = Recorder(), positions(x[1:])
+    for n in range(x[0]):
+        record.task()
+        record.call(compiled.sums(dtype), Place(2), n * area, (n + 1) * area, x[-1], Place(3, n * x[-1] * 8))
+    return record.table()
+
+
+@lru_cache(maxsize=1024)
+def sample_dots_table(x: Shape, dtype: str) -> Table:
+    """x, z, sums of samples."""
+    record, area = Recorder(), positions(x[1:])
+    for n in range(x[0]):
+        record.task()
+        record.call(compiled.dots(dtype), Place(2), Place(3), n * area, (n + 1) * area, x[-1], Place(4, n * x[-1] * 8))
+    return record.table()
+
+
+@lru_cache(maxsize=1024)
+def moments_table(x: Shape, dtype: str) -> Table:
+    """x, means of groups, their squares."""
+    record = Recorder()
+    for number, span in enumerate(Groups(x)):
+        record.task()
+        offset = number * x[-1] * 8
+        record.call(compiled.moments(dtype), Place(2), *span, x[-1], Place(3, offset), Place(4, offset))
+    return record.table()
+
+
+@lru_cache(maxsize=1024)
+def combine_table(x: Shape, dtype: str) -> Table:
+    """gy, x_hat, out, a, b, shift."""
+    record = Recorder()
+    for span in spans(positions(x), 1):
+        record.task()
+        record.call(compiled.combine(dtype), Place(2), Place(3), Place(4), *span, x[-1], *(Place(i) for i in (5, 6, 7)))
+    return record.table()

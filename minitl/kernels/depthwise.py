@@ -1,299 +1,177 @@
-"""Depthwise convolution: every channel with a k x k filter of its own.
+"""The three products of a depthwise convolution, x (N, H, W, C) and taps (k, k, C):
 
-    y[n, i, j, c] = sum over (u, v) of w[u, v, c] x[n, s i + u - p, s j + v - p, c],  p = (k - 1) / 2,
+    y   a chain over (u, v) for each output
+    gx  a chain over the output positions (i, j) that a pixel reached, ascending
+    gW  a chain over the positions of each group for each tap, groups in float64 (see `groups`)
 
-where x is zero outside. This is the fast form, for stride 1; where there is a stride, and on maps
-of three rows or fewer, the plain loops of `depthwise_ordered` do the work.
-
-Channels are last and filters (k, k, C), so a tap acts on a stretch of a row, channels and columns
-alike: against the filter repeated for as many columns, it is one loop over a few hundred numbers
-that lie side by side. Such a loop is short of loads, not of arithmetic. So one pass takes three
-or five taps, one below the other, to four rows of the output, which share rows of x:
-
-    d_b += sum over t of w_t x_(b + t),   b = 0..3.
-
-Indices are of unsigned type: with signed ones Numba asks of each whether it counts from the end,
-and the loop is not vectorised. A product and a sum may be rounded as one.
+Taps in the padding contribute nothing. The plain loops below define the products; the kernels
+give the same bits, from register tiles of neighbouring columns (y, gx) or of taps (gW).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple
+from functools import lru_cache
 
 import numpy as np
 
 from minitl.arrays import Array, Shape
-from minitl.kernels import depthwise_ordered, threads
-from minitl.kernels.jit import jit_contract
+from minitl.kernels.compile import Lazily, interpreted
+from minitl.kernels.groups import Groups, group_size
+from minitl.kernels.loops import fma
+from minitl.kernels.pointwise import masked, spans
+from minitl.kernels.sums import add_groups
+from minitl.kernels.target import target
+from minitl.kernels.tasks import Place, Recorder, Table, scratch_bytes
+from minitl.kernels.window import Window
 
-ROWS = 4  # of the output, in a pass
-PASS = 512  # numbers of a row in a pass, about: whole columns, at least one
-SURPLUS = 2  # taps by which the last three or five may be beyond the filter
-FEW = 128  # positions: as many, and the rest of their rows, are summed in the arrays' dtype
-
-MakeArray = Callable[[Shape, Callable[[], Array]], Array]
-
-
-def make_array(shape: Shape, make: Callable[[], Array]) -> Array:
-    """What `make` gives."""
-    return make()
+compiled, pointwise, sums = (Lazily(f"minitl.kernels.compiled.{name}") for name in ("depthwise", "pointwise", "sums"))
 
 
-class Filter(NamedTuple):
-    """A filter made ready for maps of one shape: repeated for some columns; and a row of the zeros outside a map.
-
-    Where the plain loops do the work there is only the filter itself.
-    """
-
-    w: Array
-    repeated: Array | None = None
-    outside: Array | None = None
+def loop_forward(x: Array, taps: Array, at: Window, y: Array) -> None:
+    """y = x convolved with taps (k, k, C)."""
+    y[:] = 0
+    for u in range(at.k):
+        for v in range(at.k):
+            (i, h), (j, w) = at.rows(u), at.columns(v)
+            y[:, i, j] = fma(x[:, h, w], taps[u, v], y[:, i, j])
 
 
-def prepare(w: Array, y: Shape, stride: int, array: MakeArray = make_array, *, back: bool = False) -> Filter:
-    """The filter (k, k, C) for outputs of shape y; `array(shape, make)` calls `make` for an array of that shape.
-
-    On the way `back` at stride 1 gx is gy convolved with the filter turned by half.
-    """
-    if _plain(y, stride):
-        return Filter(w)
-    kernel, channels = w.shape[1:]
-    columns = _columns(y)
-
-    def repeat() -> Array:
-        taps = np.zeros((kernel + SURPLUS, kernel, columns, channels), w.dtype)
-        taps[:kernel] = (w[::-1, ::-1] if back else w)[:, :, None]
-        return taps.reshape(kernel + SURPLUS, kernel, -1)
-
-    repeated = array((kernel + SURPLUS, kernel, columns * channels), repeat)
-    return Filter(w, repeated, _zeros((y[2] * channels,), w, array))
+def loop_grad_input(gy: Array, taps: Array, at: Window, gx: Array) -> None:
+    """gx: what each pixel gave, times its slope; later taps reach a pixel from earlier outputs."""
+    gx[:] = 0
+    for u in reversed(range(at.k)):
+        for v in reversed(range(at.k)):
+            (i, h), (j, w) = at.rows(u), at.columns(v)
+            gx[:, h, w] = fma(gy[:, i, j], taps[u, v], gx[:, h, w])
 
 
-def forward(x: Array, w: Array, stride: int, out: Array) -> None:
-    """out (N, Ho, Wo, C) = x (N, H, W, C) convolved with w (k, k, C)."""
-    prepared = prepare(w, out.shape, stride)
-    threads.run(lambda a, b: correlate(x[a:b], prepared, stride, out[a:b]), _spans(w.shape[0], out.shape))
+def loop_grad_weight(x: Array, gy: Array, at: Window, gtaps: Array) -> None:
+    """gtaps (k, k, C): a chain for each group of samples."""
+    size = group_size(gy.shape)
+    gtaps[:] = add_groups([_chain(x[n : n + size], gy[n : n + size], at) for n in range(0, len(gy), size)])
 
 
-def grad_input(gy: Array, w: Array, stride: int, out: Array) -> None:
-    """out (N, H, W, C): gx[n, s i + u - p, s j + v - p, c] = sum of w[u, v, c] gy[n, i, j, c]."""
-    prepared = prepare(w, gy.shape, stride, back=True)
-    threads.run(lambda a, b: correlate_back(gy[a:b], prepared, stride, out[a:b]), _spans(w.shape[0], gy.shape))
+def _chain(x: Array, gy: Array, at: Window) -> Array:
+    chain = np.zeros((at.k, at.k, x.shape[3]), x.dtype)
+    for n, i, j in np.ndindex(gy.shape[:3]):
+        top, left = i * at.s - at.top, j * at.s - at.before
+        u, v = slice(max(0, -top), at.height - top), slice(max(0, -left), at.width - left)
+        here = chain[u, v]
+        pixels = x[n, max(0, top) : top + at.k, max(0, left) : left + at.k]
+        here[:] = fma(pixels[: len(here), : here.shape[1]], gy[n, i, j], here)
+    return chain
 
 
-def grad_weight(x: Array, gy: Array, stride: int, out: Array) -> None:
-    """out (k, k, C): gw[u, v, c] = sum over (n, i, j) of x[n, s i + u - p, s j + v - p, c] gy[n, i, j, c].
-
-    Summed blockwise: over some rows in the arrays' dtype, then over the rows of a sample and over
-    samples in float64, chunk by chunk of samples, and the chunks in their order.
-    """
-    kernel = out.shape[0]
-    spans = _spans(kernel, gy.shape)
-    rooms, step = summing_rooms(x, gy.shape, kernel, stride, len(spans)), spans[0][1]
-    total = np.zeros((len(spans), *out.shape))
-    threads.run(lambda a, b: add_products(x[a:b], gy[a:b], stride, rooms, a // step, total[a // step]), spans)
-    for partial in total[1:]:
-        total[0] += partial
-    out[:] = total[0]
-
-
-# The same on one thread, with all memory handed in
-
-
-def correlate(x: Array, prepared: Filter, stride: int, out: Array) -> None:
-    """`forward` of some samples."""
-    if prepared.repeated is None:
-        depthwise_ordered.correlate(x, prepared.w, stride, out)
+def forward(x: Array, taps: Array, at: Window, y: Array) -> None:
+    """y = x convolved with taps (k, k, C)."""
+    if interpreted():
+        loop_forward(x, taps, at, y)
     else:
-        _correlate(_flat(x), prepared.repeated, out.shape[3], prepared.outside, _flat(out))
+        forward_table(x.shape, at, x.dtype.name).run(x, taps, y)
 
 
-def correlate_back(gy: Array, prepared: Filter, stride: int, out: Array) -> None:
-    """`grad_input` of some samples, with a filter prepared for the way back."""
-    if prepared.repeated is None:
-        depthwise_ordered.correlate_back(gy, prepared.w, stride, out)
+def grad_input(gy: Array, taps: Array, at: Window, gx: Array) -> None:
+    """gx of that convolution."""
+    if interpreted():
+        loop_grad_input(gy, taps, at, gx)
     else:
-        correlate(gy, prepared, stride, out)
+        grad_input_table(gx.shape, at, gy.dtype.name).run(gy, taps, gx)
 
 
-class Rooms(NamedTuple):
-    """Where `add_products` sums a few rows, a place for each that does so at a time; and the zeros outside a map."""
-
-    sums: Array
-    outside: Array
-
-
-def summing_rooms(x: Array, y: Shape, kernel: int, stride: int, places: int, array: MakeArray = make_array) -> Rooms:
-    """Rooms for maps like x and outputs of shape y."""
-    few: Shape = (y[3],) if _plain(y, stride) else (kernel + SURPLUS, kernel, _columns(y) * y[3])
-    outside = (0,) if _plain(y, stride) else (x.shape[2] * y[3],)
-    return Rooms(_zeros((places, *few), x, array), _zeros(outside, x, array))
-
-
-def add_products(x: Array, gy: Array, stride: int, rooms: Rooms, place: int, total: Array) -> None:
-    """total (k, k, C) += the weight gradient of some samples."""
-    if _plain(gy.shape, stride):
-        depthwise_ordered.add_products(x, gy, stride, rooms.sums[place], total)
+def grad_weight(x: Array, gy: Array, at: Window, gw: Array) -> None:
+    """gw (C, 1, k, k) of that convolution."""
+    if interpreted():
+        gtaps = np.empty((at.k, at.k, x.shape[3]), x.dtype)
+        loop_grad_weight(x, gy, at, gtaps)
+        gw[:, 0] = gtaps.transpose(2, 0, 1)
     else:
-        _grad_weight(_flat(x), _flat(gy), rooms.outside, rooms.sums[place], total)
+        grad_weight_table(x.shape, at, gy.dtype.name).run(x, gy, gw)
 
 
-def workspace(y: Shape, kernel: int, stride: int, itemsize: int) -> int:
-    """Bytes that `forward` and `grad_input` allocate besides `out`, for y of that shape."""
-    return 0 if _plain(y, stride) else ((kernel + SURPLUS) * kernel * _columns(y) + y[2]) * y[3] * itemsize
+def forward_call(
+    record: Recorder, at: Window, channels: int, dtype: str, rows: tuple[int, int], places: tuple[Place, Place, Place]
+) -> None:
+    """Record output rows `rows` of one sample; places are of the sample's first row, the taps and its output."""
+    x, taps, y = places
+    rule = compiled.convolve(dtype, at.k, at.s, masked(channels, dtype))
+    record.call(rule, x, taps, y, at.height, at.width, at.out_width, channels, at.top, at.before, *rows)
 
 
-def grad_weight_workspace(y: Shape, kernel: int, stride: int, itemsize: int) -> int:
-    """Bytes that `grad_weight` allocates besides `out`, for y of that shape."""
-    places = len(_spans(kernel, y))
-    total = places * kernel * kernel * y[3] * 8
-    if _plain(y, stride):
-        return total + places * y[3] * itemsize
-    return total + (places * (kernel + SURPLUS) * kernel * _columns(y) + y[2]) * y[3] * itemsize
+def grad_input_call(
+    record: Recorder, at: Window, channels: int, dtype: str, rows: tuple[int, int], places: tuple[Place, Place, Place]
+) -> None:
+    """Record input rows `rows` of one sample's gx; places are of gy, the taps and gx, each sample's first row."""
+    gy, taps, gx = places
+    rule = compiled.convolve_back(dtype, at.k, at.s, at.before, masked(channels, dtype))
+    record.call(rule, gy, taps, gx, at.width, at.out_height, at.out_width, channels, at.top, *rows)
 
 
-def _zeros(shape: Shape, like: Array, array: MakeArray) -> Array:
-    return array(shape, lambda: np.zeros(shape, like.dtype))
+@lru_cache(maxsize=1024)
+def forward_table(x: Shape, at: Window, dtype: str) -> Table:
+    """x, taps, y."""
+    record, itemsize = Recorder(), np.dtype(dtype).itemsize
+    per_x, per_y = (h * w * x[3] * itemsize for h, w in ((at.height, at.width), (at.out_height, at.out_width)))
+    for n, rows in _bands(x[0], at.out_height):
+        record.task()
+        forward_call(record, at, x[3], dtype, rows, (Place(2, n * per_x), Place(3), Place(4, n * per_y)))
+    return record.table()
 
 
-def _plain(y: Shape, stride: int) -> bool:
-    return stride > 1 or y[1] < ROWS
+@lru_cache(maxsize=1024)
+def grad_input_table(x: Shape, at: Window, dtype: str) -> Table:
+    """gy, taps, gx."""
+    record, itemsize = Recorder(), np.dtype(dtype).itemsize
+    per_x, per_y = (h * w * x[3] * itemsize for h, w in ((at.height, at.width), (at.out_height, at.out_width)))
+    for n, rows in _bands(x[0], at.height):
+        record.task()
+        grad_input_call(record, at, x[3], dtype, rows, (Place(2, n * per_y), Place(3), Place(4, n * per_x)))
+    return record.table()
 
 
-def _columns(y: Shape) -> int:
-    """Of a pass."""
-    return max(1, min(y[2], PASS // y[3]))
+def _bands(samples: int, height: int) -> list[tuple[int, tuple[int, int]]]:
+    """A sample and some of its rows for each task."""
+    return [(n, rows) for n in range(samples) for rows in spans(height, 4)]
 
 
-def _spans(kernel: int, y: Shape) -> list[tuple[int, int]]:
-    return threads.chunks(y[0], math.prod(y) * kernel * kernel)
+def grad_weight_calls(record: Recorder, x: Shape, at: Window, dtype: str, places: tuple[Place, Place, Place]) -> None:
+    """Record gw (C, 1, k, k), a task for some channels; places are of x, gy and gw."""
+    itemsize, lanes, (source, gy, gw) = np.dtype(dtype).itemsize, target().lanes(np.dtype(dtype).itemsize), places
+    channels, area = x[3], at.out_height * at.out_width
+    for c0, c1 in spans(channels, lanes):
+        count = at.k * at.k * (c1 - c0)
+        chain = record.scratch(count * itemsize)
+        total = record.scratch(count * 8, offset=-(-count * itemsize // 64) * 64)
+        record.task()
+        for number, (first, last) in enumerate(Groups((x[0], at.out_height, at.out_width, channels))):
+            for u0, u1 in _tap_rows(at.k):
+                record.call(
+                    compiled.add_up(dtype, at.k, at.s, u0, u1, masked(channels, dtype)), source, gy,
+                    at.height, at.width, at.out_height, at.out_width, channels, at.top, at.before,
+                    first // area, last // area, c0, c1,
+                    chain + u0 * at.k * (c1 - c0) * itemsize,
+                )  # fmt: skip
+            record.call(sums.join_groups(dtype), chain, total, count, number == 0)
+        record.call(
+            pointwise.round_piece(dtype), total, at.k * at.k, c1 - c0, gw + c0 * at.k * at.k * itemsize, 1, at.k * at.k
+        )
 
 
-def _flat(x: Array) -> Array:
-    return x.reshape(*x.shape[:2], -1)
+def _tap_rows(k: int) -> list[tuple[int, int]]:
+    """Rows of taps whose sums fit the registers together."""
+    most = max(1, (25 if target().vector_bytes == 64 else 12) // k)
+    return [(u, min(u + most, k)) for u in range(0, k, most)]
 
 
-@jit_contract
-def _correlate(x: Array, w: Array, channels: int, zero: Array, out: Array) -> None:
-    """out (N, H, W C) = x (N, H, W C) convolved with w, which has SURPLUS rows of zeros below."""
-    samples, height, width, kernel = x.shape[0], x.shape[1], x.shape[2] // channels, w.shape[1]
-    pad, columns = (kernel - 1) // 2, w.shape[2] // channels
-    for n in range(samples):
-        for block in range(0, height, ROWS):
-            i = min(block, height - ROWS)  # the last block does rows of the one before again
-            d0, d1, d2, d3 = out[n, i], out[n, i + 1], out[n, i + 2], out[n, i + 3]
-            for j in range(0, width, columns):
-                begin, end = j * channels, min(j + columns, width) * channels
-                d0[begin:end] = 0.0
-                d1[begin:end] = 0.0
-                d2[begin:end] = 0.0
-                d3[begin:end] = 0.0
-                for v in range(kernel):
-                    first, last = max(j, pad - v), min(j + columns, width, width + pad - v)
-                    if first >= last:
-                        continue
-                    size = np.uint64((last - first) * channels)
-                    b, s = np.uint64(first * channels), np.uint64((first + v - pad) * channels)
-                    u = 0
-                    while u < kernel:
-                        h = i + u - pad
-                        w0, w1, w2 = w[u, v], w[u + 1, v], w[u + 2, v]
-                        x0 = x[n, h] if 0 <= h < height else zero
-                        x1 = x[n, h + 1] if 0 <= h + 1 < height else zero
-                        x2 = x[n, h + 2] if 0 <= h + 2 < height else zero
-                        x3 = x[n, h + 3] if 0 <= h + 3 < height else zero
-                        x4 = x[n, h + 4] if 0 <= h + 4 < height else zero
-                        x5 = x[n, h + 5] if 0 <= h + 5 < height else zero
-                        if u + 3 >= kernel:
-                            for f in range(size):
-                                p0, p1, p2 = w0[f], w1[f], w2[f]
-                                q0, q1, q2 = x0[s + f], x1[s + f], x2[s + f]
-                                q3, q4, q5 = x3[s + f], x4[s + f], x5[s + f]
-                                y0 = d0[b + f] + p0 * q0 + p1 * q1 + p2 * q2
-                                y1 = d1[b + f] + p0 * q1 + p1 * q2 + p2 * q3
-                                y2 = d2[b + f] + p0 * q2 + p1 * q3 + p2 * q4
-                                y3 = d3[b + f] + p0 * q3 + p1 * q4 + p2 * q5
-                                d0[b + f], d1[b + f], d2[b + f], d3[b + f] = y0, y1, y2, y3
-                            u += 3
-                        else:
-                            w3, w4 = w[u + 3, v], w[u + 4, v]
-                            x6 = x[n, h + 6] if 0 <= h + 6 < height else zero
-                            x7 = x[n, h + 7] if 0 <= h + 7 < height else zero
-                            for f in range(size):
-                                p0, p1, p2, p3, p4 = w0[f], w1[f], w2[f], w3[f], w4[f]
-                                q0, q1, q2, q3 = x0[s + f], x1[s + f], x2[s + f], x3[s + f]
-                                q4, q5, q6, q7 = x4[s + f], x5[s + f], x6[s + f], x7[s + f]
-                                y0 = d0[b + f] + p0 * q0 + p1 * q1 + p2 * q2 + p3 * q3 + p4 * q4
-                                y1 = d1[b + f] + p0 * q1 + p1 * q2 + p2 * q3 + p3 * q4 + p4 * q5
-                                y2 = d2[b + f] + p0 * q2 + p1 * q3 + p2 * q4 + p3 * q5 + p4 * q6
-                                y3 = d3[b + f] + p0 * q3 + p1 * q4 + p2 * q5 + p3 * q6 + p4 * q7
-                                d0[b + f], d1[b + f], d2[b + f], d3[b + f] = y0, y1, y2, y3
-                            u += 5
+@lru_cache(maxsize=1024)
+def grad_weight_table(x: Shape, at: Window, dtype: str) -> Table:
+    """x, gy, gw."""
+    record = Recorder()
+    grad_weight_calls(record, x, at, dtype, (Place(2), Place(3), Place(4)))
+    return record.table()
 
 
-@jit_contract
-def _grad_weight(x: Array, gy: Array, zero: Array, sums: Array, total: Array) -> None:
-    """total (k, k, C) += sums over x and gy (N, H, W C) alike; `sums`, zeros at first, has SURPLUS rows below."""
-    samples, height, kernel, channels = x.shape[0], x.shape[1], total.shape[0], total.shape[2]
-    pad, columns, width = (kernel - 1) // 2, sums.shape[2] // channels, x.shape[2] // channels
-    for n in range(samples):
-        summed = 0
-        for i in range(0, height, ROWS):
-            g0 = gy[n, i]
-            g1 = gy[n, i + 1] if i + 1 < height else zero
-            g2 = gy[n, i + 2] if i + 2 < height else zero
-            g3 = gy[n, i + 3] if i + 3 < height else zero
-            for j in range(0, width, columns):
-                for v in range(kernel):
-                    first, last = max(j, pad - v), min(j + columns, width, width + pad - v)
-                    if first >= last:
-                        continue
-                    size = np.uint64((last - first) * channels)
-                    b, s = np.uint64(first * channels), np.uint64((first + v - pad) * channels)
-                    u = 0
-                    while u < kernel:
-                        h = i + u - pad
-                        d0, d1, d2 = sums[u, v], sums[u + 1, v], sums[u + 2, v]
-                        x0 = x[n, h] if 0 <= h < height else zero
-                        x1 = x[n, h + 1] if 0 <= h + 1 < height else zero
-                        x2 = x[n, h + 2] if 0 <= h + 2 < height else zero
-                        x3 = x[n, h + 3] if 0 <= h + 3 < height else zero
-                        x4 = x[n, h + 4] if 0 <= h + 4 < height else zero
-                        x5 = x[n, h + 5] if 0 <= h + 5 < height else zero
-                        if u + 3 >= kernel:
-                            for f in range(size):
-                                p0, p1, p2, p3 = g0[b + f], g1[b + f], g2[b + f], g3[b + f]
-                                q0, q1, q2 = x0[s + f], x1[s + f], x2[s + f]
-                                q3, q4, q5 = x3[s + f], x4[s + f], x5[s + f]
-                                y0 = d0[f] + p0 * q0 + p1 * q1 + p2 * q2 + p3 * q3
-                                y1 = d1[f] + p0 * q1 + p1 * q2 + p2 * q3 + p3 * q4
-                                y2 = d2[f] + p0 * q2 + p1 * q3 + p2 * q4 + p3 * q5
-                                d0[f], d1[f], d2[f] = y0, y1, y2
-                            u += 3
-                        else:
-                            d3, d4 = sums[u + 3, v], sums[u + 4, v]
-                            x6 = x[n, h + 6] if 0 <= h + 6 < height else zero
-                            x7 = x[n, h + 7] if 0 <= h + 7 < height else zero
-                            for f in range(size):
-                                p0, p1, p2, p3 = g0[b + f], g1[b + f], g2[b + f], g3[b + f]
-                                q0, q1, q2, q3 = x0[s + f], x1[s + f], x2[s + f], x3[s + f]
-                                q4, q5, q6, q7 = x4[s + f], x5[s + f], x6[s + f], x7[s + f]
-                                y0 = d0[f] + p0 * q0 + p1 * q1 + p2 * q2 + p3 * q3
-                                y1 = d1[f] + p0 * q1 + p1 * q2 + p2 * q3 + p3 * q4
-                                y2 = d2[f] + p0 * q2 + p1 * q3 + p2 * q4 + p3 * q5
-                                y3 = d3[f] + p0 * q3 + p1 * q4 + p2 * q5 + p3 * q6
-                                y4 = d4[f] + p0 * q4 + p1 * q5 + p2 * q6 + p3 * q7
-                                d0[f], d1[f], d2[f], d3[f], d4[f] = y0, y1, y2, y3, y4
-                            u += 5
-            summed += ROWS * width
-            if summed >= FEW or i + ROWS >= height:
-                summed = 0
-                for u in range(kernel):
-                    for v in range(kernel):
-                        for start in range(0, sums.shape[2], channels):
-                            few, all_of_them = sums[u, v, start : start + channels], total[u, v]
-                            for c in range(channels):
-                                all_of_them[c] += few[c]
-                                few[c] = 0.0
+def grad_weight_scratch(channels: int, k: int, dtype: str) -> int:
+    """Bytes of scratch memory that the weight's gradient takes, on the threads in force."""
+    pieces = list(spans(channels, target().lanes(np.dtype(dtype).itemsize)))
+    count = k * k * (pieces[0][1] - pieces[0][0])
+    return scratch_bytes(-(-count * np.dtype(dtype).itemsize // 64) * 64 + count * 8, len(pieces))

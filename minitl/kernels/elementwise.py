@@ -1,107 +1,172 @@
-"""Elementwise loops that NumPy could only do with temporaries: activations and their slopes."""
+"""One pass over a map: norm, activation and what its rule keeps; and the pass back.
+
+    up     t = x, or x scale + shift, or x_hat = (x - mean) inv_std (kept) and then t = x_hat scale + shift
+           y = activation(t); codes of t, or t itself, are kept as the rule says
+    down   g = gy slope; sums of g (and of g x_hat) per channel and group, in float64; with frozen statistics g scale
+
+Every operation rounds by itself, in this order. NumPy's lines below define the result; the
+kernels give the same bits in one pass, and for a whole block the same calls run piece by piece.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 
-from minitl.arrays import Array, as_rows
-from minitl.kernels import threads
-from minitl.kernels.jit import jit
+from minitl.arrays import Array, Shape, positions
+from minitl.bits import pack, unpack
+from minitl.kernels.compile import Lazily, interpreted
+from minitl.kernels.groups import Groups, by_groups
+from minitl.kernels.pointwise import masked, spans
+from minitl.kernels.rules import Codes, FromInput, FromOutput, codes_of, formula, rule_of
+from minitl.kernels.sums import in_order
+from minitl.kernels.tasks import Place, Recorder, Table
+
+compiled = Lazily("minitl.kernels.compiled.elementwise")
+
+NONE, FROZEN, BATCH = 0, 1, 2  # what the norm does
+NOTHING = np.zeros(1, np.uint8)  # stands for an array that a pass has no use for
+IDENTITY = "identity"
 
 
-def hard_swish(x: Array, out: Array) -> None:
-    """out = x * relu6(x + 3) / 6, computed in that order; flat arrays."""
-    threads.run(lambda a, b: _hard_swish(x[a:b], out[a:b]), threads.chunks(x.size, x.size))
+class Up(NamedTuple):
+    """The arrays of a pass up, beside x and y; those without use stay NOTHING."""
+
+    norm: int = NONE
+    name: str = IDENTITY
+    rule: str = ""
+    scale: Array = NOTHING
+    shift: Array = NOTHING
+    mean: Array = NOTHING
+    inv_std: Array = NOTHING
+    x_hat: Array = NOTHING
+    kept: Array = NOTHING
+    packed: Array = NOTHING
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """In the order that the kernel takes them."""
+        return self.scale, self.shift, self.mean, self.inv_std, self.x_hat, self.kept, self.packed
 
 
-def hard_swish_backward(x: Array, gy: Array, out: Array) -> None:
-    """out = gy * (0 where x <= -3, 1 where x >= 3, else (2x + 3) / 6); flat arrays."""
-    spans = threads.chunks(x.size, x.size)
-    threads.run(lambda a, b: _hard_swish_backward(x[a:b], gy[a:b], out[a:b]), spans)
+class Down(NamedTuple):
+    """The arrays of a pass down, beside gy and g; `sums` and `dots` are (groups, C), float64."""
+
+    norm: int = NONE
+    name: str = IDENTITY
+    rule: str = ""
+    scale: Array = NOTHING
+    x_hat: Array = NOTHING
+    kept: Array = NOTHING
+    packed: Array = NOTHING
+    sums: Array = NOTHING
+    dots: Array = NOTHING
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """In the order that the kernel takes them."""
+        return self.scale, self.x_hat, self.kept, self.packed, self.sums, self.dots
 
 
-def hard_swish_backward_from_output(y: Array, right: Array, gy: Array) -> Array:
-    """gy times Hard-Swish's slope at the x whose output is y, a new array; `right` is the packed mask of x >= -3/2."""
-    out = np.empty_like(gy)
-    rows = [as_rows(a) for a in (y, gy, out)]
-    threads.run(
-        lambda a, b: _from_output(rows[0][a:b], right[a // 8 : -(-b // 8)], rows[1][a:b], rows[2][a:b]),
-        threads.chunks(len(rows[0]), y.size, align=8),
-    )
-    return out
+def up(x: Array, y: Array, p: Up) -> None:
+    """Run the pass up; y may be x."""
+    if interpreted():
+        _loop_up(x, y, p)
+    else:
+        if codes_of(rule_of(p.name, p.rule) if p.rule else None):
+            p.packed[:] = 0
+        up_table(x.shape, x.dtype.name, p.norm, p.name, p.rule).run(x, y, *p.arrays)
 
 
-def where_inside(gy: Array, y: Array, top: float) -> Array:
-    """gy where 0 < y < top, else 0, a new array."""
-    out = np.empty_like(gy)
-    flat = [a.reshape(-1) for a in (gy, y, out)]
-    spans = threads.chunks(y.size, y.size)
-    threads.run(lambda a, b: _where_inside(flat[0][a:b], flat[1][a:b], y.dtype.type(top), flat[2][a:b]), spans)
-    return out
+def down(gy: Array, g: Array, p: Down) -> None:
+    """Run the pass down; g may be gy."""
+    if interpreted():
+        _loop_down(gy, g, p)
+    else:
+        for total in (p.sums, p.dots):
+            total[:] = 0
+        down_table(gy.shape, gy.dtype.name, p.norm, p.name, p.rule).run(gy, g, *p.arrays)
 
 
-def where_positive_sign(gy: Array, y: Array) -> Array:
-    """gy where the sign bit of y is clear, else 0, a new array."""
-    out = np.empty_like(gy)
-    flat = [a.reshape(-1) for a in (gy, y, out)]
-    spans = threads.chunks(y.size, y.size)
-    threads.run(lambda a, b: _where_positive_sign(flat[0][a:b], flat[1][a:b], flat[2][a:b]), spans)
-    return out
+def _loop_up(x: Array, y: Array, p: Up) -> None:
+    t, rule = x, rule_of(p.name, p.rule) if p.rule else None
+    if p.norm == BATCH:
+        p.x_hat[:] = (x - p.mean) * p.inv_std
+        t = p.x_hat
+    if p.norm != NONE:
+        t = t * p.scale + p.shift
+    if isinstance(rule, FromInput):
+        p.kept[:] = t
+    if codes := codes_of(rule):
+        p.packed[:] = pack(codes.encode(t), codes.bits)
+    y[:] = formula(p.name)(t)
 
 
-def encode(x: Array, borders: Array) -> Array:
-    """How many of the sorted borders are at most x, as new uint8 codes."""
-    out = np.empty(x.shape, np.uint8)
-    flat, codes, limits = x.reshape(-1), out.reshape(-1), borders.astype(x.dtype)
-    threads.run(lambda a, b: _encode(flat[a:b], limits, codes[a:b]), threads.chunks(x.size, x.size * len(borders)))
-    return out
+def _loop_down(gy: Array, g: Array, p: Down) -> None:
+    g[:] = gy * slopes(rule_of(p.name, p.rule), p.packed, p.kept, gy.shape, gy.dtype.name) if p.rule else gy
+    if p.norm != NONE:
+        for number, rows in enumerate(by_groups(g)):
+            p.sums[number] = in_order(rows.astype(np.float64))
+    if p.norm == BATCH:
+        for number, (rows, values) in enumerate(zip(by_groups(g), by_groups(p.x_hat), strict=True)):
+            p.dots[number] = in_order(rows.astype(np.float64) * values)
+    if p.norm == FROZEN:
+        g *= p.scale
 
 
-@jit
-def _hard_swish(x: Array, out: Array) -> None:
-    zero, three, six = x.dtype.type(0), x.dtype.type(3), x.dtype.type(6)
-    for i in range(x.size):
-        out[i] = x[i] * min(max(x[i] + three, zero), six) / six
+def slopes(rule: Codes | FromInput | FromOutput, packed: Array, kept: Array, shape: Shape, dtype: str) -> Array:
+    """What a rule multiplies gy by, from what it kept."""
+    with np.errstate(divide="ignore"):
+        return _slopes(rule, packed, kept, shape, dtype)
 
 
-@jit
-def _hard_swish_backward(x: Array, gy: Array, out: Array) -> None:
-    two, three, six = x.dtype.type(2), x.dtype.type(3), x.dtype.type(6)
-    for i in range(x.size):
-        inside = gy[i] * ((two * x[i] + three) / six)
-        out[i] = 0 if x[i] <= -three else gy[i] if x[i] >= three else inside
+def _slopes(rule: Codes | FromInput | FromOutput, packed: Array, kept: Array, shape: Shape, dtype: str) -> Array:
+    if isinstance(rule, Codes):
+        return np.array(rule.levels, dtype)[unpack(packed, rule.bits, shape)]
+    if isinstance(rule, FromOutput) and rule.codes:
+        return np.asarray(rule.slope(kept, unpack(packed, 1, shape) != 0))
+    return np.asarray(rule.slope(kept))
 
 
-@jit
-def _from_output(y: Array, right: Array, gy: Array, out: Array) -> None:
-    zero, three, six = y.dtype.type(0), y.dtype.type(3), y.dtype.type(6)
-    nine, twenty_four = y.dtype.type(9), y.dtype.type(24)
-    for m in range(y.shape[0]):
-        values, slopes, target, bits, shift = y[m], gy[m], out[m], right[m // 8], m % 8
-        for c in range(values.size):
-            root = np.sqrt(max(nine + twenty_four * values[c], zero)) / six
-            if (bits[c] >> shift) & 1:
-                target[c] = slopes[c] if values[c] >= three else slopes[c] * root
-            else:
-                target[c] = zero if values[c] == zero else -(slopes[c] * root)
+def up_call(
+    record: Recorder, span: tuple[int, int], channels: int, dtype: str, what: tuple[int, str, str],
+    places: tuple[Place | int, ...], edge: Place | int = 0,
+) -> None:  # fmt: skip
+    """Record the pass up of positions `span`; places are of x, y and the arrays of `Up`."""
+    x, y, *others = places
+    record.call(compiled.finish(dtype, *what, masked(channels, dtype)), x, y, *span, channels, *others, edge)
 
 
-@jit
-def _where_inside(gy: Array, y: Array, top: float, out: Array) -> None:
-    for i in range(y.size):
-        out[i] = gy[i] if y[i] > 0 and y[i] < top else 0
+def down_call(
+    record: Recorder, span: tuple[int, int], channels: int, dtype: str, what: tuple[int, str, str],
+    places: tuple[Place | int, ...],
+) -> None:  # fmt: skip
+    """Record the pass down of positions `span`, of one group; places are of gy, g and the arrays of `Down`."""
+    gy, g, *others = places
+    record.call(compiled.slope(dtype, *what, masked(channels, dtype)), gy, g, *span, channels, *others)
 
 
-@jit
-def _where_positive_sign(gy: Array, y: Array, out: Array) -> None:
-    for i in range(y.size):
-        out[i] = 0 if np.signbit(y[i]) else gy[i]
+@lru_cache(maxsize=1024)
+def up_table(x: Shape, dtype: str, norm: int, name: str, rule: str) -> Table:
+    """x, y, the arrays of `Up`: in pieces that share no byte of codes."""
+    record = Recorder()
+    for span in spans(positions(x), 8):
+        record.task()
+        up_call(record, span, x[-1], dtype, (norm, name, rule), tuple(Place(i) for i in range(2, 11)))
+    return record.table()
 
 
-@jit
-def _encode(x: Array, borders: Array, out: Array) -> None:
-    for i in range(x.size):
-        code = 0
-        for border in borders:
-            code += x[i] >= border
-        out[i] = code
+@lru_cache(maxsize=1024)
+def down_table(x: Shape, dtype: str, norm: int, name: str, rule: str) -> Table:
+    """gy, g, the arrays of `Down`: in groups where sums are wanted."""
+    record = Recorder()
+    pieces = list(spans(positions(x), 8)) if norm == NONE else Groups(x)
+    for number, span in enumerate(pieces):
+        sums = number * x[-1] * 8 if norm != NONE else 0
+        dots = sums if norm == BATCH else 0
+        record.task()
+        places = (*(Place(i) for i in range(2, 8)), Place(8, sums), Place(9, dots))
+        down_call(record, span, x[-1], dtype, (norm, name, rule), places)
+    return record.table()

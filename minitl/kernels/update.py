@@ -3,23 +3,31 @@
 All arrays are flat, of one length and dtype; arithmetic is in that dtype. Each function tells
 whether all it computes is finite; with `write=False` that is all it does, so that a whole step can
 be refused before any parameter has moved. Gradients are multiplied by `factor` (1 unless their norm
-is clipped).
+is clipped). Without the compiler NumPy's lines run, which give the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from minitl.arrays import Array
-from minitl.kernels import threads
-from minitl.kernels.jit import jit
+from minitl.kernels.compile import Kernel, Lazily, interpreted
+from minitl.kernels.pointwise import spans
+from minitl.kernels.tasks import Place, Recorder, Table
+
+compiled = Lazily("minitl.kernels.compiled.update")
 
 
 def descend(p: Array, g: Array, lr: float, factor: float, decay: float, *, write: bool) -> bool:
     """p <- p - lr (factor g + decay p)."""
-    return _finite(p, lambda a, b, bad: _descend(p[a:b], g[a:b], lr, factor, decay, write, bad))
+    numbers = (lr, factor, decay)
+    if not interpreted():
+        return _run("descend", (p, g), numbers, write)
+    rate, clip, shrink = _rounded(numbers, p)
+    return _written((p,), (p - rate * (clip * g + shrink * p),), write)
 
 
 def momentum(
@@ -38,12 +46,13 @@ def momentum(
 
     With `nesterov`, p <- p - lr (h + keep velocity) instead.
     """
-    direct, share = (1.0, keep) if nesterov else (0.0, 1.0)
-
-    def chunk(a: int, b: int, bad: Array) -> None:
-        _momentum(p[a:b], g[a:b], velocity[a:b], lr, factor, keep, decay, direct, share, write, bad)
-
-    return _finite(p, chunk)
+    numbers = (lr, factor, keep, decay, *((1.0, keep) if nesterov else (0.0, 1.0)))
+    if not interpreted():
+        return _run("momentum", (p, g, velocity), numbers, write)
+    rate, clip, kept, shrink, straight, carried = _rounded(numbers, p)
+    h = clip * g + shrink * p
+    v = kept * velocity + h
+    return _written((p, velocity), (p - rate * (straight * h + carried * v), v), write)
 
 
 def adam(
@@ -65,92 +74,44 @@ def adam(
     Then p <- remain p - lr mean / (sqrt(square) + eps): the caller folds both bias corrections into
     `lr` and `eps`.
     """
+    numbers = (lr, factor, eps, decay, betas[0], 1 - betas[0], betas[1], 1 - betas[1], remain)
+    if not interpreted():
+        return _run("adam", (p, g, mean, square), numbers, write)
+    rate, clip, small, shrink, keep1, add1, keep2, add2, rest = _rounded(numbers, p)
+    h = clip * g + shrink * p
+    m, s = keep1 * mean + add1 * h, keep2 * square + add2 * h * h
+    divisor = np.sqrt(s) + small
+    new = rest * p - rate * m / np.where(divisor > 0, divisor, p.dtype.type(1))
+    return bool((divisor > 0).all()) & _written((p, mean, square), (new, m, s), write)
 
-    def chunk(a: int, b: int, bad: Array) -> None:
-        _adam(p[a:b], g[a:b], mean[a:b], square[a:b], lr, factor, *betas, eps, decay, remain, write, bad)
 
-    return _finite(p, chunk)
+def _rounded(numbers: Sequence[float], like: Array) -> list[np.floating]:
+    return [like.dtype.type(number) for number in numbers]
 
 
-def _finite(p: Array, chunk: Callable[[int, int, Array], None]) -> bool:
-    """Run `chunk` over the spans of p, each with a counter of its own; whether no counter moved."""
-    spans = threads.chunks(p.size, p.size)
-    bad = np.zeros((len(spans), 1), np.int64)
-    counters = {start: counter for (start, _), counter in zip(spans, bad, strict=True)}
-    threads.run(lambda a, b: chunk(a, b, counters[a]), spans)
+def _written(arrays: Sequence[Array], results: Sequence[Array], write: bool) -> bool:
+    """Whether the results are finite; copied into the arrays where they are to be written."""
+    for array, result in zip(arrays, results, strict=True):
+        if write:
+            array[:] = result
+    return all(bool(np.isfinite(result).all()) for result in results)
+
+
+def _run(name: str, arrays: Sequence[Array], numbers: Sequence[float], write: bool) -> bool:
+    pieces = list(spans(arrays[0].size, 1024))
+    bad = np.zeros(len(pieces), np.int64)
+    table = _table(name, arrays[0].size, arrays[0].dtype.name, len(arrays), write)
+    table.run(*arrays, np.array(numbers, np.float64), bad)
     return not bad.any()
 
 
-@jit
-def _descend(p: Array, g: Array, lr: float, factor: float, decay: float, write: bool, bad: Array) -> None:
-    rate, clip, shrink = p.dtype.type(lr), p.dtype.type(factor), p.dtype.type(decay)
-    wrong = 0
-    for i in range(p.size):
-        new = p[i] - rate * (clip * g[i] + shrink * p[i])
-        wrong += not np.isfinite(new)
-        if write:
-            p[i] = new
-    bad[0] = wrong
-
-
-@jit
-def _momentum(
-    p: Array,
-    g: Array,
-    velocity: Array,
-    lr: float,
-    factor: float,
-    keep: float,
-    decay: float,
-    direct: float,
-    share: float,
-    write: bool,
-    bad: Array,
-) -> None:
-    rate, clip, kept, shrink = p.dtype.type(lr), p.dtype.type(factor), p.dtype.type(keep), p.dtype.type(decay)
-    straight, carried = p.dtype.type(direct), p.dtype.type(share)
-    wrong = 0
-    for i in range(p.size):
-        h = clip * g[i] + shrink * p[i]
-        v = kept * velocity[i] + h
-        new = p[i] - rate * (straight * h + carried * v)  # not finite where v is not, even at rate 0
-        wrong += not np.isfinite(new)
-        if write:
-            velocity[i] = v
-            p[i] = new
-    bad[0] = wrong
-
-
-@jit
-def _adam(
-    p: Array,
-    g: Array,
-    mean: Array,
-    square: Array,
-    lr: float,
-    factor: float,
-    b1: float,
-    b2: float,
-    eps: float,
-    decay: float,
-    remain: float,
-    write: bool,
-    bad: Array,
-) -> None:
-    rate, clip, small, shrink = p.dtype.type(lr), p.dtype.type(factor), p.dtype.type(eps), p.dtype.type(decay)
-    keep1, add1 = p.dtype.type(b1), p.dtype.type(1 - b1)
-    keep2, add2 = p.dtype.type(b2), p.dtype.type(1 - b2)
-    one, rest = p.dtype.type(1), p.dtype.type(remain)
-    wrong = 0
-    for i in range(p.size):
-        h = clip * g[i] + shrink * p[i]
-        m = keep1 * mean[i] + add1 * h
-        s = keep2 * square[i] + add2 * h * h  # not finite where m is not
-        divisor = np.sqrt(s) + small
-        new = rest * p[i] - rate * m / (divisor if divisor > 0 else one)
-        wrong += not (np.isfinite(new) and np.isfinite(s) and divisor > 0)
-        if write:
-            mean[i] = m
-            square[i] = s
-            p[i] = new
-    bad[0] = wrong
+@lru_cache(maxsize=1024)
+def _table(name: str, count: int, dtype: str, arrays: int, write: bool) -> Table:
+    """The arrays, the numbers, the counters of results that are not finite."""
+    record, rule = Recorder(), getattr(compiled, name)(dtype)
+    assert isinstance(rule, Kernel)
+    for number, span in enumerate(spans(count, 1024)):
+        record.task()
+        places = (Place(2 + i) for i in range(arrays + 1))
+        record.call(rule, *places, Place(3 + arrays, 8 * number), *span, int(write))
+    return record.table()

@@ -9,7 +9,6 @@ from minitl.ops.conv import conv
 from minitl.ops.cross_entropy import cross_entropy
 from minitl.ops.depthwise_conv import depthwise_conv
 from minitl.ops.dropout import dropout
-from minitl.ops.folded_conv import folded_conv
 from minitl.ops.frozen_norm import frozen_norm
 from minitl.ops.gated_conv import gated_conv
 from minitl.ops.global_avg_pool import global_avg_pool
@@ -23,11 +22,13 @@ from minitl.ops.op import Cost, Kept, Op, Split
 from minitl.ops.relu import relu
 from minitl.ops.relu6 import relu6
 from minitl.ops.scale import scale
+from minitl.ops.sigmoid import sigmoid
+from minitl.ops.silu import silu
 from minitl.ops.standardised_conv import standardised_conv
 
 __all__ = [
     "Cost", "Kept", "Op", "Split", "add", "add_channels", "avg_pool", "batch_norm", "bilinear_up", "conv",
-    "cross_entropy", "depthwise_conv", "dropout", "folded_conv", "frozen_norm", "gated_conv", "global_avg_pool",
-    "group_norm", "grouped_conv", "hard_sigmoid", "hard_swish", "linear", "multiply", "pointwise_conv", "relu",
-    "relu6", "scale", "standardised_conv",
+    "cross_entropy", "depthwise_conv", "dropout", "frozen_norm", "gated_conv", "global_avg_pool", "group_norm",
+    "grouped_conv", "hard_sigmoid", "hard_swish", "linear", "multiply", "pointwise_conv", "relu", "relu6", "scale",
+    "sigmoid", "silu", "standardised_conv",
 ]  # fmt: skip

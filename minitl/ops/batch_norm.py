@@ -10,7 +10,7 @@ Per channel, over the M = N H W values of the batch:
     gx     = gamma inv_std (gy - gbeta / M - x_hat ggamma / M)
 
 (Ioffe & Szegedy 2015, arXiv:1502.03167.) Kept: x_hat where gamma is trained or gx wanted, and
-inv_std, one number a channel, where gx is wanted. Keeping x_hat rather than x saves keeping the
+inv_std, one number per channel, where gx is wanted. Keeping x_hat rather than x saves keeping the
 mean besides. The running statistics move towards the batch's by `momentum`, with the unbiased
 variance sum (x - mean)^2 / (M - 1); they are the one input that forward writes.
 """
@@ -18,12 +18,16 @@ variance sum (x - mean)^2 / (M - 1); they are the one input that forward writes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, as_rows, nbytes, positions, size
+from minitl.arrays import Array, Shape, nbytes, positions, size
 from minitl.errors import ShapeError
-from minitl.kernels import channels
+from minitl.kernels import channels, elementwise
+from minitl.kernels.elementwise import BATCH, Down, Up
+from minitl.kernels.groups import Groups
+from minitl.kernels.sums import in_order
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, expect_map, expect_vectors, keeps_array
 from minitl.saved import Saved
 
@@ -36,7 +40,7 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     if positions(x) < 2:
         raise ShapeError(
             op="batch_norm",
-            expected="at least two values a channel to take batch statistics of",
+            expected="at least two values per channel to take batch statistics of",
             got=f"one: shape {x}",
             remedy="use a larger batch or resolution, or a method that freezes this norm's statistics",
         )
@@ -55,17 +59,12 @@ def forward(
     rule: str,
 ) -> tuple[Array, Saved]:
     """Normalise by the batch's statistics and move the running ones; keeps x_hat and inv_std as needed."""
-    eps, momentum = attrs.get("eps", 1e-5), attrs.get("momentum", 0.1)
-    rows, m, one = x.reshape(-1, x.shape[3]), positions(x.shape), np.ones_like(weight)
     x_hat, y = np.empty_like(x), np.empty_like(x)
-    mean = channels.sums(rows) / m
-    channels.affine(rows, one, (-mean).astype(x.dtype), as_rows(x_hat))
-    squares = channels.dots(as_rows(x_hat), as_rows(x_hat))
-    inv_std = (1.0 / np.sqrt(squares / m + eps)).astype(x.dtype)
-    channels.affine(as_rows(x_hat), inv_std, np.zeros_like(bias), as_rows(x_hat))
-    channels.affine(as_rows(x_hat), weight, bias, as_rows(y))
-    running_mean += momentum * (mean - running_mean)
-    running_var += momentum * (squares / (m - 1) - running_var)
+    mean, squares = channels.moments(x)
+    inv_std = inverse_deviation(squares, x.shape, attrs, x.dtype)
+    p = Up(BATCH, scale=weight, shift=bias, mean=mean.astype(x.dtype), inv_std=inv_std, x_hat=x_hat)
+    elementwise.up(x, y, p)
+    move_statistics(running_mean, running_var, mean, squares, positions(x.shape), attrs)
     saved = Saved()
     if needs[0] or needs[1]:
         saved.keep("x_hat", x_hat, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1])
@@ -76,26 +75,47 @@ def forward(
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx, ggamma and gbeta: those that `needs` asks for."""
-    rows, m, dtype = as_rows(gy), positions(gy.shape), gy.dtype
-    gx = None
-    total = channels.sums(rows) if needs[0] or needs[2] else None
-    along = channels.dots(rows, as_rows(saved["x_hat"])) if needs[0] or needs[1] else None
-    if needs[0] and total is not None and along is not None:
-        gx = np.empty_like(gy)
-        scale = params[0] * saved["inv_std"].astype(np.float64)
-        of_gy, of_x_hat, shift = (
-            scale.astype(dtype),
-            (-scale * along / m).astype(dtype),
-            (-scale * total / m).astype(dtype),
-        )
-        channels.affine_sum(rows, of_gy, as_rows(saved["x_hat"]), of_x_hat, shift, as_rows(gx))
-    ggamma = along.astype(dtype) if needs[1] and along is not None else None
-    gbeta = total.astype(dtype) if needs[2] and total is not None else None
-    return gx, ggamma, gbeta, None, None
+    count = (len(Groups(gy.shape)), gy.shape[3])
+    if not needs[0]:
+        ggamma = channels.dots(gy, saved["x_hat"]).astype(gy.dtype) if needs[1] else None
+        return None, ggamma, channels.sums(gy).astype(gy.dtype) if needs[2] else None, None, None
+    sums, dots, gx = np.empty(count), np.empty(count), np.empty_like(gy)
+    elementwise.down(gy, gx, Down(BATCH, x_hat=saved["x_hat"], sums=sums, dots=dots))
+    total, along = in_order(sums), in_order(dots)
+    factors = backward_factors(params[0], saved["inv_std"], total, along, positions(gy.shape))
+    channels.combine(gy, saved["x_hat"], gx, *factors)
+    return (
+        gx,
+        along.astype(gy.dtype) if needs[1] else None,
+        total.astype(gy.dtype) if needs[2] else None,
+        None,
+        None,
+    )
+
+
+def inverse_deviation(squares: Array, shape: Shape, attrs: Attrs, dtype: np.dtype[Any]) -> Array:
+    """1 / sqrt(var + eps) of the sum of centred squares, computed in float64."""
+    found: Array = (1.0 / np.sqrt(squares / positions(shape) + attrs.get("eps", 1e-5))).astype(dtype)
+    return found
+
+
+def move_statistics(
+    running_mean: Array, running_var: Array, mean: Array, squares: Array, count: int, attrs: Attrs
+) -> None:
+    """Move the running statistics towards the batch's, the variance unbiased."""
+    momentum = attrs.get("momentum", 0.1)
+    running_mean += momentum * (mean - running_mean)
+    running_var += momentum * (squares / (count - 1) - running_var)
+
+
+def backward_factors(gamma: Array, inv_std: Array, total: Array, along: Array, count: int) -> tuple[Array, ...]:
+    """(a, b, c) of gx = (a gy + b x_hat) + c, made in float64 and rounded once."""
+    scale = gamma * inv_std.astype(np.float64)
+    return tuple(a.astype(inv_std.dtype) for a in (scale, -scale * along / count, -scale * total / count))
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """7 operations a value forward; backward 1 for gbeta, 2 for ggamma, 4 for gx (and the two sums it needs)."""
+    """7 operations per value forward; backward 1 for gbeta, 2 for ggamma, 4 for gx (and the two sums it needs)."""
     x, c = shapes[0], shapes[0][3]
     n = size(x)
     gx_flops = n * (4 + (not needs[1]) * 2 + (not needs[2])) if needs[0] else 0

@@ -12,7 +12,8 @@ With label smoothing s (Szegedy et al. 2016, arXiv:1512.00567) and class weights
     a[n]     = (1 - s) w[label[n]] + s/K sum over k of w[k]
 
 Kept: the probabilities and the labels. Logits are shifted by their maximum, so no exponential
-overflows, and the logarithm is taken of the sum, so none of zero.
+overflows, and the logarithm is taken of the sum, so none of zero. Sums go over k, then over n, in float64;
+exponential and logarithm are in plain arithmetic (`kernels.formula`), so every machine gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
 from minitl.errors import DtypeError, ShapeError, ValueRangeError
+from minitl.kernels.formula import exp, log
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, keeps_array, keeps_input
 from minitl.saved import Saved
 
@@ -39,15 +41,15 @@ def forward(z: Array, labels: Array, *, attrs: Attrs, needs: Needs, rule: str) -
     """The loss as an array of no axes; keeps probabilities and labels where gz is wanted."""
     expect_labels(labels, z.shape[1])
     smoothing, weights = _options(attrs, z.shape[1])
-    p = z - z.max(axis=1, keepdims=True)
-    picked = p[np.arange(len(z)), labels].astype(np.float64)
-    spread = p @ weights.astype(z.dtype) if smoothing else 0.0
-    np.exp(p, out=p)
-    total = p.sum(axis=1, keepdims=True)
-    p /= total
-    logs, own = np.log(total[:, 0].astype(np.float64)), weights[labels]
-    losses = (1 - smoothing) * own * (logs - picked) + smoothing / len(weights) * (weights.sum() * logs - spread)
-    loss = losses.sum() / own.sum()
+    shifted = z - z.max(axis=1, keepdims=True)
+    picked = shifted[np.arange(len(z)), labels].astype(np.float64)
+    spread = _sum(shifted * weights) if smoothing else 0.0
+    p = exp(shifted)
+    total = _sum(p)
+    p = (p / total[:, None]).astype(z.dtype)
+    logs, own = log(total), weights[labels]
+    losses = (1 - smoothing) * own * (logs - picked) + smoothing / len(weights) * (_sum(weights) * logs - spread)
+    loss = _sum(losses) / _sum(own)
     saved = Saved()
     if needs[0]:
         saved.keep("probabilities", p, ("grad_input",))
@@ -74,6 +76,11 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     return gz, None
 
 
+def _sum(x: Array) -> Array:
+    """The sum over the last axis, in its order, in float64."""
+    return np.asarray(np.cumsum(x, axis=-1, dtype=np.float64)[..., -1])
+
+
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """Operations: 5 per logit forward (max, subtract, exp, sum, divide) and 3 per sample; 1 and 1 backward.
 
@@ -90,7 +97,7 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
             samples * ((7 if attrs else 5) * classes + (9 if attrs else 3)),
             needs[0] * samples * ((3 if attrs else 1) * classes + (4 if attrs else 1)),
         ),
-        forward_workspace=0 if needs[0] else nbytes(z, dtype),
+        forward_workspace=(7 - needs[0]) * nbytes(z, dtype) + 4 * samples * classes,  # the exponential's, mostly
     )
 
 

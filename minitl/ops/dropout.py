@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
-from minitl.bits import pack, times_level
+from minitl.bits import pack, unpack
 from minitl.errors import UnknownNameError, ValueRangeError
-from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, expect_values, keeps_codes
+from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, expect_values, keeps_codes
 from minitl.saved import Saved
 
 
@@ -36,24 +36,32 @@ def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, 
     saved = Saved()
     if needs[0]:
         saved.keep("mask", mask, ("grad_input",), codes=(x.shape, 1))
-    return times_level(x, mask, 1, (0.0, 1 / (1 - attrs["p"]))), saved
+    return _let_through(x, mask, attrs["p"]), saved
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx = gy / (1 - p) where x was let through, else 0."""
-    return (times_level(gy, saved["mask"], 1, (0.0, 1 / (1 - attrs["p"]))) if needs[0] else None,)
+    return (_let_through(gy, saved["mask"], attrs["p"]) if needs[0] else None,)
+
+
+def _let_through(x: Array, mask: Array, p: float) -> Array:
+    y: Array = x * x.dtype.type(1 / (1 - p))
+    np.copyto(y, 0, where=unpack(mask, 1, x.shape) == 0)
+    return y
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """1 operation a value each way; drawing takes a float32 and a byte a value in passing."""
+    """1 operation per value each way; drawing takes a float32 and a byte per value meanwhile."""
     x = shapes[0]
     mask = keeps_codes("mask", x, 1)
-    y, drawing = nbytes(x, dtype), 5 * size(x)
+    y, drawing, unpacked = nbytes(x, dtype), 5 * size(x), 2 * size(x)
+    left = y + mask.nbytes * needs[0]
     return Cost(
         output=x,
         kept=(mask,) if needs[0] else (),
         flops=Split(size(x), needs[0] * size(x)),
-        forward_workspace=max(mask.nbytes * (not needs[0]), drawing - y - mask.nbytes * needs[0], 0),
+        forward_workspace=beyond(left, drawing + mask.nbytes, mask.nbytes + y + unpacked),
+        backward_workspace=needs[0] * unpacked,
     )
 
 

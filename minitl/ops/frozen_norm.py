@@ -16,14 +16,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, as_rows, size
-from minitl.kernels import channels
+from minitl.arrays import Array, Shape, size
+from minitl.kernels import channels, elementwise
+from minitl.kernels.elementwise import FROZEN, Down, Up
+from minitl.kernels.groups import Groups
+from minitl.kernels.sums import in_order
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, expect_map, expect_vectors
 from minitl.saved import Saved
 
 
 def scale_and_shift(params: Sequence[Array], eps: float) -> tuple[Array, Array]:
-    """The norm as one multiply and one add a channel, in float64; params are gamma, beta, mean, var."""
+    """The norm as one multiply and one add per channel, in float64; params are gamma, beta, mean, var."""
     gamma, beta, mean, var = (p.astype(np.float64) for p in params)
     scale = gamma / np.sqrt(var + eps)
     return scale, beta - mean * scale
@@ -39,26 +42,24 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 
 def forward(x: Array, *params: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """y = scale x + shift; keeps nothing."""
-    scale, shift = scale_and_shift(params, attrs.get("eps", 1e-5))
+    scale, shift = (a.astype(x.dtype) for a in scale_and_shift(params, attrs.get("eps", 1e-5)))
     y = np.empty_like(x)
-    channels.affine(as_rows(x), scale.astype(x.dtype), shift.astype(x.dtype), as_rows(y))
+    elementwise.up(x, y, Up(FROZEN, scale=scale, shift=shift))
     return y, Saved()
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx = scale gy and gbeta = sum gy: those that `needs` asks for."""
-    gx = gbeta = None
-    if needs[0]:
-        scale = scale_and_shift(params, attrs.get("eps", 1e-5))[0].astype(gy.dtype)
-        gx = np.empty_like(gy)
-        channels.affine(as_rows(gy), scale, np.zeros_like(scale), as_rows(gx))
-    if needs[2]:
-        gbeta = channels.sums(as_rows(gy)).astype(gy.dtype)
-    return gx, None, gbeta, None, None
+    if not needs[0]:
+        return None, None, channels.sums(gy).astype(gy.dtype) if needs[2] else None, None, None
+    scale = scale_and_shift(params, attrs.get("eps", 1e-5))[0].astype(gy.dtype)
+    gx, sums = np.empty_like(gy), np.empty((len(Groups(gy.shape)), gy.shape[3]))
+    elementwise.down(gy, gx, Down(FROZEN, scale=scale, sums=sums))
+    return gx, None, in_order(sums).astype(gy.dtype) if needs[2] else None, None, None
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """2 operations a value forward, 1 for gx, 1 for gbeta."""
+    """2 operations per value forward, 1 for gx, 1 for gbeta."""
     x = shapes[0]
     n = size(x)
     return Cost(output=x, flops=Split(2 * n, needs[0] * n, needs[2] * n))

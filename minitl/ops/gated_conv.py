@@ -9,7 +9,8 @@ so the gate can scale the weights instead of the map. With G_n = gy_n^T x_n, of 
     gW      = sum over n of G_n gate_n
 
 Kept: x for ggate and gW, the gate for gx and gW. As two ops, squeeze-and-excite's multiply and the
-projection after it would keep the gated map besides.
+projection after it would keep the gated map besides. W gate_n is rounded as an array; G_n is one chain
+over the sample's positions; ggate and gW are summed in float64, over o and over n, and rounded once.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, as_rows, nbytes, positions, size
-from minitl.kernels import channels
-from minitl.kernels.matmul import matmul, workspace
+from minitl.arrays import Array, Shape, nbytes, positions, size
+from minitl.kernels import pointwise
+from minitl.kernels.sums import in_order
 from minitl.ops.linear import pointwise_shape
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, keeps_input
 from minitl.ops.scale import output_shape as gated_shape
@@ -37,10 +38,8 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 def forward(x: Array, gate: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """y_n = x_n (W gate_n)^T; keeps x and the gate as the gradients need them."""
     y = np.empty((*x.shape[:-1], len(weight)), x.dtype)
-    for image, factors, out in zip(x, gate, y, strict=True):
-        gated = weight[:, :, 0, 0] * factors[0, 0]
-        matmul(as_rows(image), gated.T, as_rows(out), portable=attrs.get("portable", False))
-        del gated
+    for n, factors in enumerate(gate[:, 0, 0]):
+        pointwise.forward(x[n : n + 1], weight[:, :, 0, 0] * factors, None, y[n : n + 1])
     saved = Saved()
     if needs[1] or needs[2]:
         saved.keep("x", x, ("grad_input",) * needs[1] + ("grad_weight",) * needs[2])
@@ -51,22 +50,21 @@ def forward(x: Array, gate: Array, weight: Array, *, attrs: Attrs, needs: Needs,
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx, ggate and gW: those that `needs` asks for, sample by sample."""
-    matrix, portable = params[0][:, :, 0, 0], attrs.get("portable", False)
-    gx = np.empty((*gy.shape[:-1], matrix.shape[1]), gy.dtype) if needs[0] else None
-    ggate = np.empty((len(gy), 1, 1, matrix.shape[1]), gy.dtype) if needs[1] else None
-    gw = np.zeros(params[0].shape, gy.dtype) if needs[2] else None
-    products = np.empty_like(matrix) if needs[1] or needs[2] else None
-    for n, slopes in enumerate(gy):
+    matrix, dtype = params[0][:, :, 0, 0], gy.dtype
+    gx = np.empty((*gy.shape[:-1], matrix.shape[1]), dtype) if needs[0] else None
+    ggate = np.empty((len(gy), 1, 1, matrix.shape[1]), dtype) if needs[1] else None
+    total, products = np.zeros(matrix.shape), np.empty_like(matrix)
+    for n in range(len(gy)):
+        here = slice(n, n + 1)
         if gx is not None:
-            matmul(as_rows(slopes), matrix * saved["gate"][n, 0, 0], as_rows(gx[n]), portable=portable)
-        if products is not None:
-            matmul(as_rows(slopes).T, as_rows(saved["x"][n]), products, portable=portable)
+            pointwise.grad_input(gy[here], matrix * saved["gate"][n, 0, 0], gx[here])
+        if needs[1] or needs[2]:
+            pointwise.grad_weight(saved["x"][here], gy[here], products)
             if ggate is not None:
-                ggate[n, 0, 0] = channels.dots(matrix, products)
-            if gw is not None:
-                products *= saved["gate"][n, 0, 0]
-                gw[:, :, 0, 0] += products
-    return gx, ggate, gw
+                ggate[n, 0, 0] = in_order(np.multiply(matrix, products, dtype=np.float64))
+            if needs[2]:
+                total += np.multiply(products, saved["gate"][n, 0, 0], dtype=np.float64)
+    return gx, ggate, total.astype(dtype).reshape(params[0].shape) if needs[2] else None
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
@@ -82,8 +80,8 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     macs = Split(m, needs[0] * m, both * m)
     matrix, gx = nbytes(w, dtype), needs[0] * nbytes(x, dtype)
     ggate, gw = needs[1] * nbytes(gate, dtype), needs[2] * matrix
-    portable = attrs.get("portable", False)
-    rows, i, o = positions(x) // n, x[3], w[0]
+    i, o, itemsize = x[3], w[0], np.dtype(dtype).itemsize
+    doubles, back = 8 * weights, pointwise.packed_size((o, i), dtype, False) * itemsize
     return Cost(
         output=(*x[:-1], o),
         kept=tuple(kept),
@@ -93,11 +91,13 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
             2 * macs.grad_input + (needs[0] + 2 * needs[1]) * n * weights,
             2 * macs.grad_weight + 2 * needs[2] * n * weights,
         ),
-        forward_workspace=matrix + workspace((rows, i), (i, o), portable=portable),
+        forward_workspace=matrix + pointwise.packed_size((o, i), dtype, True) * itemsize,
         backward_workspace=beyond(
             gx + ggate + gw,
-            needs[0] * (gx + ggate + gw + both * matrix + matrix + workspace((rows, o), (o, i), portable=portable)),
-            both * (gx + ggate + gw + matrix + workspace((o, rows), (rows, i), portable=portable)),
+            gx + ggate + doubles + matrix + needs[0] * (matrix + back),
+            gx + ggate + doubles + matrix + both * pointwise.grad_weight_scratch(i, o, dtype),
+            gx + ggate + doubles + matrix + both * doubles,
+            gx + ggate + doubles + matrix + gw,
         ),
     )
 
@@ -109,6 +109,5 @@ gated_conv = Op(
     forward,
     backward,
     cost,
-    attrs=("portable",),
     activations=2,
 )

@@ -100,5 +100,5 @@ def _times(groups: int, work: Split) -> Split:
 
 
 grouped_conv = Op(
-    "grouped_conv", ("x", "weight"), output_shape, forward, backward, cost, attrs=("groups", "stride", "portable")
+    "grouped_conv", ("x", "weight"), output_shape, forward, backward, cost, attrs=("groups", "stride", "padding")
 )

@@ -23,98 +23,55 @@ any [-A, A], A >= 3. (Chiang et al. 2023, arXiv:2212.03246.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-
-from minitl.arrays import Array, Shape, size
-from minitl.bits import pack, times_level
-from minitl.kernels import elementwise
+from minitl.kernels.formula import indicator, maximum, minimum, sqrt, where
+from minitl.kernels.rules import AT_LEAST, Codes, FromInput, FromOutput
+from minitl.ops.activation import activation
 from minitl.ops.few_bits import hard_swish_levels
-from minitl.ops.op import (
-    EXACT,
-    Attrs,
-    Cost,
-    Gradients,
-    Needs,
-    Op,
-    Split,
-    expect_values,
-    keeps_codes,
-    keeps_input,
-    keeps_output,
-)
-from minitl.saved import Saved
-
-FROM_OUTPUT = ("output", "output-sign")
-MASKS = {"output": -1.5, "sign": 0.0}  # the bit says whether x is at least this
-FEW = {"few1": 1, "few2": 2, "few4": 4}  # bits
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
-    """That of x (..., C)."""
-    return expect_values("hard_swish", shapes[0])
+def value(x: Any) -> Any:
+    """x relu6(x + 3) / 6."""
+    return x * minimum(maximum(x + 3, 0), 6) / 6
 
 
-def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
-    """y = x relu6(x + 3) / 6; keeps what the rule needs where gx is wanted."""
-    saved = Saved()
-    if needs[0]:
-        if rule == EXACT:
-            saved.keep("x", x, ("grad_input",))
-        if rule in MASKS:
-            saved.keep("mask", pack((x >= MASKS[rule]).view(np.uint8), 1), ("grad_input",), codes=(x.shape, 1))
-        if rule in FEW:
-            codes = elementwise.encode(x, np.array(hard_swish_levels(FEW[rule]).borders))
-            saved.keep("codes", pack(codes, FEW[rule]), ("grad_input",), codes=(x.shape, FEW[rule]))
-            del codes
-    y = np.empty_like(x)
-    elementwise.hard_swish(x.reshape(-1), y.reshape(-1))
-    if needs[0] and rule in FROM_OUTPUT:
-        saved.keep("y", y, ("grad_input",))
-    return y, saved
+def slope(x: Any) -> Any:
+    """0 where x <= -3, 1 where x >= 3, else (2x + 3) / 6."""
+    return where(x <= -3, 0, where(x >= 3, 1, (x * 2 + 3) / 6))
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
-    """gx = gy times the slope, or the rule's stand-in for it."""
-    if not needs[0]:
-        return (None,)
-    if "codes" in saved:
-        bits = saved.buffers["codes"].bits
-        return (times_level(gy, saved["codes"], bits, hard_swish_levels(bits).levels),)
-    if "y" in saved and "mask" in saved:
-        return (elementwise.hard_swish_backward_from_output(saved["y"], saved["mask"], gy),)
-    if "y" in saved:
-        return (elementwise.where_positive_sign(gy, saved["y"]),)
-    if "mask" in saved:
-        return (times_level(gy, saved["mask"], 1, (0.0, 1.0)),)
-    gx = np.empty_like(gy)
-    elementwise.hard_swish_backward(saved["x"].reshape(-1), gy.reshape(-1), gx.reshape(-1))
-    return (gx,)
+def slope_from_output(y: Any, right: Any) -> Any:
+    """The same from y, and from whether x is right of -3/2."""
+    root = sqrt(maximum(y * 24 + 9, 0)) / 6
+    return where(right, where(y >= 3, 1, root), where(y >= 0, 0, -root))
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """5 operations an element forward; backward 4 from x, 5 from y, else 1."""
-    x, kept = shapes[0], []
-    if rule == EXACT:
-        kept.append(keeps_input("x", 0, x, dtype, ("grad_input",)))
-    if rule in MASKS:
-        kept.append(keeps_codes("mask", x, 1))
-    if rule in FEW:
-        kept.append(keeps_codes("codes", x, FEW[rule]))
-    if rule in FROM_OUTPUT:
-        kept.append(keeps_output("y", x, dtype, ("grad_input",)))
-    backward = {EXACT: 4, "output": 5}.get(rule, 1)
-    return Cost(output=x, kept=tuple(kept) if needs[0] else (), flops=Split(5 * size(x), needs[0] * backward * size(x)))
+def sign_of_output(y: Any) -> Any:
+    """1 where the sign bit of y is clear, else 0."""
+    return indicator(1 / y > 0, y)
 
 
-hard_swish = Op(
+def _few(bits: int) -> Codes:
+    def find() -> tuple[tuple[tuple[float, bool], ...], tuple[float, ...]]:
+        found = hard_swish_levels(bits)
+        return tuple((border, AT_LEAST) for border in found.borders), found.levels
+
+    return Codes(bits, find)
+
+
+hard_swish = activation(
     "hard_swish",
-    ("x",),
-    output_shape,
-    forward,
-    backward,
-    cost,
-    rules=(EXACT, "output", "sign", "output-sign", *FEW),
-    approximate=("sign", "output-sign", *FEW),
+    value,
+    {
+        "exact": FromInput(slope, flops=4),
+        "output": FromOutput(slope_from_output, flops=5, border=-1.5),
+        "sign": Codes(1, lambda: (((0.0, AT_LEAST),), (0.0, 1.0))),
+        "output-sign": FromOutput(sign_of_output, flops=1),
+        "few1": _few(1),
+        "few2": _few(2),
+        "few4": _few(4),
+    },
+    flops=5,
+    approximate=("sign", "output-sign", "few1", "few2", "few4"),
 )

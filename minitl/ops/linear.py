@@ -6,7 +6,7 @@
     gb = sum of gy over M
 
 `linear` takes x (N, I) and W (O, I); `pointwise_conv` takes x (N, H, W, I) and W (O, I, 1, 1),
-and M is N H W. Both run on BLAS, or on ordered loops with the attribute `portable`.
+and M is N H W. The sums, as plain loops and as kernels, stand in `kernels/pointwise.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, as_rows, nbytes, positions
+from minitl.arrays import Array, Shape, nbytes, positions
 from minitl.errors import ShapeError
-from minitl.kernels import channels
-from minitl.kernels.matmul import matmul, workspace
+from minitl.kernels import channels, pointwise
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, expect_map, expect_vectors, keeps_input
 from minitl.saved import Saved
 
@@ -46,11 +45,8 @@ def pointwise_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 
 def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """y = x W^T + b; keeps x when the weight is trained."""
-    matrix = weight.reshape(len(weight), -1)
     y = np.empty((*x.shape[:-1], len(weight)), x.dtype)
-    matmul(as_rows(x), matrix.T, as_rows(y), portable=attrs.get("portable", False))
-    if bias:
-        y += bias[0]
+    pointwise.forward(x, weight.reshape(len(weight), -1), bias[0] if bias else None, y)
     saved = Saved()
     if needs[1]:
         saved.keep("x", x, ("grad_weight",))
@@ -59,26 +55,25 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx = gy W, gW = gy^T x, gb = sum gy: those that `needs` asks for."""
-    weight, portable = params[0], attrs.get("portable", False)
+    weight = params[0]
     gx = gw = gb = None
     if needs[0]:
         gx = np.empty((*gy.shape[:-1], weight.shape[1]), gy.dtype)
-        matmul(as_rows(gy), weight.reshape(len(weight), -1), as_rows(gx), portable=portable)
+        pointwise.grad_input(gy, weight.reshape(len(weight), -1), gx)
     if needs[1]:
         gw = np.empty(weight.shape, gy.dtype)
-        matmul(as_rows(gy).T, as_rows(saved["x"]), gw.reshape(len(weight), -1), portable=portable)
+        pointwise.grad_weight(saved["x"], gy, gw.reshape(len(weight), -1))
     if len(needs) > 2 and needs[2]:
-        gb = channels.sums(as_rows(gy)).astype(gy.dtype)
+        gb = channels.sums(gy).astype(gy.dtype)
     return (gx, gw, gb)[: len(needs)]
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """M I O multiply-adds for each of y, gx and gW; a bias adds M O to forward and to its gradient."""
     x, w, *bias = shapes
-    m, i, o = positions(x), x[-1], w[0]
+    m, i, o, itemsize = positions(x), x[-1], w[0], np.dtype(dtype).itemsize
     macs = Split(m * i * o, needs[0] * m * i * o, needs[1] * m * i * o)
     bias_grad = len(needs) > 2 and needs[2]
-    portable = attrs.get("portable", False)
     gx, gw = needs[0] * nbytes(x, dtype), needs[1] * nbytes(w, dtype)
     return Cost(
         output=(*x[:-1], o),
@@ -87,16 +82,14 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
         flops=Split(
             2 * macs.forward + len(bias) * m * o, 2 * macs.grad_input, 2 * macs.grad_weight + bias_grad * m * o
         ),
-        forward_workspace=workspace((m, i), (i, o), portable=portable),
+        forward_workspace=pointwise.packed_size((o, i), dtype, True) * itemsize,
         backward_workspace=beyond(
             gx + gw,
-            needs[0] * (gx + workspace((m, o), (o, i), portable=portable)),
-            needs[1] * (gx + gw + workspace((o, m), (m, i), portable=portable)),
+            needs[0] * (gx + pointwise.packed_size((o, i), dtype, False) * itemsize),
+            needs[1] * (gx + gw + pointwise.grad_weight_scratch(i, o, dtype)),
         ),
     )
 
 
-linear = Op("linear", ("x", "weight", "bias"), linear_shape, forward, backward, cost, attrs=("portable",), optional=1)
-pointwise_conv = Op(
-    "pointwise_conv", ("x", "weight", "bias"), pointwise_shape, forward, backward, cost, attrs=("portable",), optional=1
-)
+linear = Op("linear", ("x", "weight", "bias"), linear_shape, forward, backward, cost, optional=1)
+pointwise_conv = Op("pointwise_conv", ("x", "weight", "bias"), pointwise_shape, forward, backward, cost, optional=1)

@@ -8,7 +8,7 @@ backward can use only what its arguments bring.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from minitl.arrays import FLOATS, Array, Shape, dtype_name, nbytes
 from minitl.bits import packed_shape
 from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, unknown
+from minitl.kernels.rules import Rule
 from minitl.saved import Saved
 
 Attrs = Mapping[str, Any]
@@ -109,6 +110,13 @@ class Cost:
     passes_gradient: bool = False  # the gradients are `gy` itself, not new arrays
 
 
+_named: dict[str, Op] = {}
+
+
+def _op_named(name: str) -> Op:
+    return _named[name]
+
+
 @dataclass(frozen=True)
 class Op:
     """One differentiable operation.
@@ -132,6 +140,16 @@ class Op:
     optional: int = 0
     never: tuple[str, ...] = ()  # inputs it gives no gradient for
     updates: tuple[str, ...] = ()  # inputs that forward writes
+    elementwise: Mapping[str, Rule] | None = field(
+        default=None, hash=False, compare=False
+    )  # of an activation: its rules
+
+    def __post_init__(self) -> None:
+        _named[self.name] = self
+
+    def __reduce__(self) -> tuple[Callable[[str], Op], tuple[str]]:
+        """A copy of an op, or one that comes back from a pickle, is that op."""
+        return _op_named, (self.name,)
 
     def forward(self, *arrays: Array, attrs: Attrs | None = None, needs: Needs, rule: str = "") -> tuple[Array, Saved]:
         """Compute `y` and keep what the gradients asked for in `needs` (one flag an input) will use.
@@ -148,7 +166,7 @@ class Op:
             for a, name in zip(arrays, self.inputs, strict=False)
         ]
         y, saved = self.compute(*dense, attrs=attrs, needs=tuple(needs), rule=rule or self.rules[0])
-        saved.input_shape = arrays[0].shape
+        saved.input_shape, saved.rule = arrays[0].shape, rule or self.rules[0]
         return y, saved
 
     def backward(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, as_rows, size
+from minitl.arrays import Array, Shape, size
 from minitl.errors import ShapeError
 from minitl.kernels import channels
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, expect_map, keeps_input
@@ -44,10 +44,8 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     if needs[0]:
         gx = gy * saved["gate"]
     if needs[1]:
-        samples, c = len(gy), gy.shape[3]
-        ggate = np.empty((samples, 1, 1, c), gy.dtype)
-        for n, (slopes, values) in enumerate(zip(gy, saved["x"], strict=True)):
-            ggate[n, 0, 0] = channels.dots(as_rows(slopes), as_rows(values))
+        ggate = np.empty((len(gy), 1, 1, gy.shape[3]), gy.dtype)
+        channels.sample_dots(gy, saved["x"], ggate[:, 0, 0])
     return gx, ggate
 
 

@@ -81,5 +81,5 @@ def _through(gradient: Array, standard: Array, deviation: Array) -> Array:
 
 
 standardised_conv = Op(
-    "standardised_conv", ("x", "weight"), output_shape, forward, backward, cost, attrs=("groups", "stride", "portable")
+    "standardised_conv", ("x", "weight"), output_shape, forward, backward, cost, attrs=("groups", "stride", "padding")
 )

@@ -1,4 +1,4 @@
-"""The geometry that k x k convolutions share: odd kernels, padding (k - 1) / 2, stride 1 or 2."""
+"""The geometry that k x k convolutions share: odd kernels, stride 1 or 2, padding (k - 1) / 2 or as given."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Sequence
 
 from minitl.arrays import Shape
 from minitl.errors import ShapeError, ValueRangeError
+from minitl.kernels.window import Window
 from minitl.ops.op import Attrs, expect_map, expect_vectors
+
+Padding = tuple[int, int, int, int]  # above, below, left, right
 
 
 def conv_shape(op: str, shapes: Sequence[Shape], attrs: Attrs, groups_of: int | None) -> Shape:
-    """Output shape (N, ceil(H / s), ceil(W / s), O) for x (N, H, W, C) and w (O, C / groups, k, k).
+    """Output shape (N, Ho, Wo, O) for x (N, H, W, C), w (O, C / groups, k, k); Ho = (H + above + below - k) // s + 1.
 
-    `groups_of` is how many input channels each filter reads (None: all of them). Raises
-    ShapeError for any other shapes and ValueRangeError for a stride that is not 1 or 2.
+    That is ceil(H / s) with the default padding. `groups_of` is how many input channels each
+    filter reads (None: all of them). Raises ShapeError for any other shapes and ValueRangeError
+    for a stride that is not 1 or 2, or a padding that is not four numbers from 0 to k - 1.
     """
     x, w, *bias = shapes
     expect_map(op, x)
@@ -22,11 +26,32 @@ def conv_shape(op: str, shapes: Sequence[Shape], attrs: Attrs, groups_of: int | 
         raise ShapeError(op=op, expected=f"weight (O, {inputs}, k, k) with k odd, for x {x}", got=f"weight {w}")
     if groups_of == 1 and w[0] != x[3]:
         raise ShapeError(
-            op=op, expected=f"one filter a channel: weight ({x[3]}, 1, k, k), for x {x}", got=f"weight {w}"
+            op=op, expected=f"one filter per channel: weight ({x[3]}, 1, k, k), for x {x}", got=f"weight {w}"
         )
     stride = attrs.get("stride", 1)
     if stride not in (1, 2):
         raise ValueRangeError(op=op, expected="stride 1 or 2", got=f"stride {stride}")
     if bias:
         expect_vectors(op, w[0], bias=bias[0])
-    return (x[0], -(-x[1] // stride), -(-x[2] // stride), w[0])
+    above, below, left, right = padding_of(op, w[2], attrs)
+    height, width = x[1] + above + below - w[2], x[2] + left + right - w[2]
+    if height < 0 or width < 0:
+        raise ShapeError(op=op, expected=f"a padded map of at least {w[2]} x {w[2]}", got=f"x {x}")
+    return (x[0], height // stride + 1, width // stride + 1, w[0])
+
+
+def padding_of(op: str, k: int, attrs: Attrs) -> Padding:
+    """The padding in force."""
+    padding = attrs.get("padding")
+    if padding is None:
+        return (k // 2,) * 4
+    if len(padding) != 4 or not all(isinstance(p, int) and 0 <= p < k for p in padding):
+        expected = f"padding (above, below, left, right), each from 0 to {k - 1}"
+        raise ValueRangeError(op=op, expected=expected, got=f"{padding}")
+    return tuple(padding)
+
+
+def window(op: str, x: Shape, y: Shape, k: int, attrs: Attrs) -> Window:
+    """Where the taps fall."""
+    above, _, left, _ = padding_of(op, k, attrs)
+    return Window(k, attrs.get("stride", 1), above, left, *x[1:3], *y[1:3])

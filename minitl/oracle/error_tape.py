@@ -25,13 +25,13 @@ class _Book:
 
 
 class ErrorTape(Tape):
-    """`Tape(portable=True)` in float64 that knows a bound for each array (see `bounds`).
+    """A tape in float64 that knows a bound for each array (see `bounds`).
 
     `calls` are the ops that ran, and `updated` the bounds of running statistics, by the id of their array.
     """
 
     def __init__(self, precision: Precision, book: _Book | None = None) -> None:
-        super().__init__(portable=True)
+        super().__init__(fused=False)
         self.precision, self._book = precision, book or _Book()
         self.calls: list[Call] = []
         self.updated: dict[int, Array] = {}

@@ -185,7 +185,7 @@ def _case(
     generator: dict[str, Any],
 ) -> Case:
     values = {n: t for n, t in tensors.items() if n.startswith(("input.", "param.", "buffer."))}
-    tape = Tape(portable=True)
+    tape = Tape(fused=False)
     ran = run(r, values, tape, dtype)
     if ran.output.needs_grad:
         tape.backward(ran.output)

@@ -52,16 +52,6 @@ def test_trained_norms() -> None:
     assert found
 
 
-def test_folded_convolutions() -> None:
-    """2 for a multiply-add, and the frozen norm's 4."""
-    found = [r for r in records("ft-last") if r.name == "folded_conv"]
-    for r in found:
-        _, _, k, _ = r.shapes[1]
-        depth = 1 if r.role == "depthwise" else r.shapes[0][3]
-        assert paper_flops(r) == Split(2 * size(r) * k * k * depth + 4 * size(r))
-    assert len(found) > 10
-
-
 def test_convolutions_and_linear_layers() -> None:
     kinds = set()
     for r in records("ft-all"):

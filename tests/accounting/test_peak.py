@@ -1,4 +1,4 @@
-"""The predicted peak of a step is the traced one, but for what is left out of it on purpose."""
+"""The predicted peak of a step is that of NumPy's arrays: never below it, and a few kilobytes above at most."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from models import block, block_attrs, trained
 
 import minitl
@@ -19,20 +20,13 @@ CASES = [
 ]
 
 
-def slack(model: Model) -> int:
-    """What the prediction leaves out.
-
-    Python's objects: for each layer a record, its holdings, dictionaries, shapes and array headers,
-    about 1.7 KB on a 64-bit machine, and in a fused step three closures, about 0.4 KB each. Vectors
-    of one number a channel: an op uses at most 40 of them at a time, in float64.
-    """
-    widest = max(p.value.shape[0] for p in model.parameters())
-    return 4096 * sum(1 for _ in model.layers()) + 40 * 8 * widest + 16 * 1024
+LEAST, SHARE = 16 * 1024, 0.005  # what a prediction may be above the peak
 
 
 def check(model: Model, n: int, resolution: int) -> int:
     got = measure(model, batch=n, resolution=resolution)
-    assert abs(got.traced_peak_bytes - got.predicted_peak_bytes) <= slack(model)
+    above = got.predicted_peak_bytes - got.traced_peak_bytes
+    assert 0 <= above <= max(LEAST, SHARE * got.traced_peak_bytes)
     return got.traced_peak_bytes
 
 
@@ -52,14 +46,16 @@ def check(model: Model, n: int, resolution: int) -> int:
 )
 def test_networks(network: str, options: dict[str, Any], n: int, resolution: int, method: str, blocks: int) -> None:
     model = trained(minitl.networks.get(network, num_classes=10, **options), method, blocks)
-    traced = check(model, n, resolution)
-    assert slack(model) < 0.2 * traced, "too small a step to tell anything"
+    assert check(model, n, resolution) > 20 * LEAST, "too small a step to tell anything"
 
 
-@settings(max_examples=4)
-@given(attrs=block_attrs())
-def test_blocks_on_maps_large_enough_to_tell(attrs: dict[str, Any]) -> None:
+@settings(max_examples=20, deadline=None)
+@given(
+    attrs=block_attrs(),
+    method=st.sampled_from(["ft-all", "ft-bias", "ft-norm", "mobiletl", "mobiletl-exact", "mobiletl-recompute"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_random_blocks(attrs: dict[str, Any], method: str, dtype: str) -> None:
     wide = {name: 8 * attrs[name] for name in ("in_channels", "expanded_channels", "out_channels")}
-    model = block("ft-blocks", {**attrs, **wide}, dtype="float32")
-    traced = check(model, 4, 33)
-    assert traced > 2 * slack(model)
+    model = block(method, {**attrs, **wide}, dtype=dtype)
+    check(model, 4, 33)

@@ -9,15 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitl.arrays import Array
-from minitl.bits import pack, packed_shape, times_level, unpack
-from minitl.kernels import threads
-
-
-@pytest.fixture(autouse=True)
-def many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels part their work early, so that small data is in several chunks."""
-    monkeypatch.setattr(threads, "WORTH_A_CHUNK", 1 << 18)
-
+from minitl.bits import pack, packed_shape, unpack
 
 BITS = pytest.mark.parametrize("bits", [1, 2, 4])
 SHAPES = st.one_of(
@@ -54,12 +46,3 @@ def test_bytes_that_straddle_samples_and_chunks(bits: int) -> None:
     packed = pack(codes, bits)
     assert same_bytes(packed, by_definition(codes, bits))
     assert same_bytes(unpack(packed, bits, codes.shape), codes)
-
-
-@BITS
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_times_level_selects_the_level_of_each_code(bits: int, dtype: str) -> None:
-    codes = random_codes((43, 7, 7, 512), bits, 1)
-    gy = np.random.default_rng(2).standard_normal(codes.shape).astype(dtype)
-    levels = tuple(0.1 * i - 0.3 for i in range(2**bits))
-    assert same_bytes(times_level(gy, pack(codes, bits), bits, levels), gy * np.array(levels, dtype)[codes])

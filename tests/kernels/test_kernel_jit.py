@@ -29,7 +29,6 @@ def small_runs() -> dict[str, Array]:
 
 SAVE = """
 import sys, numpy
-import minitl.kernels.jit
 from test_kernel_jit import small_runs
 numpy.savez(sys.argv[1], **small_runs())
 import numba
@@ -38,7 +37,7 @@ print(minitl.__file__, numba.config.DISABLE_JIT)
 
 
 def test_without_the_compiler_the_bytes_are_the_same(tmp_path: Path) -> None:
-    """Loops run in the order they are written, and no product is fused into a sum."""
+    """The plain loops and NumPy's lines, which one reads, give what the kernels give."""
     file = tmp_path / "runs.npz"
     out = run_script(SAVE, file, path=Path(__file__).parent, NUMBA_DISABLE_JIT="1")
     assert out.split()[1] == "1"
@@ -50,24 +49,29 @@ def test_without_the_compiler_the_bytes_are_the_same(tmp_path: Path) -> None:
 UNCACHED = """
 import numba
 from cases import NAMES, Dims, make, run
-from minitl.kernels import depthwise_ordered
-try:
-    numba.njit(cache=True)(depthwise_ordered.correlate.__wrapped__)
-    print("cached")
-except RuntimeError:
-    print("cannot cache")
+import minitl.kernels.depthwise as module
 y = run(make(NAMES["depthwise_conv"], Dims(), needs=[False] * 3)).y
-print(depthwise_ordered.__file__)
+print(module.__file__)
 print(y.tobytes().hex())
 """
 
 
-@pytest.mark.parametrize("writable", [True, False])
-def test_kernels_run_where_nothing_can_be_cached(tmp_path: Path, writable: bool) -> None:
+def isolated(tmp_path: Path) -> Path:
+    """A copy of the package with no compiled kernels."""
     package = tmp_path / "minitl"
     shutil.copytree(Path(minitl.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    return package
+
+
+def expected() -> str:
+    return run(make(NAMES["depthwise_conv"], Dims(), needs=[False] * 3)).y.tobytes().hex()
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_kernels_run_where_nothing_can_be_cached(tmp_path: Path, writable: bool) -> None:
+    package = isolated(tmp_path)
     if not writable:
-        (package / "kernels" / "__pycache__").write_text("a file where Numba would make a directory")
+        (package / "kernels" / "compiled" / "__pycache__").write_text("a file where Numba would make a directory")
     nowhere = str(package / "__init__.py" / "no-home")
     out = run_script(
         UNCACHED,
@@ -77,9 +81,23 @@ def test_kernels_run_where_nothing_can_be_cached(tmp_path: Path, writable: bool)
         NUMBA_CACHE_DIR=None,
         PYTHONDONTWRITEBYTECODE="1",
     ).split("\n")
-    assert out[0] == ("cached" if writable else "cannot cache")
-    assert Path(out[1]) == package / "kernels" / "depthwise_ordered.py"
-    assert out[2] == run(make(NAMES["depthwise_conv"], Dims(), needs=[False] * 3)).y.tobytes().hex()
+    assert Path(out[0]) == package / "kernels" / "depthwise.py"
+    assert out[1] == expected()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80\x05garbage", None])
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_a_damaged_cache_is_no_obstacle(tmp_path: Path, ending: str, damage: bytes | None) -> None:
+    """Emptied, overwritten or cut short: kernels are compiled anew, and the folder is named, once."""
+    cache = tmp_path / "cache"
+    options = {"path": Path(__file__).parent, "NUMBA_CACHE_DIR": str(cache)}
+    run_script(UNCACHED, **options)
+    files = list(cache.rglob(f"*.{ending}"))
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:40] if damage is None else damage)
+    out = run_script(UNCACHED, **options).split("\n")
+    assert out[1] == expected()
 
 
 @pytest.mark.parametrize("module", ["minitl", "minitl.ops"])

@@ -204,7 +204,7 @@ def check_moved(rounded: Array, exact: Array, bound: Array, rounding: Array) -> 
         ("depthwise", 8, 8, 5, 1, True), ("depthwise", 8, 8, 3, 2, True),
     ],
 )  # fmt: skip
-def test_outputs_of_a_folded_convolution(
+def test_outputs_of_a_convolution_and_its_norm(
     kind: str, inputs: int, outputs: int, kernel: int, stride: int, depthwise: bool
 ) -> None:
     """y[o] = sum a[o] w x + shift moves by at most sum |x| |a[o]| scale[o] / 2, with a = gamma / sqrt(var + eps)."""
@@ -219,7 +219,7 @@ def test_outputs_of_a_folded_convolution(
     def run() -> Array:
         tape = Tape()
         y = part(tape, tape.images(x, inputs, "float64")).value
-        assert [record.name for record in tape.records] == ["folded_conv"]
+        assert [record.name for record in tape.records] == [part.conv.op.name, "frozen_norm"]
         return y
 
     exact, float_weight = run(), p.value.copy()

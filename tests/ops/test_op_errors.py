@@ -39,7 +39,7 @@ SHAPES = [  # op, arrays, attributes, expected, got
     (ops.linear, (ones(2, 3), ones(4, 2)), {}, "x (N, I) and weight (O, I)", "x (2, 3) and weight (4, 2)"),
     (ops.linear, (X, ones(4, 3)), {}, "x (N, I)", "(2, 5, 4, 3)"),
     (ops.linear, (ones(2, 3), ones(4, 3), C), {}, "(4,)", "(3,)"),
-    (ops.batch_norm, (ones(1, 1, 1, 3), C, C, C, C), {}, "at least two values a channel", "one: shape (1, 1, 1, 3)"),
+    (ops.batch_norm, (ones(1, 1, 1, 3), C, C, C, C), {}, "at least two values per channel", "one: shape (1, 1, 1, 3)"),
     (ops.batch_norm, (X, ones(4), C, C, C), {}, "weight of shape (3,)", "(4,)"),
     (ops.batch_norm, (X, C, C, ones(3, 1), C), {}, "running_mean of shape (3,)", "(3, 1)"),
     (ops.frozen_norm, (X, C, C, C, ones(2)), {}, "running_var of shape (3,)", "(2,)"),
@@ -54,14 +54,6 @@ SHAPES = [  # op, arrays, attributes, expected, got
     *((op, (ones(2, 0),), {}, "no empty axis", "(2, 0)") for op in (ops.relu, ops.relu6, ops.hard_swish)),
     (ops.cross_entropy, (ones(2, 3), np.array([0, 1, 2])), {}, "labels (N,)", "(3,)"),
     (ops.cross_entropy, (X, LABELS), {}, "logits (N, K)", "(2, 5, 4, 3)"),
-    (
-        ops.folded_conv,
-        (X, ones(4, 2, 1, 1), *[ones(4)] * 4),
-        {"kind": "pointwise_conv"},
-        "(O, 3, 1, 1)",
-        "(4, 2, 1, 1)",
-    ),
-    (ops.folded_conv, (X, ones(4, 3, 1, 1), *[C] * 4), {"kind": "pointwise_conv"}, "(4,)", "(3,)"),
 ]
 RANGES = [
     (ops.conv, (X, ones(4, 3, 3, 3)), {"stride": 3}, "stride 1 or 2", "stride 3"),
@@ -87,8 +79,6 @@ NAMES = [
     (ops.conv, (X, ones(4, 3, 3, 3)), {"strides": 1}, "choose one of: stride", "'strides'"),
     (ops.dropout, (X,), {"p": 0.5}, "attributes p and seed", "no seed"),
     (ops.dropout, (X,), {}, "attributes p and seed", "no p and no seed"),
-    (ops.folded_conv, (X, ones(4, 3, 1, 1), *[ones(4)] * 4), {}, "conv, depthwise_conv, pointwise_conv", "None"),
-    (ops.folded_conv, (X, ones(4, 3, 1, 1), *[ones(4)] * 4), {"kind": "relu"}, "choose one of: conv", "'relu'"),
     (ops.batch_norm, (X, C), {}, "5 to 5 inputs", "2 inputs"),
     (ops.relu, (X, X), {}, "1 to 1 inputs", "2 inputs"),
 ]
@@ -135,16 +125,14 @@ REFUSED = [
     (ops.batch_norm, NORM, "running_var"),
     (ops.depthwise_conv, (X, ones(3, 1, 3, 3), C), "bias"),
     (ops.cross_entropy, (ones(2, 3), LABELS), "labels"),
-    (ops.folded_conv, (X, ones(4, 3, 1, 1), *[ones(4)] * 4), "x"),
 ]
 
 
 @pytest.mark.parametrize(("op", "arrays", "name"), REFUSED)
 def test_a_gradient_the_op_does_not_have_is_refused(op: Op, arrays: tuple[Array, ...], name: str) -> None:
     needs = [n == name for n in op.inputs[: len(arrays)]]
-    attrs = {"kind": "pointwise_conv"} if op is ops.folded_conv else {}
     with pytest.raises(RuleError) as raised:
-        op.forward(*arrays, attrs=attrs, needs=needs)
+        op.forward(*arrays, needs=needs)
     assert str(raised.value) == f"{op.name}: has no gradient for {name}; do not train it"
 
 

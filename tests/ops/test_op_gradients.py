@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minitl import ops
 
-EXACT = [name for name, spec in NAMES.items() if spec.exact and spec.op is not ops.folded_conv]
+EXACT = [name for name, spec in NAMES.items() if spec.exact]
 WHOLE = [
     ops.conv,
     ops.depthwise_conv,

@@ -31,20 +31,17 @@ def nhwc(x: Any) -> Any:
     return x.permute(0, 2, 3, 1)
 
 
-def convolution(x: Any, w: Any, b: Any = None, *, stride: int = 1, **_: Any) -> Any:
-    """Any k x k convolution: filters of one input channel are depthwise ones if there is one a channel."""
+def convolution(x: Any, w: Any, b: Any = None, *, stride: int = 1, padding: Any = None, **_: Any) -> Any:
+    """Any k x k convolution: filters of one input channel are depthwise ones if there is one per channel."""
     groups = x.shape[3] // w.shape[1]
-    return nhwc(F.conv2d(nchw(x), w, b, stride=stride, padding=(w.shape[2] - 1) // 2, groups=groups))
+    above, below, left, right = padding or ((w.shape[2] - 1) // 2,) * 4
+    return nhwc(F.conv2d(F.pad(nchw(x), (left, right, above, below)), w, b, stride=stride, groups=groups))
 
 
 def norm(
     x: Any, w: Any, b: Any, mean: Any, var: Any, *, training: bool, eps: float = 1e-5, momentum: float = 0.1
 ) -> Any:
     return nhwc(F.batch_norm(nchw(x), mean, var, w, b, training=training, momentum=momentum, eps=eps))
-
-
-def folded(x: Any, w: Any, *params: Any, eps: float = 1e-5, **attrs: Any) -> Any:
-    return norm(convolution(x, w, **attrs), *params, training=False, eps=eps)
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -58,6 +55,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "relu6": F.relu6,
     "hard_swish": F.hardswish,
     "hard_sigmoid": lambda x: F.relu6(x + 3) / 6,  # F.hardsigmoid's backward has 1/6 rounded to float32
+    "silu": F.silu,
+    "sigmoid": torch.sigmoid,
     "gated_conv": lambda x, gate, w, **_: convolution(x * gate, w),
     "scale": lambda x, gate: x * gate,
     "global_avg_pool": lambda x, keepdims: x.mean(dim=(1, 2), keepdim=keepdims),
@@ -70,7 +69,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "group_norm": lambda x, w, b, *, groups, eps=1e-5: nhwc(F.group_norm(nchw(x), groups, w, b, eps)),
     "dropout": lambda x, p, seed, mask: x * mask / (1 - p),
     "cross_entropy": F.cross_entropy,
-    "folded_conv": lambda *arrays, kind, **attrs: folded(*arrays, **attrs),
 }
 
 

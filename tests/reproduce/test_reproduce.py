@@ -175,7 +175,7 @@ def _counting(name: str, change: Callable[[Record, Split], Split]) -> Callable[[
 MISTAKES: dict[str, tuple[str, Callable[[Record, Split], Split]]] = {
     "norms free forward": ("batch_norm", lambda r, work: replace(work, forward=0)),
     "norms free backward": ("batch_norm", lambda r, work: replace(work, grad_input=0)),
-    "frozen norms free": ("folded_conv", lambda r, work: replace(work, forward=2 * r.cost.macs.forward)),
+    "frozen norms free": ("frozen_norm", lambda r, work: replace(work, forward=0)),
     "multiply-adds count once": ("pointwise_conv", lambda r, work: replace(work, forward=work.forward // 2)),
     "no gradient of 1x1 weights": ("pointwise_conv", lambda r, work: replace(work, grad_weight=0)),
     "no gradient of linear inputs": ("linear", lambda r, work: replace(work, grad_input=0)),

@@ -1,0 +1,101 @@
+"""Compile a kernel on its first use, keep it on disk, and call it by its address.
+
+A kernel is a function of one int: the address of its arguments, a row of int64 (addresses and
+sizes). So all kernels have one type, a list of calls is a table of numbers, and
+`tasks` runs such a table without Python in between. Kernels release the GIL, keep IEEE
+order of operations (no fast-math, no contraction) and allocate nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+_lock = threading.RLock()
+_warned = False
+
+
+@cache
+def sources() -> str:
+    """A digest of all that kernels are made of. Numba's cache sees a change in the kernel's own file only."""
+    files = [*sorted((HERE / "compiled").glob("*.py")), HERE / "formula.py", HERE / "rules.py"]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+
+
+class Kernel:
+    """A function of the address of its arguments, compiled when its own address is first asked for."""
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        self.function = function
+        self._compiled: Any = None
+
+    @property
+    def address(self) -> int:
+        """Where the machine code starts."""
+        if self._compiled is None:
+            with _lock:
+                if self._compiled is None:
+                    self._compiled = _compile(self.function)
+        return int(self._compiled.address)
+
+
+def kernel(function: Callable[[int], None]) -> Kernel:
+    """Make a kernel of a function whose first line is `a, b, ... = arguments(p, count, version)`."""
+    return Kernel(function)
+
+
+class Lazily:
+    """A module that is imported when something of it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+def _compile(function: Callable[[int], None]) -> Any:
+    """Compiled, from the cache where it is there and whole."""
+    import numba
+
+    options: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
+    try:
+        return numba.cfunc("void(int64)", cache=True, **options)(function)
+    except Exception as error:  # anything at all may be wrong with a file in the cache, or with the disk under it
+        _warn(error)
+        return numba.cfunc("void(int64)", **options)(function)
+
+
+def _warn(error: Exception) -> None:
+    """Say once that the cache is of no use."""
+    global _warned
+    if _warned or "no locator" in str(error):
+        return
+    _warned = True
+    folder = os.environ.get("NUMBA_CACHE_DIR") or str(HERE / "__pycache__")
+    print(
+        f"minitl: compiling without a cache ({type(error).__name__}: {error}); emptying {folder} may mend it",
+        file=sys.stderr,
+    )
+
+
+def _renew_lock() -> None:
+    """A forked child may have inherited the lock while another thread held it."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def interpreted() -> bool:
+    """Whether Numba is told not to compile (NUMBA_DISABLE_JIT=1): then the plain loops run instead of the kernels."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")

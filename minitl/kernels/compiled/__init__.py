@@ -1,0 +1,1 @@
+"""The kernels themselves. Only what computes imports them: Numba takes a while to import."""

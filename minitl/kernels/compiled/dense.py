@@ -1,0 +1,122 @@
+"""Kernels of a dense k x k convolution (see `kernels.dense`)."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numba import carray
+
+from minitl.kernels.compile import Kernel, kernel, sources
+from minitl.kernels.compiled.raw import arguments, pointer
+from minitl.kernels.compiled.tile import add_outer, fill, fma, store, wide, zeros
+from minitl.kernels.target import target
+
+
+@cache
+def convolve(dtype: str, k: int, s: int, vecs: int, masked: bool, biased: bool) -> Kernel:
+    """Output rows r0..r1 and channels j0..j1 of one sample: tiles of neighbouring columns, each with all its taps."""
+    version, bits, rows, mask = sources(), 8 * np.dtype(dtype).itemsize, target().rows, int(masked)
+    width, count = vecs * target().lanes(bits // 8), 15
+
+    @kernel
+    def run(p: int) -> None:
+        x, panels, y, inputs, outputs, height, wide_in, wide_out, top, before, j0, j1, r0, r1, bias = arguments(
+            p, count, version
+        )
+        w = wide(vecs, bits, mask)
+        first = min(wide_out, (before + s - 1) // s)  # columns whose taps all lie on the map
+        last = max(first, min(wide_out, (wide_in + before - k) // s + 1))
+        for i in range(r0, r1):
+            h = i * s - top
+            u0, u1 = max(0, -h), min(k, height - h)
+            for j in range(j0, j1, width):
+                b = (j - j0) * k * k * inputs
+                for q in range(first, last - rows + 1, rows):
+                    t = zeros(rows, w)
+                    if biased:
+                        t = fill(t, bias, j, outputs - j)
+                    for u in range(u0, u1):
+                        at = ((h + u) * wide_in + q * s - before) * inputs
+                        for e in range(k * inputs):  # taps of a row and their channels lie side by side
+                            t = add_outer(
+                                t, x, at + e, s * inputs, panels, b + (u * k * inputs + e) * width, outputs - j
+                            )
+                    store(t, y, (i * wide_out + q) * outputs + j, outputs, outputs - j)
+                rest = last - (last - first) % rows
+                for part in range(2):
+                    for q in range(0 if part == 0 else rest, first if part == 0 else wide_out):
+                        one = zeros(1, w)
+                        if biased:
+                            one = fill(one, bias, j, outputs - j)
+                        column = q * s - before
+                        e0, e1 = max(0, -column) * inputs, min(k, wide_in - column) * inputs
+                        for u in range(u0, u1):
+                            at = ((h + u) * wide_in + column) * inputs
+                            for e in range(e0, e1):
+                                one = add_outer(
+                                    one, x, at + e, s * inputs, panels, b + (u * k * inputs + e) * width, outputs - j
+                                )
+                        store(one, y, (i * wide_out + q) * outputs + j, outputs, outputs - j)
+
+    return run
+
+
+@cache
+def add_up(dtype: str, k: int, s: int) -> Kernel:
+    """chain (inputs, outputs) of tap (u, v) over samples n0..n1."""
+    version, kind = sources(), np.dtype(dtype).type
+
+    @kernel
+    def run(p: int) -> None:
+        (
+            x_at, gy_at, samples, inputs, outputs, height, width, out_height, out_width, top, before, n0, n1, u, v, at
+        ) = arguments(p, 16, version)  # fmt: skip
+        x = carray(pointer(x_at), (samples, height, width, inputs), kind)
+        gy = carray(pointer(gy_at), (samples, out_height, out_width, outputs), kind)
+        chain = carray(pointer(at), (inputs, outputs), kind)
+        chain[:] = 0
+        for n in range(n0, n1):
+            for i in range(out_height):
+                h = i * s + u - top
+                if 0 <= h < height:
+                    for j in range(out_width):
+                        q = j * s + v - before
+                        if 0 <= q < width:
+                            for c in range(inputs):
+                                pixel = x[n, h, q, c]
+                                for o in range(outputs):
+                                    chain[c, o] = fma(pixel, gy[n, i, j, o], chain[c, o])
+
+    return run
+
+
+@cache
+def convolve_back(dtype: str, k: int, s: int) -> Kernel:
+    """gx of samples n0..n1: output positions ascending, then output channels; taps (k, k, outputs, inputs)."""
+    version, kind = sources(), np.dtype(dtype).type
+
+    @kernel
+    def run(p: int) -> None:
+        (
+            gy_at, taps_at, gx_at, samples, inputs, outputs, height, width, out_height, out_width, top, before, n0, n1
+        ) = arguments(p, 14, version)  # fmt: skip
+        gx = carray(pointer(gx_at), (samples, height, width, inputs), kind)
+        gy = carray(pointer(gy_at), (samples, out_height, out_width, outputs), kind)
+        taps = carray(pointer(taps_at), (k, k, outputs, inputs), kind)
+        gx[n0:n1] = 0
+        for n in range(n0, n1):
+            for i in range(out_height):
+                for j in range(out_width):
+                    for u in range(k):
+                        h = i * s + u - top
+                        if 0 <= h < height:
+                            for v in range(k):
+                                q = j * s + v - before
+                                if 0 <= q < width:
+                                    for o in range(outputs):
+                                        slope = gy[n, i, j, o]
+                                        for c in range(inputs):
+                                            gx[n, h, q, c] = fma(taps[u, v, o, c], slope, gx[n, h, q, c])
+
+    return run

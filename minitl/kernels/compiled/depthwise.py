@@ -1,0 +1,139 @@
+"""Kernels of depthwise convolutions (see `kernels.depthwise`); `top` is the padding above the map."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from minitl.kernels.compile import Kernel, kernel, sources
+from minitl.kernels.compiled.raw import arguments
+from minitl.kernels.compiled.taps import add_products, add_taps, add_taps_back
+from minitl.kernels.compiled.tile import store, wide, zeros
+from minitl.kernels.target import target
+
+NEAR = 96  # channels whose neighbouring rows stay in the cache
+COLUMNS = 7  # of a tile: the usual maps are multiples of it wide
+
+
+@cache
+def convolve(dtype: str, k: int, s: int, masked: bool) -> Kernel:
+    """Output rows r0..r1: tiles of neighbouring columns of one vector of channels."""
+    version, bits, mask = sources(), 8 * np.dtype(dtype).itemsize, int(masked)
+    lanes = target().lanes(bits // 8)
+
+    @kernel
+    def run(p: int) -> None:
+        x, taps, y, height, width, out_width, channels, top, before, r0, r1 = arguments(p, 11, version)
+        w = wide(1, bits, mask)
+        for near in range(0, channels, NEAR):
+            stop = min(near + NEAR, channels)
+            for i in range(r0, r1):
+                h = i * s - top
+                for j in range(0, out_width - COLUMNS + 1, COLUMNS):
+                    column = j * s - before
+                    for c in range(near, stop, lanes):
+                        t = zeros(COLUMNS, w)
+                        for u in range(max(0, -h), min(k, height - h)):
+                            t = add_taps(
+                                k, s, t, x, ((h + u) * width + column) * channels + c, channels,
+                                taps, u * k * channels + c, -column, width - column, channels - c,
+                            )  # fmt: skip
+                        store(t, y, (i * out_width + j) * channels + c, channels, channels - c)
+                for j in range(out_width - out_width % COLUMNS, out_width):
+                    column = j * s - before
+                    for c in range(near, stop, lanes):
+                        one = zeros(1, w)
+                        for u in range(max(0, -h), min(k, height - h)):
+                            one = add_taps(
+                                k, s, one, x, ((h + u) * width + column) * channels + c, channels,
+                                taps, u * k * channels + c, -column, width - column, channels - c,
+                            )  # fmt: skip
+                        store(one, y, (i * out_width + j) * channels + c, channels, channels - c)
+
+    return run
+
+
+@cache
+def convolve_back(dtype: str, k: int, s: int, before: int, masked: bool) -> Kernel:
+    """Input rows r0..r1 of gx: tiles of neighbouring columns that begin at a multiple of the stride."""
+    version, bits, mask = sources(), 8 * np.dtype(dtype).itemsize, int(masked)
+    lanes = target().lanes(bits // 8)
+    many = COLUMNS if s == 1 else 14 if target().vector_bytes == 64 else 8
+
+    @kernel
+    def run(p: int) -> None:
+        gy, taps, gx, width, out_height, out_width, channels, top, r0, r1 = arguments(p, 10, version)
+        w = wide(1, bits, mask)
+        rest = width - width % many
+        for near in range(0, channels, NEAR):
+            stop = min(near + NEAR, channels)
+            for h in range(r0, r1):
+                i0, i1 = max(0, (h + top - k + s) // s), min(out_height, (h + top) // s + 1)
+                for q in range(0, width - many + 1, many):
+                    for c in range(near, stop, lanes):
+                        t = zeros(many, w)
+                        for i in range(i0, i1):
+                            t = add_taps_back(
+                                k, s, before, t, gy, (i * out_width + q // s) * channels + c, channels, taps,
+                                (h + top - i * s) * k * channels + c, -(q // s), out_width - q // s, channels - c,
+                            )  # fmt: skip
+                        store(t, gx, (h * width + q) * channels + c, channels, channels - c)
+                for q in range(rest, width - s + 1, s):
+                    for c in range(near, stop, lanes):
+                        few = zeros(s, w)
+                        for i in range(i0, i1):
+                            few = add_taps_back(
+                                k, s, before, few, gy, (i * out_width + q // s) * channels + c, channels, taps,
+                                (h + top - i * s) * k * channels + c, -(q // s), out_width - q // s, channels - c,
+                            )  # fmt: skip
+                        store(few, gx, (h * width + q) * channels + c, channels, channels - c)
+                for q in range(width - (width - rest) % s, width):
+                    for c in range(near, stop, lanes):
+                        one = zeros(1, w)
+                        for i in range(i0, i1):
+                            one = add_taps_back(
+                                k, s, before, one, gy, (i * out_width + q // s) * channels + c, channels, taps,
+                                (h + top - i * s) * k * channels + c, -(q // s), out_width - q // s, channels - c,
+                            )  # fmt: skip
+                        store(one, gx, (h * width + q) * channels + c, channels, channels - c)
+
+    return run
+
+
+@cache
+def add_up(dtype: str, k: int, s: int, u0: int, u1: int, masked: bool) -> Kernel:
+    """chain (u1 - u0, k, c1 - c0): tap rows u0..u1 of the weight's gradient over samples n0..n1, channels c0..c1."""
+    version, bits, mask, rows = sources(), 8 * np.dtype(dtype).itemsize, int(masked), (u1 - u0) * k
+    lanes = target().lanes(bits // 8)
+
+    @kernel
+    def run(p: int) -> None:
+        x, gy, height, width, out_height, out_width, channels, top, before, n0, n1, c0, c1, chain = arguments(
+            p, 14, version
+        )
+        w = wide(1, bits, mask)
+        for c in range(c0, c1, lanes):
+            t = zeros(rows, w)
+            for n in range(n0, n1):
+                for i in range(out_height):
+                    h = i * s - top
+                    for j in range(0, out_width - COLUMNS + 1, COLUMNS):
+                        column = j * s - before
+                        t = add_products(
+                            k, s, COLUMNS, u0, t,
+                            x, ((n * height + h) * width + column) * channels + c, width * channels, channels,
+                            gy, ((n * out_height + i) * out_width + j) * channels + c,
+                            -column, width - column, -h, height - h, channels - c,
+                        )  # fmt: skip
+                    for j in range(out_width - out_width % COLUMNS, out_width):
+                        column = j * s - before
+                        t = add_products(
+                            k, s, 1, u0, t,
+                            x, ((n * height + h) * width + column) * channels + c, width * channels, channels,
+                            gy, ((n * out_height + i) * out_width + j) * channels + c,
+                            -column, width - column, -h, height - h, channels - c,
+                        )  # fmt: skip
+            store(t, chain, c - c0, c1 - c0, c1 - c)
+
+    return run

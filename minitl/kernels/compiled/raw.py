@@ -1,0 +1,87 @@
+"""Memory by its address, for kernels: their arguments, views of maps, single numbers, a counter, a call.
+
+Every kernel begins with `a, b, ... = arguments(p, count, version)`. `version` is `compile.sources()`,
+closed over: what a function closes over is part of the name under which Numba keeps it on disk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+I64, I8 = ir.IntType(64), ir.IntType(8)
+
+
+@intrinsic(prefer_literal=True)
+def arguments(typingctx: Any, address: Any, count: Any, version: Any) -> Any:
+    """The `count` int64 numbers at an address."""
+    many = count.literal_value
+
+    def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        place = b.inttoptr(values[0], I64.as_pointer())
+        loaded = [b.load(b.gep(place, [I64(i)])) for i in range(many)]
+        return context.make_tuple(b, signature.return_type, loaded)
+
+    return types.UniTuple(types.int64, many)(address, count, version), generate
+
+
+@intrinsic
+def pointer(typingctx: Any, address: Any) -> Any:
+    """The address as a pointer: `numba.carray(pointer(address), shape, dtype)` is a view of an array there."""
+
+    def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        return b.inttoptr(values[0], I8.as_pointer())
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def load64(typingctx: Any, address: Any) -> Any:
+    """The int64 at an address."""
+    return types.int64(types.int64), lambda c, b, s, v: b.load(b.inttoptr(v[0], I64.as_pointer()))
+
+
+@intrinsic
+def load8(typingctx: Any, address: Any) -> Any:
+    """The byte at an address."""
+
+    def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        return b.zext(b.load(b.inttoptr(values[0], I8.as_pointer())), I64)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def store64(typingctx: Any, address: Any, value: Any) -> Any:
+    """Write an int64 to an address."""
+
+    def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        b.store(values[1], b.inttoptr(values[0], I64.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def take(typingctx: Any, address: Any) -> Any:
+    """The counter at an address, which goes up by one at that moment: no two threads get the same number."""
+
+    def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        return b.atomic_rmw("add", b.inttoptr(values[0], I64.as_pointer()), I64(1), "seq_cst")
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def call(typingctx: Any, function: Any, argument: Any) -> Any:
+    """Call the kernel at the address `function`."""
+
+    def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [I64])
+        b.call(b.inttoptr(values[0], kind.as_pointer()), [values[1]])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate

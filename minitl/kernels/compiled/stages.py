@@ -1,0 +1,172 @@
+"""What tiles of a map go through on their way: norms, activations, codes, their backward, sums per channel.
+
+The tile's row i is position m + i of the map; vectors of channels begin at channel `at`, of which
+`left` exist. Codes of `bits` bits lie along positions: byte r of a channel holds positions 8 r / bits, ...
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from minitl.kernels.compiled.tile import I8, I32, I64, NAMES, Writer, literal_op, tile_op
+from minitl.kernels.rules import Codes, FromOutput, codes_of, formula, rule_of
+
+DOUBLE = ir.DoubleType()
+
+
+def _tile_of(*kinds: Any) -> Any:
+    return next(kind for kind in kinds if hasattr(kind, "rows"))
+
+
+def _nothing(*_: Any) -> Any:
+    return types.void
+
+
+def _channels(w: Writer, address: Any, at: Any, left: Any) -> list[Any]:
+    """Numbers per channel, as vectors."""
+    masks = w.masks(left)
+    return [w.load(w.at(address, at, j * w.lanes), masks[j]) for j in range(w.tile.vecs)]
+
+
+@tile_op()
+def affine(w: Writer, _: Any, t: Any, scale: Any, shift: Any, at: Any, left: Any) -> Any:
+    """t scale + shift, each rounded."""
+    scales, shifts = _channels(w, scale, at, left), _channels(w, shift, at, left)
+    return w.map(t, lambda v, i, j: w.b.fadd(w.b.fmul(v, scales[j]), shifts[j]))
+
+
+@tile_op()
+def centre(w: Writer, _: Any, t: Any, mean: Any, scale: Any, at: Any, left: Any) -> Any:
+    """(t - mean) scale, each rounded."""
+    means, scales = _channels(w, mean, at, left), _channels(w, scale, at, left)
+    return w.map(t, lambda v, i, j: w.b.fmul(w.b.fsub(v, means[j]), scales[j]))
+
+
+@tile_op()
+def times(w: Writer, _: Any, t: Any, scale: Any, at: Any, left: Any) -> Any:
+    """t scale."""
+    scales = _channels(w, scale, at, left)
+    return w.map(t, lambda v, i, j: w.b.fmul(v, scales[j]))
+
+
+@literal_op(_tile_of)
+def activate(w: Writer, literals: dict[str, str], name: Any, t: Any) -> Any:
+    """The formula of that name: the same function that NumPy runs on arrays."""
+    value = formula(literals["name"])
+    return w.map(t, lambda v, i, j: value(w.trace(v)).value)
+
+
+def _code(w: Writer, rule: Codes, v: Any) -> Any:
+    """The code of each lane, int32."""
+    count = w.constant(0, I32)
+    for threshold in rule.thresholds(NAMES[w.tile.bits]):
+        over = w.b.fcmp_ordered(">=", v, w.constant(float(threshold)))
+        count = w.b.add(count, w.b.zext(over, count.type))
+    return w.b.and_(count, w.constant(2**rule.bits - 1, I32))
+
+
+def _kept(literals: dict[str, str]) -> Codes:
+    codes = codes_of(rule_of(literals["name"], literals["rule"]))
+    assert codes
+    return codes
+
+
+@literal_op(_nothing)
+def put_codes(
+    w: Writer, literals: dict[str, str], name: Any, rule: Any, t: Any, packed: Any, byte: Any, step: Any, left: Any
+) -> None:
+    """Write the codes of a tile of 8 rows and one vector, whole bytes: packed[byte + r step] for r < bits."""
+    kept, (mask,) = _kept(literals), w.masks(left)
+    codes, per_byte = [_code(w, kept, v) for v, _, _ in w.each(t)], 8 // kept.bits
+    for r in range(kept.bits):
+        word = codes[r * per_byte]
+        for i in range(1, per_byte):
+            word = w.b.or_(word, w.b.shl(codes[r * per_byte + i], w.constant(i * kept.bits, I32)))
+        place = w.at(packed, byte, w.b.mul(step, I64(r)), kind=I8)
+        w.save(w.b.trunc(word, ir.VectorType(I8, w.lanes)), place, mask)
+
+
+@literal_op(_nothing)
+def add_codes(
+    w: Writer, literals: dict[str, str], name: Any, rule: Any, t: Any, packed: Any, byte: Any, shift: Any, left: Any
+) -> None:
+    """OR the codes of one row and one vector into packed[byte], at bit `shift`."""
+    kept, (mask,) = _kept(literals), w.masks(left)
+    ((v, _, _),) = w.each(t)
+    word = w.b.shl(_code(w, kept, v), w.splat(w.b.trunc(shift, I32)))
+    place = w.at(packed, byte, kind=I8)
+    w.save(w.b.or_(w.load(place, mask, I8), w.b.trunc(word, ir.VectorType(I8, w.lanes))), place, mask)
+
+
+def _slope(w: Writer, literals: dict[str, str], code: Any, y: Any) -> Any:
+    """The slope by code and output (or input) `y`, as the rule has it."""
+    rule = rule_of(literals["name"], literals["rule"])
+    if isinstance(rule, Codes):
+        level = w.constant(rule.levels[0])
+        for number, value in enumerate(rule.levels[1:], start=1):
+            here = w.b.icmp_unsigned("==", code, w.constant(number, I32))
+            level = w.b.select(here, w.constant(value), level)
+        return level
+    if isinstance(rule, FromOutput) and rule.codes:
+        on = w.b.icmp_unsigned("!=", code, w.constant(0, I32))
+        return rule.slope(w.trace(y), w.trace(on)).value
+    return rule.slope(w.trace(y)).value
+
+
+@literal_op(_tile_of)
+def times_slope(
+    w: Writer, literals: dict[str, str],
+    name: Any, rule: Any, t: Any, packed: Any, byte: Any, step: Any, shift: Any, kept: Any, at: Any, kept_step: Any,
+    left: Any,
+) -> Any:  # fmt: skip
+    """t times the slopes of its rows: codes packed[byte + r step] (row 0 at bit `shift`), kept[at + i kept_step].
+
+    A tile of 8 rows begins at bit 0.
+    """
+    found, (mask,) = rule_of(literals["name"], literals["rule"]), w.masks(left)
+    codes, rows = codes_of(found), w.tile.rows
+    words = []
+    if codes:
+        for r in range(codes.bits if rows == 8 else 1):
+            loaded = w.load(w.at(packed, byte, w.b.mul(step, I64(r)), kind=I8), mask, I8)
+            words.append(w.b.zext(loaded, ir.VectorType(I32, w.lanes)))
+        if rows == 1:
+            words[0] = w.b.lshr(words[0], w.splat(w.b.trunc(shift, I32)))
+
+    def multiply(v: Any, i: int, j: int) -> Any:
+        code = y = None
+        if codes:
+            r, place = divmod(i * codes.bits, 8)
+            code = w.b.and_(w.b.lshr(words[r], w.constant(place, I32)), w.constant(2**codes.bits - 1, I32))
+        if not isinstance(found, Codes):
+            y = w.load(w.at(kept, at, w.b.mul(kept_step, I64(i))), mask)
+        return w.b.fmul(v, _slope(w, literals, code, y))
+
+    return w.map(t, multiply)
+
+
+def _doubles(w: Writer, v: Any) -> Any:
+    return v if w.tile.bits == 64 else w.b.fpext(v, ir.VectorType(DOUBLE, w.lanes))
+
+
+@tile_op(_nothing)
+def add_rows(w: Writer, _: Any, t: Any, sums: Any, at: Any, left: Any) -> None:
+    """sums[at :] (float64) += the rows of a tile of one vector, one after the other."""
+    (mask,), place = w.masks(left), w.at(sums, at, kind=DOUBLE)
+    total = w.load(place, mask, DOUBLE)
+    for v, _, _ in w.each(t):
+        total = w.b.fadd(total, _doubles(w, v))
+    w.save(total, place, mask)
+
+
+@tile_op(_nothing)
+def add_dots(w: Writer, _: Any, t: Any, u: Any, sums: Any, at: Any, left: Any) -> None:
+    """sums[at :] (float64) += the products of the rows of two tiles, made in float64, one after the other."""
+    (mask,), place = w.masks(left), w.at(sums, at, kind=DOUBLE)
+    total = w.load(place, mask, DOUBLE)
+    for (v, _, _), (z, _, _) in zip(w.each(t), w.each(u), strict=True):
+        total = w.b.fadd(total, w.b.fmul(_doubles(w, v), _doubles(w, z)))
+    w.save(total, place, mask)

@@ -1,0 +1,179 @@
+"""The three products of a dense k x k convolution (a stem), x (N, H, W, C) and weight (O, C, k, k):
+
+    y   a chain over (u, v, c) for each output, from b or +0
+    gx  a chain over the output positions (i, j) that a pixel reached, and their channels o, ascending
+    gW  a chain over the positions of each group for each (u, v, c, o), groups in float64 (see `groups`)
+
+Taps in the padding contribute nothing. The plain loops below define the products; the kernels give the same bits.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from minitl.arrays import Array, Shape
+from minitl.kernels.compile import Lazily, interpreted
+from minitl.kernels.groups import Groups, group_size
+from minitl.kernels.loops import fma
+from minitl.kernels.pointwise import pack_table, panel_widths, spans
+from minitl.kernels.sums import add_groups
+from minitl.kernels.target import target
+from minitl.kernels.tasks import Place, Recorder, Table, scratch_bytes
+from minitl.kernels.window import Window
+
+compiled, pointwise, sums = (Lazily(f"minitl.kernels.compiled.{name}") for name in ("dense", "pointwise", "sums"))
+
+
+def loop_forward(x: Array, weight: Array, at: Window, y: Array) -> None:
+    """y += x convolved with the weight."""
+    for u, v, c in np.ndindex(at.k, at.k, x.shape[3]):
+        (i, h), (j, w) = at.rows(u), at.columns(v)
+        y[:, i, j] = fma(x[:, h, w, c, None], weight[:, c, u, v], y[:, i, j])
+
+
+def loop_grad_input(gy: Array, weight: Array, at: Window, gx: Array) -> None:
+    """gx: later taps reach a pixel from earlier outputs."""
+    gx[:] = 0
+    for u in reversed(range(at.k)):
+        for v in reversed(range(at.k)):
+            (i, h), (j, w) = at.rows(u), at.columns(v)
+            for o in range(gy.shape[3]):
+                gx[:, h, w] = fma(gy[:, i, j, o, None], weight[o, :, u, v], gx[:, h, w])
+
+
+def loop_grad_weight(x: Array, gy: Array, at: Window, gw: Array) -> None:
+    """gw (O, C, k, k): a chain for each group of samples."""
+    size = group_size(gy.shape)
+    for u, v in np.ndindex(at.k, at.k):
+        (i, h), (j, w) = at.rows(u), at.columns(v)
+        chains = []
+        for n in range(0, len(gy), size):
+            chain = np.zeros((gy.shape[3], x.shape[3]), x.dtype)
+            slopes, pixels = gy[n : n + size, i, j], x[n : n + size, h, w]
+            for at_slope, at_pixel in zip(slopes.reshape(-1, gy.shape[3]), pixels.reshape(-1, x.shape[3]), strict=True):
+                chain = fma(at_slope[:, None], at_pixel, chain)
+            chains.append(chain)
+        gw[:, :, u, v] = add_groups(chains)
+
+
+def forward(x: Array, weight: Array, bias: Array | None, at: Window, y: Array) -> None:
+    """y = x convolved with the weight, plus the bias."""
+    if interpreted():
+        y[:] = 0 if bias is None else bias
+        loop_forward(x, weight, at, y)
+        return
+    matrix = taps_first(weight)
+    panels = np.empty(panels_size(weight.shape, x.dtype.name), x.dtype)
+    pack_table(matrix.shape, x.dtype.name, False).run(matrix, panels)
+    del matrix
+    forward_table(x.shape, y.shape, at, x.dtype.name, bias is not None).run(
+        x, panels, y, *([] if bias is None else [bias])
+    )
+
+
+def grad_input(gy: Array, weight: Array, at: Window, gx: Array) -> None:
+    """gx of that convolution."""
+    if interpreted():
+        loop_grad_input(gy, weight, at, gx)
+    else:
+        taps = np.ascontiguousarray(weight.transpose(2, 3, 0, 1))  # (O, C, k, k) -> (k, k, O, C)
+        grad_input_table(gx.shape, gy.shape, at, gy.dtype.name).run(gy, taps, gx)
+
+
+def grad_weight(x: Array, gy: Array, at: Window, gw: Array) -> None:
+    """gw of that convolution."""
+    if interpreted():
+        loop_grad_weight(x, gy, at, gw)
+    else:
+        grad_weight_table(x.shape, gy.shape, at, gy.dtype.name).run(x, gy, gw)
+
+
+def taps_first(weight: Array) -> Array:
+    """The weight as the matrix (k k C, O) that a position's patch is multiplied with."""
+    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(-1, len(weight))  # (O, C, k, k) -> (k, k, C, O)
+
+
+def panels_size(weight: Shape, dtype: str) -> int:
+    """Numbers in the panels of such a weight."""
+    inner, lanes = int(np.prod(weight[1:])), target().lanes(np.dtype(dtype).itemsize)
+    return inner * lanes * sum(vecs for _, vecs in panel_widths(weight[0], dtype))
+
+
+def forward_calls(
+    record: Recorder, x: Shape, y: Shape, at: Window, dtype: str, rows: tuple[int, int],
+    places: tuple[Place, Place, Place], bias: Place | None,
+) -> None:  # fmt: skip
+    """Record output rows `rows` of one sample; places are of its x, the panels and its y."""
+    lanes, most, itemsize = target().lanes(np.dtype(dtype).itemsize), target().vecs, np.dtype(dtype).itemsize
+    full = y[3] // (most * lanes) * most * lanes
+    for first, last, vecs in ((0, full, most), (full, y[3], panel_widths(y[3], dtype)[-1][1])):
+        if first < last:
+            masked = (last - first) % (vecs * lanes) != 0
+            record.call(
+                compiled.convolve(dtype, at.k, at.s, vecs, masked, bias is not None), places[0],
+                places[1] + first * at.k * at.k * x[3] * itemsize, places[2], x[3], y[3], at.height, at.width,
+                at.out_width, at.top, at.before, first, last, *rows, 0 if bias is None else bias,
+            )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def forward_table(x: Shape, y: Shape, at: Window, dtype: str, biased: bool) -> Table:
+    """x, panels, y and perhaps a bias."""
+    record, itemsize = Recorder(), np.dtype(dtype).itemsize
+    for n in range(x[0]):
+        for rows in spans(at.out_height, 1):
+            places = (
+                Place(2, n * int(np.prod(x[1:])) * itemsize), Place(3), Place(4, n * int(np.prod(y[1:])) * itemsize)
+            )  # fmt: skip
+            record.task()
+            forward_calls(record, x, y, at, dtype, rows, places, Place(5) if biased else None)
+    return record.table()
+
+
+@lru_cache(maxsize=1024)
+def grad_input_table(x: Shape, y: Shape, at: Window, dtype: str) -> Table:
+    """gy, taps (k, k, O, C), gx."""
+    record = Recorder()
+    for n in range(x[0]):
+        record.task()
+        record.call(
+            compiled.convolve_back(dtype, at.k, at.s), Place(2), Place(3), Place(4), x[0], x[3], y[3], at.height,
+            at.width, at.out_height, at.out_width, at.top, at.before, n, n + 1,
+        )  # fmt: skip
+    return record.table()
+
+
+@lru_cache(maxsize=1024)
+def grad_weight_table(x: Shape, y: Shape, at: Window, dtype: str) -> Table:
+    """x, gy, gw: a task for each tap."""
+    record = Recorder()
+    grad_weight_calls(record, x, y, at, dtype, (Place(2), Place(3), Place(4)))
+    return record.table()
+
+
+def grad_weight_calls(
+    record: Recorder, x: Shape, y: Shape, at: Window, dtype: str, places: tuple[Place, Place, Place]
+) -> None:
+    """Record gw; places are of x, gy and gw."""
+    itemsize, area, count = np.dtype(dtype).itemsize, at.out_height * at.out_width, x[3] * y[3]
+    for u, v in np.ndindex(at.k, at.k):
+        chain = record.scratch(count * itemsize)
+        total = record.scratch(count * 8, offset=-(-count * itemsize // 64) * 64)
+        record.task()
+        for number, (first, last) in enumerate(Groups(y)):
+            record.call(
+                compiled.add_up(dtype, at.k, at.s), *places[:2], x[0], x[3], y[3], at.height, at.width, at.out_height,
+                at.out_width, at.top, at.before, first // area, last // area, u, v, chain,
+            )  # fmt: skip
+            record.call(sums.join_groups(dtype), chain, total, count, number == 0)
+        offset = (u * at.k + v) * itemsize
+        taps = at.k * at.k
+        record.call(pointwise.round_piece(dtype), total, x[3], y[3], places[2] + offset, taps, x[3] * taps)
+
+
+def grad_weight_scratch(weight: Shape, dtype: str) -> int:
+    """Bytes of scratch memory that the weight's gradient takes, on the threads in force."""
+    count = weight[0] * weight[1]
+    return scratch_bytes(-(-count * np.dtype(dtype).itemsize // 64) * 64 + count * 8, weight[2] ** 2)

@@ -1,0 +1,123 @@
+"""Calls of kernels, recorded once as a table of numbers, and run on several threads.
+
+A `Recorder` is given calls whose arguments are numbers, or places in arrays that are only known
+later (`Place`: which array, and how many bytes into it). Calls are grouped in tasks: the calls of a
+task run in their order on one thread, tasks in any order on any thread. So a task must write
+memory of its own, and what is computed does not depend on the number of threads. `Table.run`
+fills in the arrays' addresses and runs all tasks; there is no Python between them, and
+the GIL is released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from minitl.arrays import Array
+from minitl.kernels import threads
+from minitl.kernels.compile import Kernel, Lazily
+
+compiled = Lazily("minitl.kernels.compiled.runner")
+
+MOST_ARGUMENTS = 22
+FUNCTION, FIRST = 0, 1  # columns of a row: the kernel's address, then its arguments
+WIDTH = FIRST + MOST_ARGUMENTS
+SCRATCH = 1  # the array that every thread has its own of; number 0 stands for no array at all
+
+
+class Place(NamedTuple):
+    """Somewhere in an array: its number among those that a run is given, and bytes into it."""
+
+    array: int
+    offset: int = 0
+
+    def __add__(self, more: object) -> Place:
+        assert isinstance(more, int)
+        return Place(self.array, self.offset + more)
+
+
+Argument = int | Place
+
+
+class Table:
+    """Recorded calls. `scratch` is how many bytes of its own each thread needs."""
+
+    def __init__(self, rows: Array, arrays: Array, starts: Array, kernels: Sequence[Kernel], scratch: int) -> None:
+        self.rows, self.arrays, self.starts, self.scratch = rows, arrays, starts, scratch
+        self.kernels = kernels  # by row: their addresses are filled in when they first run
+        self._ready = False
+
+    def run(self, *arrays: Array) -> None:
+        """Run all tasks on these arrays, in the order of their numbers (2, 3, ...); returns when all are done."""
+        if not self._ready:
+            self.rows[:, FUNCTION] = [kernel.address for kernel in self.kernels]
+            self._ready = True
+        count = len(self.starts) - 1
+        workers = min(threads.count(), count)
+        scratch, step = _scratch(count, self.scratch)
+        bases = np.zeros((workers, len(arrays) + 2), np.int64)
+        bases[:, SCRATCH] = address(scratch) + step * np.arange(workers)
+        bases[:, 2:] = [address(array) for array in arrays]
+        room, counter = np.empty((workers, MOST_ARGUMENTS), np.int64), np.zeros(1, np.int64)
+        whole = [address(a) for a in (self.rows, self.arrays, self.starts)]
+        calls = np.array(
+            [(*whole, count, address(bases[i]), address(room[i]), address(counter)) for i in range(workers)], np.int64
+        )
+        threads.call(compiled.runner(WIDTH).address, [address(own) for own in calls])
+
+
+def address(array: Array) -> int:
+    """Where the array's first number is."""
+    return int(array.__array_interface__["data"][0])
+
+
+def scratch_bytes(size: int, tasks: int) -> int:
+    """Bytes of scratch memory, aligned: `size` for each thread in force, of which no more than `tasks` are used."""
+    return min(threads.count(), tasks) * -(-size // 64) * 64 + 64 if size else 0
+
+
+def _scratch(tasks: int, size: int) -> tuple[Array, int]:
+    """One aligned piece of memory for each worker, and the distance between them."""
+    whole = np.empty(scratch_bytes(size, tasks), np.uint8)
+    return whole[-address(whole) % 64 :] if size else whole, -(-size // 64) * 64
+
+
+class Recorder:
+    """Collects calls. Arrays are numbered from 2 in the order that `Table.run` is given them."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Kernel, tuple[Argument, ...]]] = []
+        self._starts: list[int] = []
+        self._scratch = 0
+
+    def task(self) -> None:
+        """Begin a new task."""
+        self._starts.append(len(self._rows))
+
+    def call(self, kernel: Kernel, *arguments: Argument) -> None:
+        """Add a call to the current task."""
+        assert len(arguments) <= MOST_ARGUMENTS
+        assert self._starts
+        self._rows.append((kernel, arguments))
+
+    def scratch(self, nbytes: int, offset: int = 0) -> Place:
+        """A place `offset` bytes into the thread's own memory, with room for `nbytes`."""
+        self._scratch = max(self._scratch, offset + nbytes)
+        return Place(SCRATCH, offset)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Scratch bytes per thread, and the number of tasks."""
+        return self._scratch, len(self._starts)
+
+    def table(self) -> Table:
+        """All that was recorded."""
+        rows = np.zeros((len(self._rows), WIDTH), np.int64)
+        arrays = np.zeros((len(self._rows), WIDTH), np.uint8)
+        for i, (_, arguments) in enumerate(self._rows):
+            for j, argument in enumerate(arguments, FIRST):
+                arrays[i, j], rows[i, j] = argument if isinstance(argument, Place) else (0, argument)
+        starts = np.array([*self._starts, len(self._rows)], np.int64)
+        return Table(rows, arrays, starts, [kernel for kernel, _ in self._rows], self._scratch)
