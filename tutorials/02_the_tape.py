@@ -436,10 +436,12 @@ assert predicted == measured.held_bytes == measured.traced_bytes
 # Equal to the byte. That is what the word *accounted* means in `minitl`, and it is tested for random
 # networks and methods.
 #
-# **Why do I not see such savings in my framework?** Because there what is kept is often decided by
-# the operation, not by what is trained: PyTorch's convolution, for one, keeps its input in cases even
-# where its weight is frozen ([pytorch#133566](https://github.com/pytorch/pytorch/issues/133566)), and
-# freezing a layer then saves its gradient but no activation.
+# **Why do I not see such savings in my framework?** [A question asked
+# often](https://github.com/mit-han-lab/tinyml/issues/12): only biases were trained, and memory fell by
+# less than a tenth. There, what is kept is decided by the operation, not by what is trained: PyTorch's
+# convolutions keep their input, and its batch norms in evaluation mode too, even where the weight is
+# frozen ([pytorch#133566](https://github.com/pytorch/pytorch/issues/133566)). Freezing a layer then
+# saves its gradient, but no activation.
 #
 # ## What you can now do
 #
@@ -449,9 +451,9 @@ assert predicted == measured.held_bytes == measured.traced_bytes
 # ## Exercises
 #
 # **2a.** The walk back. A record has `name`, `backward`, `kept` and `sources`; a source is a record's
-# number or a name. `record.backward(record.kept, gy, *used)` gives one gradient per source, where
-# `used` are the parameters among its sources. Records that the loss does not depend on are never
-# sent a gradient: pass them by.
+# number or a name. `record.backward(record.kept, gy, *used)` gives one gradient per source (None, where
+# nobody wants it), where `used` are the parameters among its sources. Records that the loss does not
+# depend on are never sent a gradient: pass them by.
 
 # %%
 from course import check
