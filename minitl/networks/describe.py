@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from minitl.blocks import BlockSpec
-from minitl.layers import Activation, Conv, Dropout, Layer, Linear
+from minitl.layers import Activation, Dropout, Layer, Linear
 
 if TYPE_CHECKING:
     from minitl.networks.network import Model
@@ -34,7 +34,7 @@ def summary(model: Model) -> str:
 
 
 def describe(model: Model) -> str:
-    """The summary, and a line for each part: stem, blocks from the bottom, head, classifier."""
+    """The summary, and a line for each part: stem, blocks from the bottom and what stands beside them, the rest."""
     parts = list(_parts(model))
     wide = max(len(part.what) for part in parts)
     lines = [f"{p.name:10} {p.what:{wide}}  {p.parameters:>10,}  {p.trained:>9,}" for p in parts]
@@ -46,13 +46,20 @@ def _parts(model: Model) -> Iterator[Part]:
     stem = [layer for layer in rest if layer.height]
     head = [layer for layer in rest if layer.role.startswith("head")]
     classifier = [layer for layer in rest if layer not in stem and layer not in head]
-    if stem:
-        yield _part("stem", _together(stem), stem)
-    for number, block in enumerate(model.blocks, start=1):
-        yield _part(f"block {number}", _block(block.spec, residual=block.add is not None), list(block.layers()))
-    for name, layers in (("head", head), ("classifier", classifier)):
-        if layers:
-            yield _part(name, _together(layers), layers)
+    sides = getattr(model, "sides", {})  # a single block has none
+    yield from _several("stem", stem)
+    for number, block in enumerate(model.blocks):
+        yield _part(f"block {number + 1}", _block(block.spec, residual=block.add is not None), block.layers())
+        if number in sides:
+            yield from _several("  beside", list(sides[number].layers()))
+    yield from _several("head", head)
+    yield from _several("classifier", classifier)
+
+
+def _several(name: str, layers: Sequence[Layer]) -> Iterator[Part]:
+    """A part of these layers, if there are any."""
+    if layers:
+        yield _part(name, ", ".join(filter(None, map(_layer, layers))), layers)
 
 
 def _part(name: str, what: str, layers: Iterable[Layer]) -> Part:
@@ -70,19 +77,17 @@ def _block(spec: BlockSpec, *, residual: bool) -> str:
     return line + ", residual" * residual
 
 
-def _together(layers: Iterable[Layer]) -> str:
-    return ", ".join(filter(None, map(_layer, layers)))
-
-
 def _layer(layer: Layer) -> str:
     """A convolution, linear layer, activation or dropout; norms and pools go without saying."""
-    if isinstance(layer, Conv):
-        outputs, inputs, kernel, _ = layer.parameters["weight"].value.shape
-        stride = layer.attrs.get("stride", 1)
-        return f"conv {kernel}x{kernel}{f' stride {stride}' if stride > 1 else ''} {inputs} -> {outputs}"
+    weight = layer.parameters.get("weight")
+    shape = weight.value.shape if weight else ()
+    if len(shape) == 4:
+        attrs = getattr(layer, "attrs", {})
+        stride, groups = attrs.get("stride", 1), attrs.get("groups", 1)
+        more = f" stride {stride}" * (stride > 1) + f" in {groups} groups" * (groups > 1)
+        return f"conv {shape[2]}x{shape[3]}{more} {groups * shape[1]} -> {shape[0]}"
     if isinstance(layer, Linear):
-        outputs, inputs = layer.parameters["weight"].value.shape
-        return f"linear {inputs} -> {outputs}"
+        return f"linear {shape[1]} -> {shape[0]}"
     if isinstance(layer, Dropout):
         return f"dropout {layer.p:g}" if layer.p else ""
     return layer.op.name if isinstance(layer, Activation) else ""

@@ -35,6 +35,16 @@ def test_a_network_is_printed_part_by_part(name: str, method: str) -> None:
     assert max(map(len, str(net).splitlines())) <= 110
 
 
+def test_what_stands_beside_a_block_is_printed_too() -> None:
+    net = minitl.methods.get("tinytl-l").apply(minitl.networks.proxyless_mobile(num_classes=10, seed=0))
+    lines = str(net).splitlines()
+    assert any(line.startswith("  beside") for line in lines)
+    counts = [tuple(int(n.replace(",", "")) for n in line.split()[-2:]) for line in lines[2:]]
+    own = [p for p in net.parameters() if not p.statistic]
+    assert sum(count for count, _ in counts) == sum(p.value.size for p in own)
+    assert sum(trained for _, trained in counts) == sum(p.value.size for p in own if p.trained)
+
+
 def test_the_parts_of_a_network_have_their_shapes() -> None:
     lines = str(BUILDERS["mobilenet_v3_small"]()).splitlines()
     said = {line[:10].strip(): re.split(r"\s{2,}", line[11:])[0] for line in lines[2:]}
