@@ -394,11 +394,13 @@ assert kept["expand_act.mask"].shape == (9, 48)
 # %% [markdown]
 # Outputs and kept buffers agree within 1e-12 of their size, gradients within 1e-11, masks and bytes
 # exactly. (A mask has 9 bytes per channel: the bits of 70 positions fill 8 bytes and 6 bits of a
-# ninth.) This is how `minitl` prints what we tabulated; the
-# last ledger, MobileTL's with Hard-Swish:
+# ninth.) A ledger's rows say what we have tabulated, and more. The last one, MobileTL's with
+# Hard-Swish (`print(ledger)` shows all of it):
 
 # %%
-print(str(ledger).split("\n\n")[0])
+for row in ledger.rows:
+    wanted = ", ".join(need.removeprefix("grad_") for need in row.needed_for)
+    print(f"{row.layer:14} {row.tensor:8} {row.bits:2} bits {row.bytes:>7,} bytes  for {wanted}")
 
 # %% [markdown]
 # ## Beyond the paper
@@ -483,6 +485,15 @@ _ = axes.legend(fontsize=8, loc="lower right")
 # %% [markdown]
 # The first, second, fifth and sixth bar are the paper's Figure 1. Its labels are 0.91 for a norm,
 # 0.90 for a convolution's input or a Hard-Swish, and 0.95 for squeeze-and-excite, in MB.
+#
+# ## Why do I not see this saving in my framework?
+#
+# Because a framework keeps what is convenient to keep. PyTorch holds the input of a convolution
+# whose weight is frozen, and of a batch norm in evaluation mode, as soon as a gradient passes
+# through ([its issue 133566](https://github.com/pytorch/pytorch/issues/133566), open since 2024), so
+# freezing frees nothing; and it keeps activations as whole tensors, where bits would do. People who
+# trained biases only have [wondered about it](https://github.com/mit-han-lab/tinyml/issues/12)
+# before. (A second reason is that they looked at the peak, which is another thing: tutorial 9.)
 #
 # ## What you can now do
 #
