@@ -10,7 +10,8 @@ finished file: the same run gives the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from minitl import methods, networks
-from minitl.arrays import Array
+from minitl.arrays import Array, is_count
 from minitl.data.augment import Augmentation
 from minitl.data.files import open_file
 from minitl.data.preprocess import Preprocessing
@@ -77,13 +78,13 @@ class ModelFile:
 
     def network(self) -> Network:
         """The network, with its method and weights."""
-        about = self.about["network"]
-        self._expect_weights_for(about["table"])
-        built = networks.from_table(about["table"], num_classes=len(self.classes), dtype=about["dtype"])
-        method = self.about["method"]
-        methods.get(method["name"], method["blocks"], rules=method["rules"]).apply(built)
-        built.load_state_dict(self.state)
-        return built
+        with expecting("model"):
+            about, method = self.about["network"], self.about["method"]
+            self._expect_weights_for(about["table"])
+            built = networks.from_table(about["table"], num_classes=len(self.classes), dtype=about["dtype"])
+            methods.get(method["name"], method["blocks"], rules=method["rules"]).apply(built)
+            built.load_state_dict(self.state)
+            return built
 
     def _expect_weights_for(self, table: Mapping[str, Any]) -> None:
         """Raise DataError before a network is built that is larger than the weights in the file."""
@@ -125,20 +126,38 @@ def write_model(path: Path, trainer: Trainer, about: Mapping[str, Any]) -> None:
 
 def continue_from(file: ModelFile, trainer: Trainer) -> None:
     """Bring a new trainer to where the checkpoint was. Raises DataError where it holds something else."""
-    stored = dict(file.about["progress"])
-    steps = stored.pop("steps")
-    trainer.progress = Progress(**stored)
-    trainer.network.load_state_dict(file.state)
-    trainer.best_state = {n.removeprefix(BEST): a for n, a in file.arrays.items() if n.startswith(BEST)}
-    slots = trainer.optimizer.slots
+    with expecting("checkpoint"):
+        progress, steps = Progress.from_json(file.about["progress"]), file.about["progress"]["steps"]
+        if progress.batches > len(trainer.spans):
+            raise ValueError(f"{progress.batches} batches of {len(trainer.spans)}")
+        states = dict(_states(file, trainer, steps))
+        best = {name.removeprefix(BEST): a for name, a in file.arrays.items() if name.startswith(BEST)}
+        trainer.network.load_state_dict({**file.state, **best})  # which checks the best, too
+        trainer.network.load_state_dict(file.state)
+    trainer.progress, trainer.best_state, trainer.optimizer.state = progress, best, states
+
+
+def _states(file: ModelFile, trainer: Trainer, steps: Mapping[str, Any]) -> Iterator[tuple[str, State]]:
+    """The optimizer's state of each parameter that has taken a step."""
     for name, parameter in trainer.network.trained_parameters().items():
-        if name not in steps:
-            continue
-        arrays = tuple(file.arrays[f"{OPTIMIZER}{name}/{slot}"] for slot in range(slots))
-        state = State(arrays, steps[name])
-        if not state.fits(parameter):
-            raise DataError(f"holds an optimizer's state that does not fit {name}")
-        trainer.optimizer.state[name] = state
+        if name in steps:
+            slots = range(trainer.optimizer.slots)
+            state = State(tuple(file.arrays[f"{OPTIMIZER}{name}/{slot}"] for slot in slots), steps[name])
+            if not state.fits(parameter) or not is_count(state.steps, least=1):
+                raise ValueError(f"the optimizer's state does not fit {name}")
+            yield name, state
+
+
+@contextmanager
+def expecting(what: str, where: str = "") -> Iterator[None]:
+    """Whatever a description that makes no sense raises becomes a DataError."""
+    try:
+        yield
+    except MinitlError as error:
+        raise DataError(f"is not a {what} that can be used: {error}", layer=where) from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"is not a {what} that can be used: {told}", layer=where) from None
 
 
 def is_model(path: Path) -> bool:
@@ -165,12 +184,8 @@ def read_model(path: Path) -> ModelFile:
         got = about.get("schema", "weights alone") if isinstance(about, dict) else "something else"
         raise DataError(layer=str(path), expected=f"a model that `minitl train` wrote ({SCHEMA})", got=str(got)[:80])
     model = ModelFile(about, arrays)
-    try:
+    with expecting("model", str(path)):
         check(model)
-    except MinitlError as error:
-        raise DataError(f"is not a model that can be used: {error}", layer=str(path)) from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DataError(f"is not a model that can be used: {type(error).__name__}: {error}", layer=str(path)) from None
     return model
 
 
@@ -185,4 +200,4 @@ def check(model: ModelFile) -> None:
     method, progress = model.about["method"], model.about["progress"]
     methods.get(method["name"], method["blocks"], rules=method["rules"])
     if progress is not None:
-        Progress(**{name: value for name, value in progress.items() if name != "steps"})
+        Progress.from_json(progress)

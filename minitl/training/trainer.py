@@ -7,14 +7,14 @@ the network's and the optimizer's arrays, and how far it is (`Progress`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from minitl.arrays import Array
+from minitl.arrays import Array, is_count
 from minitl.data.batches import Part
 from minitl.errors import UsageError, ValueRangeError
 from minitl.layers import cross_entropy
@@ -42,6 +42,20 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """As it is stored in a checkpoint."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Progress:
+        """What `to_json` gave; raises KeyError, TypeError or ValueError where it is something else."""
+        counts = {name: stored[name] for name in ("batches", "images", "correct", "best")}
+        rows, loss = stored["epochs"], stored["loss"]
+        numbers = [row[name] for row in rows for name in ("loss", "train_accuracy", "accuracy", "held_out_loss")]
+        if not all(is_count(count, least=0) for count in counts.values()) or not all(
+            type(number) is float for number in [*numbers, loss]
+        ):
+            raise TypeError("progress is not in numbers")
+        if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)) or counts["best"] > len(rows):
+            raise ValueError("epochs are not 1, 2, ...")
+        return cls(epochs=rows, loss=loss, **counts)
 
 
 class Trainer:

@@ -23,6 +23,7 @@ from minitl import data
 from minitl.accounting import Ledger, predict
 from minitl.data.source import Source
 from minitl.data.split import draw, split
+from minitl.files import read_bytes
 from minitl.training.choice import Choice
 from minitl.training.compare import Result
 from minitl.training.progress import Bar
@@ -58,10 +59,12 @@ class Outcome:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Outcome:
-        """What `to_json` gave, once through JSON."""
-        trial = dict(stored["trial"])
-        method, blocks, options = trial.pop("choice")
-        return cls(**{**stored, "trial": Trial(Choice(method, blocks, tuple(options)), **trial)})
+        """What `to_json` gave; raises KeyError, TypeError, ValueError or OverflowError where it is something else."""
+        trial = stored["trial"]
+        method, blocks, options = trial["choice"]
+        what = Choice(str(method), blocks if blocks is None else int(blocks), tuple(map(str, options)))
+        ran = Trial(what, int(trial["seed"]), float(trial["learning_rate"]), bool(trial["search"]))
+        return cls(ran, *(float(stored[name]) for name in ("accuracy", "loss", "seconds")))
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Comparison:
         return {
             "data": images.digest,
             "network": self.recipe.network,
-            "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
+            "weights": hashlib.sha256(read_bytes(weights)).hexdigest() if weights else None,
             "source": self.recipe.source,
             "augment": self.recipe.augment,
             "preprocessing": dict(self.recipe.preprocessing),

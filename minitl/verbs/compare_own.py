@@ -14,7 +14,7 @@ from minitl.accounting.plot import plot_kept
 from minitl.checks import expect_count
 from minitl.data.source import Source
 from minitl.errors import DataError, UsageError, ValueRangeError
-from minitl.files import check_writable, write_whole
+from minitl.files import check_writable, read_bytes, write_whole
 from minitl.training.choice import Choice
 from minitl.training.cluster import spread_over
 from minitl.training.plots import plot_accuracy
@@ -112,11 +112,11 @@ class _Store:
 
     def _read(self, path: Path) -> list[Outcome]:
         try:
-            stored = json.loads(path.read_bytes())
+            stored = json.loads(read_bytes(path))
             if stored["schema"] != SCHEMA:
                 raise ValueError("another schema")
             about, outcomes = stored["about"], [Outcome.from_json(trial) for trial in stored["trials"]]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise DataError(f"holds no trials of a comparison: {told}", layer=str(path)) from None
         other = [name for name in self.about if about.get(name) != json.loads(json.dumps(self.about[name]))]

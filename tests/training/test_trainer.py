@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+import json
+import os
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 import minitl
 from minitl import data
@@ -23,6 +29,7 @@ from minitl.training.trainer import Trainer, class_weights, evaluate
 sys.path.append(str(Path(__file__).parents[1] / "data"))
 import makers
 
+FUZZ = int(os.environ.get("MINITL_FUZZ", "40"))
 METHOD = minitl.methods.get("mobiletl", 2)
 
 
@@ -105,8 +112,47 @@ def test_a_checkpoint_that_was_tampered_with_is_refused(source: data.Source, tmp
     file = read_model(tmp_path / "model")
     name = next(name for name in file.arrays if name.startswith("optimizer/"))
     file.arrays[name] = file.arrays[name][1:]
-    with pytest.raises(DataError, match="optimizer's state that does not fit"):
+    with pytest.raises(DataError, match="optimizer's state does not fit"):
         continue_from(file, trainer(source))
+
+
+def leaves(tree: Any) -> list[tuple[Any, Any]]:
+    """Every place in a JSON tree: a list or dictionary, and the index or key in it."""
+    pairs = list(tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ())
+    return [(tree, key) for key, _ in pairs] + [place for _, below in pairs for place in leaves(below)]
+
+
+STRANGE = (None, -1, 0, 1, 2**70, 1e308, float("inf"), float("nan"), "", "x", "\ud800", [], {}, [1], {"a": 1}, True)
+
+
+def test_a_checkpoint_that_says_something_else_is_refused_or_still_makes_sense(
+    source: data.Source, tmp_path: Path
+) -> None:
+    """Any one number, text or list of its description replaced by any other, or left out."""
+    one = trainer(source, patience=2)
+    list(itertools.islice(one.run(), 5))
+    write_model(tmp_path / "model", one, describe(one, METHOD))
+    whole, rng, refused = read_model(tmp_path / "model"), np.random.default_rng(0), 0
+    for _ in range(FUZZ):
+        about = copy.deepcopy(whole.about)
+        places = leaves(about)
+        tree, key = places[rng.integers(len(places))]
+        if rng.random() < 0.2:
+            del tree[key]
+        else:
+            tree[key] = STRANGE[rng.integers(len(STRANGE))]
+        text = json.dumps(about)
+        (tmp_path / "other").write_bytes(save(whole.arrays, {"minitl": text}))
+        try:
+            file = read_model(tmp_path / "other")
+            again = trainer(source, patience=2) if rng.random() < 0.5 else None
+            file.network()
+            if again and not file.finished:
+                continue_from(file, again)
+        except MinitlError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            refused += 1
+    assert FUZZ / 3 < refused < FUZZ
 
 
 def test_class_weights(source: data.Source) -> None:
