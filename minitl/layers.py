@@ -17,6 +17,7 @@ from minitl import ops
 from minitl.arrays import Array
 from minitl.checks import expect_flag
 from minitl.errors import RuleError, UsageError, brief, lookup, unknown
+from minitl.ops.quantised import BITS
 from minitl.parameters import Parameter
 from minitl.records import Var
 from minitl.tape import Tape
@@ -118,6 +119,10 @@ class Layer:
     def ran(self, tape: Tape) -> None:
         """Take note that the layer runs on `tape`."""
 
+    def _seed(self, tape: Tape) -> dict[str, Any]:
+        """What decides how a quantised input is rounded: the tape's seed and the layer's path."""
+        return {"seed": (tape.seed, crc32(self.path.encode()))} if self.plan.rule in BITS else {}
+
     def _run(self, tape: Tape, op: ops.Op, *inputs: Var | Parameter, attrs: Mapping[str, Any] | None = None) -> Var:
         rule = self.plan.rule if len(op.rules) > 1 else ""
         return tape.run(op, *inputs, layer=self.path, role=self.role, rule=rule, attrs=attrs)
@@ -158,10 +163,13 @@ class Conv(Layer):
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Convolve x (N, H, W, C)."""
-        return self._run(tape, self.op, x, *self.parameters.values(), attrs=self.attrs)
+        return self._run(tape, self.op, x, *self.parameters.values(), attrs={**self.attrs, **self._seed(tape)})
 
     def gated(self, tape: Tape, x: Var, gate: Var) -> Var:
         """Convolve gate x, for a pointwise convolution without bias, without building the product."""
+        if self.plan.rule:
+            problem = f"rule {self.plan.rule} cannot encode an input that the gate's rule folded never builds"
+            raise RuleError(problem, layer=self.path, op=self.op.name, remedy="give se_scale another rule")
         return self._run(tape, ops.gated_conv, x, gate, self.parameters["weight"])
 
 
@@ -242,9 +250,14 @@ class Linear(Layer):
         super().__init__(path, "classifier", {"weight": weight, "bias": np.zeros(outputs, dtype)})
         self.final = final
 
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The op's."""
+        return ops.linear.rules
+
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Map x (N, I) to (N, O)."""
-        return self._run(tape, ops.linear, x, *self.parameters.values())
+        return self._run(tape, ops.linear, x, *self.parameters.values(), attrs=self._seed(tape))
 
 
 class Dropout(Layer):

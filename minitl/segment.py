@@ -13,6 +13,7 @@ from typing import Any
 from minitl.arrays import Shape, dtype_name
 from minitl.fused.program import Program, compile_records
 from minitl.layers import Layer
+from minitl.ops.approximate import RULES
 from minitl.records import Var
 from minitl.saved import Saved
 from minitl.shadow import ShadowTape
@@ -63,7 +64,8 @@ class Segment:
         shadow.rerun = tape.rerun
         x = shadow.variable(Var(shadow.phantom(shape, dtype)), needs_grad)
         self.compose(shadow, x)
-        program = compile_records(shadow.records, shadow.holdings())
+        kept_otherwise = any(record.rule in RULES for record in shadow.records)  # run op by op
+        program = None if kept_otherwise else compile_records(shadow.records, shadow.holdings())
         for record in shadow.records:
             record.saved = Saved()
         return program

@@ -61,7 +61,7 @@ class Spec:
 
     @property
     def name(self) -> str:
-        return f"{self.op.name}-{self.rule}" if len(self.op.rules) > 1 else self.op.name
+        return f"{self.op.name}-{self.rule}" if self.rule else self.op.name
 
     @property
     def exact(self) -> bool:

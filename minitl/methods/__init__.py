@@ -6,6 +6,7 @@ from dataclasses import replace
 from minitl.checks import expect_flag
 from minitl.errors import UsageError, brief, lookup
 from minitl.methods.attention import additive_attention, multiplicative_attention
+from minitl.methods.back_razor import back_razor
 from minitl.methods.ft_all import ft_all
 from minitl.methods.ft_bias import ft_bias
 from minitl.methods.ft_blocks import ft_blocks
@@ -24,6 +25,7 @@ METHODS = {
         *(ft_all, ft_last, ft_bias, ft_norm, ft_blocks),
         *(mobiletl, mobiletl_exact, mobiletl_recompute),
         *(tinytl_b, tinytl_l, tinytl_lb, rep_net, additive_attention, multiplicative_attention),
+        back_razor,
     ]
 }
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from minitl.checks import expect_count
 from minitl.errors import MinitlError, UsageError, ValueRangeError, brief, unknown
-from minitl.layers import Activation, Layer, LayerPlan, Linear, Norm
+from minitl.layers import Activation, Conv, Layer, LayerPlan, Linear, Norm
 from minitl.networks.network import Model, Network
 from minitl.parameters import Parameter
 from minitl.sides import Side
@@ -101,10 +101,11 @@ class Method:
 
     def _check_rules(self, network: Model) -> None:
         acts = [layer for layer in network.layers() if isinstance(layer, Activation)]
-        known = dict.fromkeys([act.op.name for act in acts] + [act.role for act in acts])
+        convs = [layer.role for layer in network.layers() if isinstance(layer, Conv)]
+        known = dict.fromkeys([act.op.name for act in acts] + [act.role for act in acts] + convs)
         for what, rule in self.rules:
             if what not in known:
-                raise unknown("activation or activation role", what, known, layer=network.name)
+                raise unknown("activation or role", what, known, layer=network.name)
             if not rule:
                 raise ValueRangeError(layer=network.name, expected=f"a backward rule for {what}", got="none")
 
@@ -127,7 +128,7 @@ class Method:
     def _plan(self, layer: Layer, blocks: int) -> LayerPlan:
         plan = self.policy(layer, blocks)
         for name, rule in self.rules:
-            if isinstance(layer, Activation) and name in (layer.role, layer.op.name):
+            if isinstance(layer, Activation | Conv) and name in (layer.role, layer.op.name):
                 plan = replace(plan, rule=rule)
         return plan
 

@@ -16,7 +16,7 @@ from minitl.arrays import FLOATS, Array, to_numpy
 from minitl.blocks import Build, ConvNorm, InvertedResidual
 from minitl.checks import as_number, expect_count
 from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, UsageError, ValueRangeError, brief
-from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
+from minitl.layers import Activation, Conv, Dropout, Layer, Linear, Norm, Pool, cross_entropy
 from minitl.networks.describe import describe, summary
 from minitl.networks.mirror import mirrored_images, mirrored_kernel
 from minitl.networks.names import Outline
@@ -120,8 +120,8 @@ class Model:
     def exact(self) -> bool:
         """Whether all gradients are the forward's: no approximate backward rule above the lowest trained layer."""
         above = dropwhile(lambda layer: not layer.plan.train, self.layers())
-        acts = (layer for layer in above if isinstance(layer, Activation))
-        return not any(act.plan.rule in act.op.approximate for act in acts)
+        ruled = (layer for layer in above if isinstance(layer, Activation | Conv))
+        return not any(layer.plan.rule in layer.op.approximate for layer in ruled)
 
     def expect_labels(self, labels: Any, count: int) -> None:
         """Raise unless `labels` are what `loss` takes for `count` images; a single block takes any."""

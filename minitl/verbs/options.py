@@ -84,7 +84,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WHAT=RULE",
-        help="backward rule of an activation (hard_swish=few2) or of a role (expand_act=output)",
+        help="backward rule of an activation (hard_swish=few2) or a role (expand_act=output, project=filter2)",
     )
 
 
