@@ -49,7 +49,6 @@ def forward(op: Op, *arrays: Array, attrs: Attrs, needs: Needs, rule: str) -> tu
     if rule == EXACT:
         return op.compute(*arrays, attrs=own, needs=needs, rule=EXACT)
     y, saved = op.compute(*arrays, attrs=own, needs=(False,) * len(needs), rule=EXACT)
-    saved.rule = rule
     if needs[1]:
         if rule in BITS:
             quantised.keep(saved, arrays[0], BITS[rule], attrs.get("seed", (0,)), FOR)
