@@ -58,6 +58,12 @@ def test_no_two_that_live_together_overlap(found: list[Buffer], alignment: int, 
     assert arena == place(found, alignment=alignment, tries=20, seed=seed)
 
 
+@given(found=buffers(), seed=st.integers(0, 3))
+def test_more_tries_never_make_it_larger(found: list[Buffer], seed: int) -> None:
+    sizes = [place(found, tries=tries, seed=seed).size_bytes for tries in (1, 2, 5, 14, 40)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
 def test_the_checker_sees_an_overlap() -> None:
     found = [Buffer(name, "", 8, *span) for name, span in (("a", (0, 3)), ("b", (3, 5)), ("c", (3, 5)))]
     good = Arena(24, 24, tuple(Placed(**vars(b), offset=8 * i) for i, b in enumerate(found)))

@@ -9,7 +9,7 @@ import pytest
 
 import minitl
 from minitl.errors import MinitlError, RuleError, UnknownNameError, UsageError
-from minitl.layers import FROZEN, Layer, LayerPlan, Norm
+from minitl.layers import FROZEN, Activation, Layer, LayerPlan, Norm
 
 EXPAND = "expand"
 
@@ -80,3 +80,17 @@ def test_a_frozen_norm_says_how_its_scale_can_be_trained(kind: str) -> None:
     words = "trains its shift only; train its bias alone, or give it statistics='batch'"
     refused(LAYERS[kind], LayerPlan(train=frozenset({"weight"})), RuleError, words)
     LAYERS[kind].apply(LayerPlan(train=frozenset({"weight"}), statistics="batch"))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "proxyless_mobile", "digits_irb"])
+@pytest.mark.parametrize(
+    "method",
+    ["ft-all", "ft-last", "ft-bias", "ft-norm", "ft-blocks", "mobiletl", "mobiletl-exact", "mobiletl-recompute"],
+)
+def test_all_gradients_are_exact_but_those_of_mobiletl(name: str, method: str) -> None:
+    """Whatever the activations: ReLU6, Hard-Swish and ReLU have exact rules of their own in the head too."""
+    net = minitl.methods.get(method).apply(minitl.networks.get(name, num_classes=2, width=0.25))
+    acts = [layer for layer in net.layers() if isinstance(layer, Activation)]
+    approximate = [act.path for act in acts if act.plan.rule in act.op.approximate]
+    assert bool(approximate) == (method == "mobiletl"), approximate
+    assert net.exact == (not approximate)
