@@ -65,14 +65,14 @@ class Parameter:
             self.expect_quantisable()
             before = self.value
             self.value, self.scale = _encode(before)
-            before.flags.writeable = False
-            self._before = weakref.ref(before)
+            if before.flags.writeable:
+                before.flags.writeable = False
+                self._before = weakref.ref(before)
 
     def expect_quantisable(self) -> None:
-        """Raise ValueRangeError if a weight is not finite (8 bits cannot say so), UsageError if it is read-only."""
+        """Raise ValueRangeError if a weight is not finite: 8 bits cannot say so."""
         if not np.isfinite(self.value).all():
             raise ValueRangeError(layer=self.name, expected="finite weights to quantise", got="NaN or infinity")
-        expect_writable(self.name, self.value)
 
     def restore(self) -> None:
         """Hold it as floating point again; what quantising rounded off does not come back."""

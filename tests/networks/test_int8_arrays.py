@@ -95,3 +95,14 @@ def test_a_state_loaded_meanwhile_is_what_they_hold_afterwards() -> None:
     for name, array in held.items():
         assert abs(array - state[name]).max() <= abs(state[name]).max() / 254 * 1.01
     assert all(p.value is held[p.name] for p in net.parameters() if p.trained)
+
+
+def test_a_read_only_weight_can_be_held_so_and_is_replaced_afterwards() -> None:
+    weight = np.ones((2, 3), np.float32)
+    weight.flags.writeable = False
+    p = Parameter("w", weight)
+    p.quantise()
+    p.restore()
+    assert p.value is not weight
+    assert p.value.flags.writeable
+    assert not weight.flags.writeable
