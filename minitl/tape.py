@@ -18,6 +18,7 @@ from minitl.fused.backward import ByParameter, backward
 from minitl.fused.forward import Kept, forward
 from minitl.fused.program import Program, Run, Values
 from minitl.fused.work import Work
+from minitl.gradients import Apply, Sink, Witness
 from minitl.kernels.compile import interpreted
 from minitl.ops.op import EXACT, Attrs, Gradients, Op
 from minitl.parameters import Parameter
@@ -48,6 +49,7 @@ class Tape:
         self._variables = 0
         self.keeps, self.rerun = True, False  # see `checkpoint`
         self._held_before_backward: list[Holding] | None = None
+        self._witness = Witness()
 
     def __repr__(self) -> str:
         held = sum({holding.block: holding.nbytes for holding in self.holdings()}.values())
@@ -78,7 +80,10 @@ class Tape:
         if not np.isfinite(images).all():
             where = np.argwhere(~np.isfinite(images))[0].tolist()
             raise ValueRangeError(op="images", expected="finite values", got=f"{images[tuple(where)]} at {where}")
-        return Var(images if images.base is None and images.flags.c_contiguous else images.copy(order="C"))
+        if images.base is not None or not images.flags.c_contiguous:
+            return Var(images.copy(order="C"))
+        self._witness.array("the images", images)
+        return Var(images)
 
     def variable(self, x: Var, needs_grad: bool = True) -> Var:
         """The same value as an input that wants a gradient, as if layers below it were trained."""
@@ -121,6 +126,8 @@ class Tape:
             saved=saved,
         )
         self.records.append(record)
+        if self.computes:
+            self._witness.record(record)
         return Var(y, len(self.records) - 1, any(needs), self._mark)
 
     def _check_own(self, flows: Sequence[Var], op: str, layer: str) -> None:
@@ -155,6 +162,9 @@ class Tape:
                 raise AssertionError(f"{h.record.layer}: kept {h.tensor} of {array.nbytes} bytes, not {h.nbytes}")
             copies[h.record].saved.keep(h.tensor, array, h.needed_for, codes=codes)
         self.records += copies.values()
+        if self.computes:
+            for record in copies.values():
+                self._witness.record(record)
         last = len(self.records) - 1
         if program.trains:
             self._programs[last] = Run(program, copies, x.source)
@@ -202,7 +212,7 @@ class Tape:
     def _fresh(self) -> Tape:
         return Tape(training=self.training, seed=self.seed, fused=self.fused)
 
-    def backward(self, loss: Var, gy: Array | None = None) -> dict[str, Array]:
+    def backward(self, loss: Var, gy: Array | None = None, *, apply: Apply | None = None) -> dict[str, Array]:
         """Gradients of `loss` for every trained parameter it depends on, by name.
 
         For a `loss` that is no scalar but, say, the output of a block, `gy` of its shape says with
@@ -211,6 +221,13 @@ class Tape:
         Each record's buffers are freed as soon as its gradients are computed; in a fused run a
         gradient may be written over them. So a tape can be walked back once. The ledger still
         tells afterwards what was held before.
+
+        With `apply`, an optimizer, each gradient is applied as soon as it is complete and nothing will read
+        the parameter's old value any more, and then let go of (LOMO, Lv et al. 2023, arXiv:2306.09782); the
+        result is empty. The parameters end with the bytes that a separate step would give them.
+
+        Raises UsageError where parameters or images are not what they were in the forward pass (see
+        `stamps` for what is seen).
         """
         if not loss.needs_grad:
             raise UsageError(
@@ -225,15 +242,16 @@ class Tape:
         if gy is not None and (gy.shape, gy.dtype) != (loss.value.shape, loss.value.dtype):
             expected = f"gy of shape {loss.shape}, {loss.value.dtype}"
             raise ShapeError(op="backward", expected=expected, got=f"{gy.shape}, {gy.dtype}")
+        self._witness.expect_unchanged()
+        sink = Sink(apply, self.records[: loss.source + 1])
         self._held_before_backward = self.holdings()
         pending: dict[int, Array] = {loss.source: self._ones_like(loss.value) if gy is None else gy}
-        gradients: dict[str, Array] = {}
         for number in reversed(range(loss.source + 1)):
             gy = pending.pop(number, None)
             if gy is None:
                 continue
             if run := self._programs.pop(number, None):
-                self._walk_back_fused(run, gy, pending, gradients)
+                self._walk_back_fused(run, gy, pending, sink)
                 del gy
                 continue
             record = self.records[number]
@@ -245,21 +263,24 @@ class Tape:
                     self._accumulate(pending, source, gradient, gy)
             for parameter, gradient in zip(record.parameters, results[flows:], strict=True):
                 if gradient is not None:
-                    self._accumulate(gradients, parameter.name, gradient, gy)
+                    self._accumulate(sink.gradients, parameter.name, gradient, gy)
             del gy, results
+            sink.walked(record)
         self.input_gradients = pending
-        return dict(reversed(gradients.items()))
+        return dict(reversed(sink.gradients.items()))
 
-    def _walk_back_fused(self, run: Run, gy: Array, pending: dict[int, Array], gradients: dict[str, Array]) -> None:
+    def _walk_back_fused(self, run: Run, gy: Array, pending: dict[int, Array], sink: Sink) -> None:
         values = {p: self._read(p) for p in run.program.parameters}
-        gx, by_parameter = self._backward_fused(run, gy, values)
+        gx, by_parameter = self._backward_fused(run, gy, values, sink)
         for record in run.records.values():
             record.saved = Saved()
         if gx is not None:
             self._accumulate(pending, run.source, gx, gy)
         for parameter in reversed(run.program.parameters):
             if parameter in by_parameter:
-                self._accumulate(gradients, parameter.name, by_parameter[parameter], gy)
+                self._accumulate(sink.gradients, parameter.name, by_parameter.pop(parameter), gy)
+        for record in run.records.values():
+            sink.walked(record)
 
     def holdings(self) -> list[Holding]:
         """What the records hold for backward; after backward, what they held before it."""
@@ -289,8 +310,8 @@ class Tape:
     def _forward_fused(self, program: Program, x: Array, values: Values) -> tuple[Array, Kept]:
         return forward(program, x, values, self._work(program, x), self._forward)
 
-    def _backward_fused(self, run: Run, gy: Array, values: Values) -> tuple[Array | None, ByParameter]:
-        return backward(run, gy, values, self._work(run.program, gy), self._backward)
+    def _backward_fused(self, run: Run, gy: Array, values: Values, sink: Sink) -> tuple[Array | None, ByParameter]:
+        return backward(run, gy, values, self._work(run.program, gy), self._backward, sink.take)
 
     def _work(self, program: Program, x: Array) -> Work:
         return Work(program, x.shape[0], dtype_name(x.dtype), np.empty, dry=False)

@@ -22,6 +22,7 @@ LAYERS = [  # ground floor first; a package is one layer, and so are modules tha
     "parameters",
     "records",
     "fused",
+    "gradients",
     "tape shadow",
     "layers",
     "statistics",

@@ -115,17 +115,20 @@ class Ledger:
         return f"{rows_table(self.rows)}\n\n{totals_table(self.totals)}"
 
 
-def ledger(tape: Tape, *, optimizer_slots: int = 0, convention: str = STANDARD) -> Ledger:
+def ledger(
+    tape: Tape, *, optimizer_slots: int = 0, apply: bool = False, convention: str = STANDARD
+) -> Ledger:
     """What `tape` holds, or held before it was walked back.
 
     `optimizer_slots` is how many numbers the optimizer keeps for each trained parameter (SGD
-    with momentum 1, Adam 2); `convention` how FLOPs are counted.
+    with momentum 1, Adam 2); with `apply` gradients are applied as they come, and the largest
+    counts; `convention` how FLOPs are counted.
     """
     if not isinstance(tape, Tape):
         raise UsageError(op="ledger", expected="a Tape", got=brief(repr(tape)))
     optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, op="ledger")
     rows = tuple(_rows(tape.holdings()))
-    return Ledger(rows, _totals(tape.records, sum(row.bytes for row in rows), optimizer_slots, convention))
+    return Ledger(rows, _totals(tape.records, sum(row.bytes for row in rows), optimizer_slots, apply, convention))
 
 
 def rows_table(rows: Sequence[Row]) -> str:
@@ -199,20 +202,22 @@ def _rows(holdings: Iterable[Holding]) -> list[Row]:
     return rows
 
 
-def _totals(records: Sequence[Record], kept: int, slots: int, convention: str) -> Totals:
+def _totals(records: Sequence[Record], kept: int, slots: int, apply: bool, convention: str) -> Totals:
     parameters: dict[str, Parameter] = {p.name: p for record in records for p in record.parameters}
     trained = sum(p.nbytes for p in parameters.values() if p.trained)
     statistics = sum(p.nbytes for p in parameters.values() if p.statistic)
     frozen = sum(p.nbytes for p in parameters.values()) - trained - statistics
+    largest = max((p.nbytes for p in parameters.values() if p.trained), default=0)
+    gradients = largest if apply else trained
     count = counting(convention)
     return Totals(
         kept_bytes=kept,
         trained_parameter_bytes=trained,
         frozen_parameter_bytes=frozen,
         buffer_bytes=statistics,
-        gradient_bytes=trained,
+        gradient_bytes=gradients,
         optimizer_bytes=slots * trained,
-        total_bytes=kept + 2 * trained + frozen + statistics + slots * trained,
+        total_bytes=kept + trained + gradients + frozen + statistics + slots * trained,
         peak_bytes=None,
         macs=sum((record.cost.macs for record in records), Split()),
         flops=sum((count(record) for record in records), Split()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from minitl.arrays import Array
 from minitl.checks import expect_count
 from minitl.errors import UsageError, ValueRangeError, brief
 from minitl.networks.network import Model
+from minitl.parameters import Parameter
 from minitl.shadow import ShadowTape
 from minitl.step import forward_backward
 from minitl.tape import Tape
@@ -24,13 +26,20 @@ FEW = 4096  # bytes of arrays of a few numbers each, such as the addresses hande
 
 
 def predict(
-    model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0, convention: str = STANDARD
+    model: Model,
+    *,
+    batch: int,
+    resolution: int,
+    optimizer_slots: int = 0,
+    apply: bool = False,
+    convention: str = STANDARD,
 ) -> Ledger:
     """The ledger of a step on `batch` images of `resolution` x `resolution`, without computing anything.
 
     The rows equal those a real tape would hold. `totals.peak_bytes` replays the step's
     lifetimes; `optimizer_slots` is how many numbers the optimizer keeps for each trained
-    parameter (SGD with momentum 1, Adam 2).
+    parameter (SGD with momentum 1, Adam 2). With `apply`, gradients are applied as they come, and
+    `totals.gradient_bytes` is that of the largest.
     """
     check_model(model)
     for name, value in (("batch", batch), ("resolution", resolution)):
@@ -40,8 +49,8 @@ def predict(
     optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, layer=model.name)
     tape = ShadowTape()
     images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)
-    forward_backward(model, tape, images, tape.phantom((batch,), "int64"))
-    found = ledger(tape, optimizer_slots=optimizer_slots, convention=convention)
+    forward_backward(model, tape, images, tape.phantom((batch,), "int64"), apply=LetGo() if apply else None)
+    found = ledger(tape, optimizer_slots=optimizer_slots, apply=apply, convention=convention)
     totals = replace(found.totals, peak_bytes=found.totals.resident_bytes + tape.meter.peak + FEW)
     return replace(found, totals=totals)
 
@@ -67,15 +76,19 @@ class Measured:
     traced_peak_bytes: int
 
 
-def measure(model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0) -> Measured:
+def measure(
+    model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0, apply: bool = False
+) -> Measured:
     """Run a step on random images (on a copy of the model) and count its memory (see `array_memory`).
 
     Raises UsageError where the step does not fit into memory.
     """
     check_model(model)
     model = copy.deepcopy(model)
-    predicted = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals
-    activity = _StepOnNoise(model, int(batch), int(resolution))
+    predicted = predict(
+        model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots, apply=apply
+    ).totals
+    activity = _StepOnNoise(model, int(batch), int(resolution), apply)
     try:
         activity.whole_step()  # compiles the kernels and records their calls, which are not the step's memory
     except MemoryError:
@@ -99,11 +112,21 @@ def measure(model: Model, *, batch: int, resolution: int, optimizer_slots: int =
     return Measured(held, traced, predicted.peak_bytes, predicted.resident_bytes + in_step)
 
 
+class LetGo:
+    """Stands for an optimizer that takes gradients as they come, and changes nothing."""
+
+    def begin(self, parameters: Iterable[Parameter]) -> None:
+        """Nothing to prepare."""
+
+    def apply(self, parameter: Parameter, gradient: Array) -> None:
+        """Let the gradient go."""
+
+
 class _StepOnNoise:
     """A step whose images and labels live only as long as it does."""
 
-    def __init__(self, model: Model, batch: int, resolution: int) -> None:
-        self.model, self.batch, self.resolution = model, batch, resolution
+    def __init__(self, model: Model, batch: int, resolution: int, apply: bool) -> None:
+        self.model, self.batch, self.resolution, self.apply = model, batch, resolution, apply
 
     def forward(self) -> Tape:
         """The tape of a forward pass, and nothing else left alive."""
@@ -112,8 +135,9 @@ class _StepOnNoise:
         return tape
 
     def whole_step(self) -> None:
-        """Forward and backward; gradients are dropped."""
-        forward_backward(self.model, Tape(), self._images(), self._labels())
+        """Forward and backward; gradients are let go of, at the end or as they come."""
+        apply = LetGo() if self.apply else None
+        forward_backward(self.model, Tape(), self._images(), self._labels(), apply=apply)
 
     def _images(self) -> Array:
         shape = (self.batch, self.resolution, self.resolution, self.model.input_channels)

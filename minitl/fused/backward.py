@@ -35,21 +35,25 @@ channels, pointwise = (Lazily(f"minitl.kernels.compiled.{name}") for name in ("c
 
 ByParameter = dict[Parameter, Array]
 WalkBack = Callable[[OpRecord, Array], Gradients]
+Take = Callable[[Parameter, Array], bool]
 
 
-def backward(run: Run, gy: Array, values: Values, work: Work, walk_back: WalkBack) -> tuple[Array | None, ByParameter]:
+def backward(
+    run: Run, gy: Array, values: Values, work: Work, walk_back: WalkBack, take: Take
+) -> tuple[Array | None, ByParameter]:
     """The input's gradient, where it is wanted, and those of the trained parameters. Destroys what was kept.
 
-    `walk_back` gives the gradients of a single record.
+    `walk_back` gives the gradients of a single record. `take(parameter, gradient)` is offered each gradient once
+    nothing will read the parameter any more; those that it does not take are returned.
     """
-    walk = _Backward(run, values, work, walk_back)
+    walk = _Backward(run, values, work, walk_back, take)
     return walk(gy), walk.gradients
 
 
 class _Backward:
-    def __init__(self, run: Run, values: Values, work: Work, walk_back: WalkBack) -> None:
+    def __init__(self, run: Run, values: Values, work: Work, walk_back: WalkBack, take: Take) -> None:
         self.program, self.records, self.values, self.work = run.program, run.records, values, work
-        self.walk_back = walk_back
+        self.walk_back, self.take = walk_back, take
         self.gradients: ByParameter = {}
         self._sums: list[Callable[[], None]] = []  # to finish when all units are done
 
@@ -75,8 +79,12 @@ class _Backward:
         return g
 
     def barrier(self, name: tuple[object, ...]) -> None:
-        """Wait for all units; then finish the sums."""
+        """Wait for all units, which have then read the parameters of the stages above; then finish the sums."""
+        complete = list(self.gradients)
         self.work.barrier(name)
+        for parameter in complete:
+            if self.take(parameter, self.gradients[parameter]):
+                del self.gradients[parameter]
         for finish in self._sums:
             finish()
         self._sums.clear()

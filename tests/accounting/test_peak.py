@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models import block, block_attrs, trained
 
 import minitl
-from minitl.accounting import measure
+from minitl.accounting import measure, predict
 from minitl.networks import Model
 
 CASES = [
@@ -23,8 +23,8 @@ CASES = [
 LEAST, SHARE = 16 * 1024, 0.005  # what a prediction may be above the peak
 
 
-def check(model: Model, n: int, resolution: int) -> int:
-    got = measure(model, batch=n, resolution=resolution)
+def check(model: Model, n: int, resolution: int, *, apply: bool = False) -> int:
+    got = measure(model, batch=n, resolution=resolution, apply=apply)
     above = got.predicted_peak_bytes - got.traced_peak_bytes
     assert 0 <= above <= max(LEAST, SHARE * got.traced_peak_bytes)
     return got.traced_peak_bytes
@@ -46,7 +46,9 @@ def check(model: Model, n: int, resolution: int) -> int:
 )
 def test_networks(network: str, options: dict[str, Any], n: int, resolution: int, method: str, blocks: int) -> None:
     model = trained(minitl.networks.get(network, num_classes=10, **options), method, blocks)
-    assert check(model, n, resolution) > 20 * LEAST, "too small a step to tell anything"
+    whole = check(model, n, resolution)
+    assert whole > 20 * LEAST, "too small a step to tell anything"
+    assert check(model, n, resolution, apply=True) <= whole
 
 
 @settings(max_examples=20, deadline=None)
@@ -59,3 +61,20 @@ def test_random_blocks(attrs: dict[str, Any], method: str, dtype: str) -> None:
     wide = {name: 8 * attrs[name] for name in ("in_channels", "expanded_channels", "out_channels")}
     model = block(method, {**attrs, **wide}, dtype=dtype)
     check(model, 4, 33)
+
+
+@pytest.mark.parametrize(
+    ("network", "method", "collected", "applied"),
+    [
+        ("mobilenet_v2", "ft-all", 8_946_728, 1_638_400),
+        ("mobilenet_v3_large", "mobiletl", 16_061_640, 4_915_200),
+        ("mobilenet_v3_small", "mobiletl", 5_543_784, 2_359_296),
+    ],
+)
+def test_gradients_applied_as_they_come_are_one_at_a_time(
+    network: str, method: str, collected: int, applied: int
+) -> None:
+    """By hand: all trained numbers, 4 bytes each; the largest is 1280 x 320, 1280 x 960, 1024 x 576."""
+    model = trained(minitl.networks.get(network, num_classes=10), method)
+    for apply, expected in ((False, collected), (True, applied)):
+        assert predict(model, batch=8, resolution=224, apply=apply).totals.gradient_bytes == expected

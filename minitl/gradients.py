@@ -1,0 +1,77 @@
+"""What backward does with gradients of parameters: collect them, or apply each as it comes; and what it relies on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from minitl.arrays import Array
+from minitl.parameters import Parameter
+from minitl.records import OpRecord, Record
+from minitl.stamps import Stamp, expect_unchanged, stamp
+
+
+class Apply(Protocol):
+    """An optimizer that takes gradients one by one."""
+
+    def begin(self, parameters: Iterable[Parameter]) -> None:
+        """Make sure that it can, before anything changes."""
+
+    def apply(self, parameter: Parameter, gradient: Array) -> None:
+        """Update one parameter."""
+
+
+class Sink:
+    """Gradients by parameter name; with an optimizer, only those that are not complete yet.
+
+    A gradient is complete, and its parameter's old value read for the last time, when all records
+    that have the parameter are walked back.
+    """
+
+    def __init__(self, apply: Apply | None, records: Sequence[Record]) -> None:
+        self.apply, self.gradients = apply, dict[str, Array]()
+        self._left = Counter(p for record in records for p in set(record.parameters)) if apply else Counter()
+        if apply:
+            apply.begin(p for p in self._left if p.trained)
+
+    def walked(self, record: Record) -> None:
+        """Note that a record is walked back, and apply what is complete by that."""
+        if self.apply:
+            for parameter in set(record.parameters):
+                self._left[parameter] -= 1
+                if not self._left[parameter] and parameter.name in self.gradients:
+                    self.apply.apply(parameter, self.gradients.pop(parameter.name))
+
+    def take(self, parameter: Parameter, gradient: Array) -> bool:
+        """Apply the gradient of a parameter that no other record has; False where it is to be collected."""
+        if self.apply is None or self._left[parameter] > 1 or parameter.name in self.gradients:
+            return False
+        self.apply.apply(parameter, gradient)
+        return True
+
+
+class Witness:
+    """Stamps of what backward reads a second time, taken in the forward pass."""
+
+    def __init__(self) -> None:
+        self._arrays: list[tuple[str, Array, Stamp]] = []
+        self._parameters: dict[Parameter, tuple[str, Stamp]] = {}
+
+    def array(self, what: str, array: Array) -> None:
+        """Remember how an array looks."""
+        self._arrays.append((what, array, stamp(array)))
+
+    def record(self, record: Record) -> None:
+        """Remember how the parameters look that the record's backward reads."""
+        changed = record.op.updates if isinstance(record, OpRecord) else ()
+        for p in record.parameters if any(record.needs) else ():
+            if p not in self._parameters and not (p.statistic and changed):
+                self._parameters[p] = (f"{record.layer}: the parameter {p.name}", stamp(p.value))
+
+    def expect_unchanged(self) -> None:
+        """Raise UsageError where one of them looks different now."""
+        for what, array, before in self._arrays:
+            expect_unchanged(what, array, before)
+        for p, (what, before) in self._parameters.items():
+            expect_unchanged(what, p.value, before)
