@@ -7,10 +7,11 @@ is made, once for each shape and plan. So the two paths keep the same buffers by
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from minitl.arrays import Shape, dtype_name
+from minitl.fused.frozen import constants_size
 from minitl.fused.program import Program, compile_records
 from minitl.layers import Layer
 from minitl.ops.approximate import RULES
@@ -19,6 +20,7 @@ from minitl.saved import Saved
 from minitl.shadow import ShadowTape
 from minitl.tape import Tape
 
+MOST_READY = 1 << 18  # numbers
 MOST_PROGRAMS = 16  # shapes and plans that a part remembers
 
 
@@ -50,13 +52,16 @@ class Segment:
         return tape.run_fused(program, x)
 
     def _program(self, tape: Tape, x: Var) -> Program | None:
-        dtype = dtype_name(x.value.dtype)
+        return self.program(tape, x.shape, dtype_name(x.value.dtype), x.needs_grad)
+
+    def program(self, tape: Tape, shape: Shape, dtype: str, needs_grad: bool) -> Program | None:
+        """What a map of that shape goes through on such a tape, or None where it goes op by op."""
         settings = tuple(layer.settings for layer in self.layers())
-        key = (settings, x.shape, dtype, x.needs_grad, tape.training, tape.rerun)
+        key = (settings, shape, dtype, needs_grad, tape.training, tape.rerun)
         if key not in self._programs:
             if len(self._programs) >= MOST_PROGRAMS:
                 self._programs.clear()
-            self._programs[key] = self._compile(x.shape, dtype, x.needs_grad, tape)
+            self._programs[key] = self._compile(shape, dtype, needs_grad, tape)
         return self._programs[key]
 
     def _compile(self, shape: Shape, dtype: str, needs_grad: bool, tape: Tape) -> Program | None:
@@ -69,3 +74,23 @@ class Segment:
         for record in shadow.records:
             record.saved = Saved()
         return program
+
+
+def run_frozen(tape: Tape, segments: Sequence[Segment], x: Var) -> tuple[Var, int]:
+    """Run as many of the first segments as nothing is trained in, depth first; how many that were.
+
+    One sample goes through several of them before the next one starts. They are as many as keep
+    their weights, made ready for the kernels, within a megabyte: later segments have small maps and large weights.
+    """
+    done, programs = 0, list[Program]()
+    while tape.fused and not x.needs_grad and done + len(programs) < len(segments):
+        shape = programs[-1].stages[-1].y if programs else x.shape
+        program = segments[done + len(programs)].program(tape, shape, dtype_name(x.value.dtype), False)
+        if program is None or program.trains:
+            break
+        if programs and constants_size([*programs, program], dtype_name(x.value.dtype)) > MOST_READY:
+            x, done, programs = tape.run_frozen(programs, x), done + len(programs), []
+        programs.append(program)
+    if programs:
+        x, done = tape.run_frozen(programs, x), done + len(programs)
+    return x, done

@@ -16,6 +16,7 @@ from minitl.arrays import FLOATS, Array, dtype_name, owner, to_numpy
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
 from minitl.fused.backward import ByParameter, backward
 from minitl.fused.forward import Kept, forward
+from minitl.fused.frozen import frozen_forward
 from minitl.fused.program import Program, Run, Values
 from minitl.fused.work import Work
 from minitl.gradients import Apply, Sink, Witness
@@ -147,9 +148,21 @@ class Tape:
         """
         self._check_own([x], program.records[0].name, program.records[0].layer)
         values = {p: self._read(p) for p in program.parameters}
-        y, kept = self._forward_fused(program, x.value, values)
+        y, kept = forward(program, x.value, values, self._work(program, x.value), self._forward)
+        return self._recorded(program, x, y, kept) if self.recording else Var(y)
+
+    def run_frozen(self, programs: Sequence[Program], x: Var) -> Var:
+        """The same for several programs, one after another, in none of which anything is trained: depth first."""
+        self._check_own([x], programs[0].records[0].name, programs[0].records[0].layer)
+        values = {p: self._read(p) for program in programs for p in program.parameters}
+        y = frozen_forward(programs, x.value, values, self._work(programs[0], x.value))
         if not self.recording:
             return Var(y)
+        for program in programs:
+            x = self._recorded(program, x, y, {})
+        return x
+
+    def _recorded(self, program: Program, x: Var, y: Array, kept: Kept) -> Var:
         first = len(self.records)
         copies: dict[Record, OpRecord] = {record: replace(record, saved=Saved()) for record in program.records}
         for record in copies.values():
@@ -306,9 +319,6 @@ class Tape:
     def _backward(self, record: OpRecord, gy: Array) -> Gradients:
         params = [self._read(p) for p in record.parameters]
         return record.op.backward(record.saved, gy, attrs=record.attrs, needs=record.needs, params=params)
-
-    def _forward_fused(self, program: Program, x: Array, values: Values) -> tuple[Array, Kept]:
-        return forward(program, x, values, self._work(program, x), self._forward)
 
     def _backward_fused(self, run: Run, gy: Array, values: Values, sink: Sink) -> tuple[Array | None, ByParameter]:
         return backward(run, gy, values, self._work(run.program, gy), self._backward, sink.take)

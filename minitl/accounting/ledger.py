@@ -115,9 +115,7 @@ class Ledger:
         return f"{rows_table(self.rows)}\n\n{totals_table(self.totals)}"
 
 
-def ledger(
-    tape: Tape, *, optimizer_slots: int = 0, apply: bool = False, convention: str = STANDARD
-) -> Ledger:
+def ledger(tape: Tape, *, optimizer_slots: int = 0, apply: bool = False, convention: str = STANDARD) -> Ledger:
     """What `tape` holds, or held before it was walked back.
 
     `optimizer_slots` is how many numbers the optimizer keeps for each trained parameter (SGD

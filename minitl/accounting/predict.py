@@ -76,18 +76,14 @@ class Measured:
     traced_peak_bytes: int
 
 
-def measure(
-    model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0, apply: bool = False
-) -> Measured:
+def measure(model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0, apply: bool = False) -> Measured:
     """Run a step on random images (on a copy of the model) and count its memory (see `array_memory`).
 
     Raises UsageError where the step does not fit into memory.
     """
     check_model(model)
     model = copy.deepcopy(model)
-    predicted = predict(
-        model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots, apply=apply
-    ).totals
+    predicted = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots, apply=apply).totals
     activity = _StepOnNoise(model, int(batch), int(resolution), apply)
     try:
         activity.whole_step()  # compiles the kernels and records their calls, which are not the step's memory

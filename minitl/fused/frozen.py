@@ -43,6 +43,11 @@ def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: 
     return y
 
 
+def constants_size(programs: Sequence[Program], dtype: str) -> int:
+    """Numbers that the weights of these programs take, made ready for the kernels."""
+    return _Constants(programs, dtype).count
+
+
 class _Constants:
     """Where in one array the filters, norms and gates of all stages stand."""
 
@@ -96,13 +101,18 @@ class _Sample:
         self.to, self.number, self.programs, self.constants, self.places = to, number, programs, constants, places
         self.dtype, self.bytes = constants.dtype, itemsize(constants.dtype)
         stages = [stage for program in programs for stage in program.stages]
-        narrow = max(size(program.stages[-1].y[1:]) for program in programs)
-        ring = max(_most_rows(s, self.bytes)[1] * s.x[2] * s.x[3] for s in stages)
-        wide = max(size(s.x[1:]) if s.squeeze else _most_rows(s, self.bytes)[0] * s.y[2] * s.y[3] for s in stages)
+        outputs = [size(program.stages[-1].y[1:]) for program in programs[:-1]]  # the last one's is the result
+        even, odd = max(outputs[::2], default=0), max(outputs[1::2], default=0)
+        pairs = [p.stages[-2:] for p in programs if len(p.stages) > 1]  # a depthwise stage and the one that projects
+        ring = max((_most_rows(s, self.bytes)[1] * s.x[2] * s.x[3] for s, _ in pairs), default=0)
+        wide = max(
+            (size(s.y[1:]) if last.squeeze else _most_rows(s, self.bytes)[0] * s.y[2] * s.y[3] for s, last in pairs),
+            default=0,
+        )
         vectors = 6 * max(max(s.x[3], s.y[3]) for s in stages)
         at = 0
         self.room = []
-        for count in (narrow, narrow, ring, wide, vectors):
+        for count in (even, odd, ring, wide, vectors):
             self.room.append(to.scratch(count * self.bytes, at))
             at += -(-count * self.bytes // 64) * 64
 

@@ -25,6 +25,7 @@ from minitl.networks.weights.report import LoadReport
 from minitl.ops.cross_entropy import expect_labels
 from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
+from minitl.segment import Segment, run_frozen
 from minitl.sides.side import Side
 from minitl.statistics import Statistics
 from minitl.tape import Tape
@@ -253,16 +254,24 @@ class Network(Model):
         """Logits (N, K)."""
         x = mirrored_images(tape, x) if self.mirrored else x
         images = x if any(side.spec.reads_image for side in self.sides.values()) else None
-        x = self.stem(tape, x)
-        for number, block in enumerate(self.blocks):
+        x, done = run_frozen(tape, self._without_sides(), x)
+        if not done:
+            x, done = self.stem(tape, x), 1
+        for number, block in enumerate(self.blocks[done - 1 :], start=done - 1):
             y = self.run_block(tape, block, x)
             if side := self.sides.get(number):
                 y = side(tape, images if images and side.spec.reads_image else x, y)
             x = y
-        x = self.pool(tape, self.head(tape, x) if self.head else x)
+        x = self.pool(tape, self.head(tape, x) if self.head and done < len(self.blocks) + 2 else x)
         for layer in self.classifier:
             x = layer(tape, x)
         return x
+
+    def _without_sides(self) -> list[Segment]:
+        """Stem, blocks and head, up to the first block that has something beside it."""
+        beside = min(self.sides, default=None)
+        tops = [self.head] if self.head and beside is None else []
+        return [self.stem, *self.blocks[:beside], *tops]
 
     def attach(self, sides: Mapping[int, Side]) -> None:
         """Put side modules beside the blocks with these numbers (from 0, at the bottom), in place of any others."""

@@ -59,7 +59,11 @@ class Inspection(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     """Inspect; 1 if measured bytes are not the predicted ones, else 0."""
     model = options.model(args)
-    step = {"batch": args.batch, "resolution": args.resolution, "optimizer_slots": options.slots(args)}
+    step: dict[str, Any] = {
+        "batch": args.batch,
+        "resolution": args.resolution,
+        "optimizer_slots": options.slots(args),
+    }
     options.method(args, args.method, args.blocks).apply(model)
     ledger = predict(model, **step, convention=args.flops)
     measured = _measure(model, step, ledger) if args.measure else None
@@ -94,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     return int(measured is not None and not measured.held_bytes == measured.traced_bytes == ledger.kept_bytes)
 
 
-def _measure(model: Model, step: dict[str, int], predicted: Ledger) -> Measured:
+def _measure(model: Model, step: dict[str, Any], predicted: Ledger) -> Measured:
     peak = predicted.totals.peak_bytes or 0
     if peak > sys.maxsize:  # NumPy would not even try
         raise MemoryError(f"a step of {peak:,} bytes")
