@@ -46,7 +46,7 @@ def cases(pattern: str = "*", *, layout: str = "nhwc", dtype: str = "float32", *
 
 def entries(pattern: str = "*") -> list[Entry]:
     """The list of built-in cases, without their data."""
-    every = [*_convolutions(), *_norms(), *_activations(), *_others(), *_blocks()]
+    every = [*_convolutions(), *_norms(), *_activations(), *_others(), *_updates(), *_blocks()]
     return [entry for entry in every if fnmatchcase(entry.name, pattern)]
 
 
@@ -106,6 +106,9 @@ def _others() -> Iterator[Entry]:
     yield Entry("squeeze_excite-one-image", "squeeze_excite", attrs={"channels": 9, "se_channels": 4}, size=(1, 5, 3))
     yield Entry("squeeze_excite-bias-only", "squeeze_excite", attrs={"train": "fc1.bias,fc2.bias"}, size=(3, 4, 3))
     yield Entry("squeeze_excite-frozen", "squeeze_excite", attrs={"train": "none"}, size=(3, 4, 3))
+    yield Entry("scale", "scale", size=(2, 3, 5))
+    yield Entry("scale-one-image", "scale", attrs={"channels": 9}, size=(1, 5, 3))
+    yield Entry("add", "add", size=(2, 3, 5))
     yield Entry("global_avg_pool", "global_avg_pool", size=(3, 5, 3))
     yield Entry("global_avg_pool-one-image", "global_avg_pool", attrs={"channels": 7}, size=(1, 3, 2))
     yield Entry("linear", "linear", size=(3, 1, 1))
@@ -115,6 +118,14 @@ def _others() -> Iterator[Entry]:
     yield Entry("linear-frozen", "linear", attrs={"train": "none"}, size=(3, 1, 1))
     yield Entry("cross_entropy", "cross_entropy", size=(5, 1, 1))
     yield Entry("cross_entropy-one-sample", "cross_entropy", attrs={"channels": 3}, size=(1, 1, 1))
+
+
+def _updates() -> Iterator[Entry]:
+    for op in ("sgd", "adam"):
+        for steps, name in ((1, op), (3, f"{op}-three-steps")):
+            yield Entry(name, op, attrs={"steps": steps, "size": 7 + steps})
+    yield Entry("sgd-plain", "sgd", attrs={"momentum": 0.0, "weight_decay": 0.0})
+    yield Entry("sgd-nesterov", "sgd", attrs={"nesterov": True, "steps": 2})
 
 
 # What a block is, beside its activation; each is crossed with the methods below.

@@ -28,7 +28,7 @@ BESIDE = ("check.c", "minitl_oracle.h")
 FORWARD, GRAD_INPUT, GRAD_WEIGHT = (f"defined(MINITL_{step})" for step in ("FORWARD", "GRAD_INPUT", "GRAD_WEIGHT"))
 SECTIONS = (  # title, condition, how the names of its tensors begin
     ("Given", "", ("input.", "param.", "buffer.", "kept.")),
-    ("FORWARD, expected", FORWARD, ("output", "buffer_after.")),
+    ("FORWARD, expected", FORWARD, ("output", "buffer_after.", "state_after.")),
     ("Given to both gradients", f"{GRAD_INPUT} || {GRAD_WEIGHT}", ("grad_output",)),
     ("GRAD_INPUT, expected", GRAD_INPUT, ("grad_input.",)),
     ("GRAD_WEIGHT, expected", GRAD_WEIGHT, ("grad_param.",)),

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minitl.arrays import Array
+from minitl.oracle import updates
+from minitl.oracle.bounds import PRECISIONS
 from minitl.oracle.case import Case
 from minitl.oracle.mistakes import codes, results, shapes
 from minitl.oracle.mistakes.formats import FORMATS, ROUNDOFF
@@ -65,6 +67,9 @@ def _by_value(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dic
     compared = {n: a for n, a in got.items() if n in case.expected and a.shape == case.tensors[n].shape}
     found = _Findings(case, compared, floats)
     found.of_results()
+    if case.op in updates.ATTRS:
+        found.of_updates()
+        return found.named() | found.of_their_own()
     with suppress(Exception):  # a case that cannot be run keeps what its results alone told
         found.of_runs(Runs(case))
     return found.named() | found.of_their_own()
@@ -102,6 +107,11 @@ class _Findings:
                     fits.setdefault(cause, {}).setdefault(name, fit)
         self.found += [_Explanation(cause, "", by_name) for cause, by_name in fits.items()]
 
+    def of_updates(self) -> None:
+        """Mistakes in an optimizer's steps."""
+        mistaken = updates.mistaken(self.case.op, self.case.attrs, self.case.inputs, PRECISIONS["f64"])
+        self._try(Wrong(cause, "", tensors) for cause, tensors in mistaken)
+
     def of_runs(self, runs: Runs) -> None:
         """Mistakes of single ops, through the whole step."""
         if "output" in self.wrong:
@@ -111,7 +121,7 @@ class _Findings:
             self._try(runs.changing_gradients())
 
     def _try(self, steps: Iterator[Wrong]) -> None:
-        right = [n for n in self.got if n.startswith(("output", "grad_")) and n not in self.wrong]
+        right = [n for n in self.got if n.startswith(("output", "grad_", "state_")) and n not in self.wrong]
         for cause, layer, tensors in steps:
             tried = {n: self.fit(n, tensors[n]) for n in self.wrong if n in tensors}
             fits = {name: fit for name, fit in tried.items() if fit is not None}

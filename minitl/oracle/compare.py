@@ -17,7 +17,7 @@ from minitl.oracle.case import INPUTS, Case, from_layout
 from minitl.oracle.mistakes import codes
 from minitl.oracle.report import Line, Report
 
-FORWARD = ("output", "buffer_after.")
+FORWARD = ("output", "buffer_after.", "state_after.")
 SERVED = {"float16": "f16", "float32": "f32", "float64": "f64"}
 AS_FLOAT32 = "float64, judged as float32: every value is one"
 

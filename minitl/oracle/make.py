@@ -12,12 +12,13 @@ from minitl.accounting.ledger import ledger
 from minitl.arrays import FLOATS, Array, positions
 from minitl.bits import unpack
 from minitl.errors import MinitlError, ValueRangeError, unknown
+from minitl.oracle import updates
 from minitl.oracle.bounds import PRECISIONS, Call, kinks
 from minitl.oracle.case import Case, kept_name, shape_in
 from minitl.oracle.data import Source, degenerate
 from minitl.oracle.error_tape import ErrorTape
 from minitl.oracle.forms import WEIGHTS, Form
-from minitl.oracle.recipes import ACTIVATIONS, Recipe, draw, recipe, run
+from minitl.oracle.recipes import ACTIVATIONS, Recipe, draw, input_gradients, recipe, run
 from minitl.tape import Tape
 
 LAYOUTS = ("nhwc", "nchw")
@@ -55,6 +56,8 @@ def make(
     if not isinstance(seed, int) or seed < 0:
         raise ValueRangeError(expected="a seed from 0", got=str(seed))
     made = recipe(op, method, attrs or {}, batch, height, width)
+    if op in updates.ATTRS:
+        return _update_case(made, seed, dtype, _form(made, layout, weights), name or f"{op}-seed{seed}")
     reason = ""
     for attempt in range(ATTEMPTS):
         try:
@@ -133,8 +136,8 @@ def _step(r: Recipe, values: dict[str, Array], tape: ErrorTape, ran: Any) -> _St
             results[f"buffer_after.{name}"] = parameter.value
             bounds[f"buffer_after.{name}"] = tape.updated[id(parameter.value)]
     gradients = tape.backward(ran.output, np.array(values["grad_output"], order="C"))
-    (gx,) = tape.input_gradients.values()
-    named = {"grad_input.x": gx} | {f"grad_param.{n}": gradients[n] for n in ran.parameters if n in gradients}
+    of_inputs = input_gradients(r, tape.input_gradients)
+    named = of_inputs | {f"grad_param.{n}": gradients[n] for n in ran.parameters if n in gradients}
     bounds |= {name: tape.error(g) for name, g in named.items()}
     if not all(np.isfinite(b).all() for b in bounds.values()):
         raise _RejectedError(f"{tape.precision.name} has no finite bound")
@@ -216,6 +219,23 @@ def _case(
         conventions=_conventions(r, form),
         generator=generator,
     )
+
+
+def _update_case(r: Recipe, seed: int, dtype: str, form: Form, name: str) -> Case:
+    """Steps of an optimizer, which have neither a backward nor a ledger."""
+    given = updates.draw(r.op, r.attrs, Source(seed))
+    truth, of_truth = updates.run(r.op, r.attrs, given, PRECISIONS["f64"])
+    tensors = {n: a.astype(dtype) for n, a in given.items()} | truth
+    for short in ("f32", "f64"):
+        for n, bound in updates.run(r.op, r.attrs, given, PRECISIONS[short])[1].items():
+            tensors[f"tol.{short}.{n}"] = _rounded_up(bound + of_truth[n])
+    none = dict.fromkeys(("forward", "grad_input", "grad_weight", "recompute"), 0) | {"convention": "standard"}
+    return Case(
+        name=name, op=r.op, attrs=r.attrs, method="", rule="", layout=form.layout, dtype=dtype,
+        approximate_gradient=False, tensors=tensors, kept=[], macs=none, flops=none,
+        conventions=_conventions(r, form),
+        generator={"name": "minitl", "version": VERSION, "seed": seed, "attempt": 0, "precisions": ["f32", "f64"]},
+    )  # fmt: skip
 
 
 def recipe_of(case: Case) -> Recipe:

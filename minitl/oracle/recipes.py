@@ -15,6 +15,7 @@ from minitl.errors import ValueRangeError, unknown
 from minitl.layers import LayerPlan
 from minitl.networks.irb import PAPER
 from minitl.networks.network import build
+from minitl.oracle import updates
 from minitl.oracle.bounds import DESCRIBED, kinks
 from minitl.oracle.data import Source
 from minitl.parameters import Parameter
@@ -29,6 +30,7 @@ METHODS = {
 }
 ACTIVATIONS = DESCRIBED
 FLAT = ("linear", "cross_entropy")  # ops whose input is (N, C)
+SECOND = {"scale": "gate", "add": "y"}  # ops of two operands: what the other one is called
 ALL = "all"  # of `train`: every parameter the op has a gradient for
 CHOICES = {
     "activation": ("relu", "relu6", "hard_swish"),  # of a block
@@ -54,9 +56,12 @@ ATTRS: dict[str, dict[str, Any]] = {
     "frozen_norm": {"channels": 5, "eps": 1e-5, "train": ALL},
     **{name: {"channels": 5, "rule": ""} for name in ACTIVATIONS},
     "squeeze_excite": {"channels": 7, "se_channels": 3, "train": ALL},
+    "scale": {"channels": 5},
+    "add": {"channels": 5},
     "global_avg_pool": {"channels": 5},
     "linear": {"channels": 7, "out_channels": 5, "bias": True, "train": ALL},
     "cross_entropy": {"channels": 7, "labels": "index", "reduction": "mean"},
+    **updates.ATTRS,
     "irb": {
         **PAPER,
         **{"in_channels": 5, "expanded_channels": 7, "out_channels": 5, "kernel": 3, "se_channels": 0},
@@ -78,14 +83,16 @@ class Recipe:
 
     @property
     def input_shape(self) -> Shape:
-        """(N, H, W, C), or (N, C) for the ops on vectors."""
+        """(N, H, W, C), or (N, C) for the ops on vectors; (size,) for an optimizer's."""
+        if self.op in updates.ATTRS:
+            return (self.attrs["size"],)
         channels = self.attrs["in_channels" if self.op == "irb" else "channels"]
         return (self.batch, channels) if self.op in FLAT else (self.batch, self.height, self.width, channels)
 
     @property
     def rule(self) -> str:
         """The backward rule of a single op; an irb's rows name those of its layers."""
-        if self.op in ("irb", "squeeze_excite"):
+        if self.op in ("irb", "squeeze_excite", *updates.ATTRS):
             return ""
         return str(self.attrs.get("rule") or getattr(ops, self.op).rules[0])
 
@@ -159,7 +166,8 @@ def _check_type(op: str, name: str, value: Any) -> None:
     elif name == "padding":
         good = _is_padding(value)
     elif isinstance(default, float):
-        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+        least_fits = value == 0 if name in ("momentum", "weight_decay") and op in updates.ATTRS else False
+        good = isinstance(value, int | float) and not isinstance(value, bool) and (0 < value < 1 or least_fits)
     elif isinstance(default, bool | str):
         good = type(value) is type(default)
     else:
@@ -212,6 +220,10 @@ def draw(r: Recipe, source: Source) -> dict[str, Array]:
     values = {"input.x": _draw_input(r, source)}
     if r.op == "cross_entropy":
         values["input.labels"] = source.integers((r.batch,), r.attrs["channels"])
+    if r.op in SECOND:
+        n, *area, c = r.input_shape
+        shape = (n, 1, 1, c) if r.op == "scale" else (n, *area, c)
+        values[f"input.{SECOND[r.op]}"] = source.normal(shape)
     shapes = _shapes(r.op, r.attrs) if r.op != "irb" else {p.name: p.value.shape for p in _block(r, "float64")}
     for name, shape in shapes.items():
         values[f"{'buffer' if is_statistic(name) else 'param'}.{name}"] = _draw_parameter(r, name, shape, source)
@@ -264,6 +276,14 @@ def run(r: Recipe, values: Mapping[str, Array], tape: Tape, dtype: str = "float6
     return {"irb": _run_irb, "squeeze_excite": _run_squeeze_excite}.get(r.op, _run_op)(r, floats, tape)
 
 
+def input_gradients(r: Recipe, by_source: Mapping[int, Array]) -> dict[str, Array]:
+    """The gradients of the operands under the case's names, from those of a tape's variables, the first being x."""
+    names = ("x", *([SECOND[r.op]] if r.op in SECOND else []))
+    return {
+        f"grad_input.{name}": by_source[source] for name, source in zip(names, sorted(by_source)[::-1], strict=True)
+    }
+
+
 def _run_irb(r: Recipe, values: Mapping[str, Array], tape: Tape) -> Ran:
     model = _model(r, values["input.x"].dtype.name)
     methods.get(METHODS[r.method], 1).apply(model)
@@ -295,6 +315,8 @@ def _run_op(r: Recipe, values: Mapping[str, Array], tape: Tape) -> Ran:
     if r.attrs.get("padding", SYMMETRIC) != SYMMETRIC:
         attrs["padding"] = padding(r.attrs, (r.height, r.width))
     x = tape.variable(Var(values["input.x"]))
+    if r.op in SECOND:
+        extra = [tape.variable(Var(values[f"input.{SECOND[r.op]}"]))]
     y = tape.run(op, x, *extra, *parameters.values(), layer="", role="", rule=r.rule, attrs=attrs)
     return Ran(y, parameters, r.rule not in op.approximate)
 

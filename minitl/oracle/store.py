@@ -15,6 +15,7 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.errors import MinitlError
+from minitl.oracle import updates
 from minitl.oracle.case import SCHEMA, Case
 
 JSON, TENSORS = "case.json", "tensors.safetensors"
@@ -181,7 +182,8 @@ def _check_rows(folder: Path, case: Case) -> None:
                 raise CaseError(f"{folder}: tol.{short}.{name} does not fit its tensor")
         if array.dtype.kind == "f" and f"tol.f32.{name}" not in case.tensors:
             raise CaseError(f"{folder}: {name} has no bound")
-    if missing := {"output", "grad_output", "grad_input.x", "input.x"} - set(case.tensors):
+    backward = set() if case.op in updates.ATTRS else {"grad_output", "grad_input.x"}
+    if missing := {"output", "input.x", *backward} - set(case.tensors):
         raise CaseError(f"{folder}: no {sorted(missing)[0]}")
     if any((t < 0).any() for n, t in case.tensors.items() if n.startswith("tol.")):
         raise CaseError(f"{folder}: a negative bound")

@@ -37,6 +37,9 @@ class Correct:
         self.parameters = [n.removeprefix("param.") for n in arrays if n.startswith("param.")]
         self.x, self.gy = self.inward(arrays["input.x"]), self.inward(arrays["grad_output"])
         self.labels = arrays.get("input.labels")
+        self.second = next((n for n in arrays if n in ("input.gate", "input.y")), "")
+        self.other = self.inward(arrays[self.second]) if self.second else self.x
+        self.g_other: Array | None = None
         self.grads: dict[str, Array] = {}
         self.after: dict[str, Array] = {}
         self.kept: dict[str, Array] = {}
@@ -47,6 +50,8 @@ class Correct:
         got = {"output": self.outward(y)}
         if "grad_input.x" in self.required:
             got["grad_input.x"] = self.outward(gx)
+        if self.g_other is not None:
+            got[f"grad_{self.second}"] = self.outward(self.g_other)
         got |= {f"grad_param.{n}": g for n, g in self.grads.items() if self.trains(n)}
         got |= {f"buffer_after.{n}": a for n, a in self.after.items()}
         return got | {f"kept.{n}": a for n, a in self.kept.items()}
@@ -70,6 +75,10 @@ class Correct:
                 return self.pool(self.x)
             case "cross_entropy":
                 return self.cross_entropy(self.x, self.labels)
+            case "add":
+                return self.add(self.x, self.other)
+            case "scale":
+                return self.multiply(self.x, self.other)
             case "irb":
                 return self.irb(self.x)
         raise ValueError(self.op)
@@ -337,6 +346,20 @@ class Correct:
     def samples(self, count: int) -> int:
         """What the gradient of the loss is divided by."""
         return count
+
+    def add(self, x: Array, other: Array) -> Result:
+        def back(gy: Array) -> Array:
+            self.g_other = gy
+            return gy
+
+        return x + other, back
+
+    def multiply(self, x: Array, gate: Array) -> Result:
+        def back(gy: Array) -> Array:
+            self.g_other = self.gate_gradient(gy, x)
+            return gy * gate
+
+        return x * gate, back
 
     def inner_norm(self, layer: str, x: Array) -> Result:
         return self.batch_norm(layer, x) if self.method == "ft" else self.frozen_norm(layer, x)

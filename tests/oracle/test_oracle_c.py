@@ -128,7 +128,7 @@ def test_the_checker_does_not_compile_where_nan_would_pass(tmp_path: Path, flag:
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "pattern", ["*conv*", "*norm*", "*relu*", "*hard*", "*squeeze*", "*pool*", "*linear*", "*cross*", "irb*"]
+    "pattern", ["*conv*", "*norm*", "*relu*", "*hard*", "*squeeze*", "*pool*", "*linear*", "*cross*", "adam*", "irb*"]
 )
 def test_headers_of_all_kinds_of_cases_compile(tmp_path: Path, pattern: str) -> None:
     (tmp_path / "main.c").write_text('#include "case.h"\nint main(void) { return 0; }\n')

@@ -28,13 +28,17 @@ def test_minitl_passes_every_case(layout: str, dtype: str, fused: bool) -> None:
 
 
 def test_bounds_are_not_loose() -> None:
-    """Where gradients of a whole block cancel, a bound may be 3 % of the largest element; elsewhere far less."""
+    """Where gradients of a whole block cancel, a bound may be 3 % of the largest element; elsewhere far less.
+
+    Adam's 1 - beta2 = 0.001, taken in float32, is already off by 6e-5 of itself.
+    """
     for case in oracle.cases():
         for name, expected in case.expected.items():
             if expected.dtype.kind == "f":
                 share = case.tensors[f"tol.f32.{name}"].max() / np.abs(expected).max()
                 forward = not name.startswith("grad_")
                 most = (1e-3 if forward else 0.031) if case.op == "irb" else (3e-5 if forward else 6e-4)
+                most = 1e-4 if case.op == "adam" else most
                 assert share < most, (case.name, name)
 
 

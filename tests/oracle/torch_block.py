@@ -402,6 +402,10 @@ def run(network: Network, op: str, x: Tensor, rule: str, more: dict[str, Tensor]
             return network.linear(x)
         case "cross_entropy":
             return network.cross_entropy(x, more["labels"])
+        case "add":
+            return x + more["y"]
+        case "scale":
+            return network.scale("", x, more["gate"])
         case "irb":
             return network.irb(x)
     raise ValueError(op)
@@ -430,7 +434,9 @@ def answer(case: Any, kind: type[Network] = Network) -> dict[str, Tensor]:
     asked = frozenset(name for name in parameters if f"grad_param.{name}" in required)
     trained = trained_by(case.method, parameters) if case.op == "irb" else asked
     network = kind(parameters, family("buffer."), dict(case.attrs), case.method, trained)
-    x = flows.pop("x").requires_grad_("grad_input.x" in required)
+    for name, flow in flows.items():
+        flow.requires_grad_(f"grad_input.{name}" in required)
+    x = flows.pop("x")
     y = run(network, case.op, x, case.rule, flows)
     network.keeps = False  # what runs again in backward is kept no longer
     if y.requires_grad:
@@ -441,8 +447,8 @@ def answer(case: Any, kind: type[Network] = Network) -> dict[str, Tensor]:
         return tensor.movedim(1, -1) if nhwc and tensor.ndim == 4 else tensor
 
     got = {"output": store(y)}
-    if x.grad is not None:
-        got["grad_input.x"] = store(x.grad)
+    operands = {"x": x, **flows}
+    got |= {f"grad_input.{name}": store(flow.grad) for name, flow in operands.items() if flow.grad is not None}
     for name in trained:
         got[f"grad_param.{name}"] = parameters[name].grad
     got |= {f"buffer_after.{name}": value for name, value in network.after.items()}

@@ -15,7 +15,7 @@ from minitl.oracle.forms import form_of
 from minitl.oracle.make import recipe_of
 from minitl.oracle.mistakes import activations, norms, rest, sums
 from minitl.oracle.mistakes.tape import Mistake, Walk, WrongTape
-from minitl.oracle.recipes import ACTIVATIONS, METHODS, Recipe, run
+from minitl.oracle.recipes import ACTIVATIONS, METHODS, Recipe, input_gradients, run
 
 LARGEST = 3e7  # multiply-adds of a case: hundreds of steps are tried
 CANNOT = (ArithmeticError, LookupError, TypeError, ValueError)  # what a mistake raises where it cannot be made
@@ -63,7 +63,9 @@ class Runs:
         for mistake in self._mistakes():
             for variant in mistake.variants(forward=False):
                 with suppress(*CANNOT):
-                    yield Wrong(mistake.cause, mistake.layer or "", self._laid_out(walk(variant)))
+                    by_name, by_source = walk(variant)
+                    found = by_name | input_gradients(self.recipe, by_source)
+                    yield Wrong(mistake.cause, mistake.layer or "", self._laid_out(found))
         ones = self.values | {"grad_output": np.ones_like(self.values["grad_output"])}
         yield Wrong("gy ignored (taken as 1)", "", self._step(None, values=ones))
         for method in METHODS:
@@ -106,7 +108,7 @@ class Runs:
             return {}
         gradients = tape.backward(ran.output, np.array(given["grad_output"], order="C"))
         found = {f"grad_param.{n}": g for n, g in gradients.items()}
-        found |= {"output": ran.output.value, "grad_input.x": next(iter(tape.input_gradients.values()))}
+        found |= {"output": ran.output.value} | input_gradients(self.recipe, tape.input_gradients)
         return self._laid_out(found)
 
     def _laid_out(self, found: Values) -> Values:

@@ -157,13 +157,13 @@ class Walk:
         self.calls: list[Call] = [record.op.call for record in self.records]  # type: ignore[attr-defined]
         self.start, self.gy = output.source, gy
         self.right: dict[int, Gradients] = {}
-        self.right = self._walk(NONE)[1]
+        self.right = self._walk(NONE)[2]
 
-    def __call__(self, mistake: Mistake) -> dict[str, Array]:
-        """Gradients by name; that of the input is named `grad_input.x`."""
-        return self._walk(mistake)[0]
+    def __call__(self, mistake: Mistake) -> tuple[dict[str, Array], dict[int, Array]]:
+        """Gradients of the parameters by name, and of the variables by their source."""
+        return self._walk(mistake)[:2]
 
-    def _walk(self, mistake: Mistake) -> tuple[dict[str, Array], dict[int, Gradients]]:
+    def _walk(self, mistake: Mistake) -> tuple[dict[str, Array], dict[int, Array], dict[int, Gradients]]:
         pending: dict[int, tuple[Array, bool]] = {self.start: (self.gy, True)}  # and whether it is the right one
         found: dict[str, Array] = {}
         walked: dict[int, Gradients] = {}
@@ -187,5 +187,4 @@ class Walk:
             ):
                 if gradient is not None and needed:
                     found[f"grad_param.{parameter.name}"] = np.asarray(gradient)
-        (of_input,) = pending.values()
-        return found | {"grad_input.x": np.asarray(of_input[0])}, walked
+        return found, {source: np.asarray(gradient) for source, (gradient, _) in pending.items()}, walked
