@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minitl.arrays import FLOATS, Array, dtype_name, owner, to_numpy
+from minitl.checks import expect_count, expect_flag
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
 from minitl.fused.backward import ByParameter, backward
 from minitl.fused.forward import Kept, forward
@@ -41,8 +42,9 @@ class Tape:
     computes = True  # a shadow does not
 
     def __init__(self, *, training: bool = True, seed: int = 0, fused: bool = True) -> None:
-        self.training, self.seed, self.fused = training, seed, fused and not interpreted()
-        self.recording = training
+        self.training = self.recording = expect_flag("training", training, op="tape")
+        self.seed = expect_count("seed", seed, least=0, op="tape")
+        self.fused = expect_flag("fused", fused, op="tape") and not interpreted()
         self._programs: dict[int, Run] = {}  # by the number of their last record
         self.records: list[OpRecord | Checkpoint] = []
         self._mark = object()  # not the tape itself: a value in somebody's hand must not keep it alive
