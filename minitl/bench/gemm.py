@@ -9,11 +9,16 @@ import numpy as np
 
 from minitl.arrays import Array, Shape
 from minitl.bench.cases import Case, Tuning
+from minitl.errors import lookup
 from minitl.kernels import pointwise
-from minitl.records import OpRecord
+from minitl.records import Record
 from minitl.shadow import ShadowTape
 
 WEIGHTS = {"linear": 1, "pointwise_conv": 1, "gated_conv": 2}  # which input is the weight
+WITHOUT = {  # ops of the networks that are timed, which are no product of two matrices
+    "conv", "depthwise_conv", "batch_norm", "frozen_norm", "relu", "relu6", "hard_swish", "hard_sigmoid", "scale",
+    "add", "global_avg_pool", "dropout", "cross_entropy",
+}  # fmt: skip
 
 
 class Product(NamedTuple):
@@ -57,11 +62,11 @@ def products(case: Case, tuning: Tuning) -> list[Product]:
     return [product for record in tape.records for product in _products(record)]
 
 
-def _products(record: object) -> Iterator[Product]:
-    """y = x W^T, gx = gy W and gW = gy^T x: those that the record needs."""
-    if not isinstance(record, OpRecord) or record.op.name not in WEIGHTS:
+def _products(record: Record) -> Iterator[Product]:
+    """y = x W^T, gx = gy W and gW = gy^T x: those that the record needs; raises for an op nobody has looked at."""
+    if record.name in WITHOUT:
         return
-    weight = WEIGHTS[record.op.name]
+    weight = lookup("op to count products of", record.name, WEIGHTS, layer=record.layer)
     x, outputs = record.shapes[0], record.shapes[weight][0]
     yield Product("y", x, outputs)
     if record.needs[0]:

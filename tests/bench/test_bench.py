@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from minitl.accounting import predict
+from minitl.arrays import size
 from minitl.bench import busy, rivals
 from minitl.bench.cases import BLOCKS, NETWORKS, Case, Tuning, select
 from minitl.bench.compare import Comparison, Key, Result, geometric_means
@@ -116,7 +117,7 @@ def test_steps_run_by_turns_and_equally_often() -> None:
 @pytest.mark.parametrize("case", BLOCKS + NETWORKS, ids=lambda case: case.name)
 def test_products_are_all_the_multiply_adds_of_their_ops(case: Case) -> None:
     for tuning in case.tunings:
-        macs = sum(m * k * n for m, k, n in products(case, tuning))
+        macs = sum(size(product.x) * product.outputs for product in products(case, tuning))
         total = predict(case.model(tuning), batch=case.batch, resolution=case.resolution).totals.macs.total
         assert 0 < macs < total
         if case.network == "irb":  # all the rest is the depthwise convolution's y, gx and gW
