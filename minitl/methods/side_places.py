@@ -27,7 +27,7 @@ def tinytl(network: Network) -> Sides:
     }
 
 
-def rep_net(network: Network) -> Sides:
+def rep_net(network: Network, *, integers: bool = False) -> Sides:
     """Rep-Net's modules: beside the first block of each stage above the first, and the last block.
 
     This gives the released places of MobileNetV2 and V3-Large. The lowest reads the image. As released, the
@@ -39,7 +39,9 @@ def rep_net(network: Network) -> Sides:
     for number, spec in _specs(network, image=places[0] if places else None):
         if number in places:
             groups = 1 if spec.reads_image else GROUPS
-            sides[number] = LiteResidual(spec, middle=make_divisible(spec.inputs), groups=groups, stride=1)
+            sides[number] = LiteResidual(
+                spec, middle=make_divisible(spec.inputs), groups=groups, stride=1, integers=integers
+            )
     return sides
 
 

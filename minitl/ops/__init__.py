@@ -7,6 +7,7 @@ from minitl.ops.avg_pool import avg_pool
 from minitl.ops.batch_norm import batch_norm
 from minitl.ops.bilinear_up import bilinear_up
 from minitl.ops.conv import conv as exact_conv
+from minitl.ops.conv_int import conv_int
 from minitl.ops.cross_entropy import cross_entropy
 from minitl.ops.depthwise_conv import depthwise_conv as exact_depthwise_conv
 from minitl.ops.dropout import dropout
@@ -34,7 +35,7 @@ pointwise_conv = with_rules(exact_pointwise_conv)
 linear = with_rules(exact_linear)
 
 __all__ = [
-    "Cost", "Kept", "Op", "Split", "add", "add_channels", "avg_pool", "batch_norm", "bilinear_up", "conv",
+    "Cost", "Kept", "Op", "Split", "add", "add_channels", "avg_pool", "batch_norm", "bilinear_up", "conv", "conv_int",
     "cross_entropy", "depthwise_conv", "dropout", "frozen_norm", "gated_conv", "global_avg_pool", "group_norm",
     "grouped_conv", "hard_sigmoid", "hard_swish", "linear", "multiply", "pointwise_conv", "relu", "relu6", "scale",
     "sigmoid", "silu", "standardised_conv",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import numpy as np
 
 from minitl import ops
@@ -54,6 +56,20 @@ class StandardisedConv(Layer):
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Convolve x (N, H, W, C)."""
         return self._run(tape, ops.standardised_conv, x, self.parameters["weight"], attrs=self.attrs)
+
+
+class IntegerConv(StandardisedConv):
+    """A grouped convolution in 8-bit integers, its filters as they are; `rule` may compute it bit by bit."""
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The op's."""
+        return ops.conv_int.rules
+
+    def __call__(self, tape: Tape, x: Var) -> Var:
+        """Convolve x (N, H, W, C); the tape's seed and the path decide how gradients are rounded."""
+        attrs = {**self.attrs, "seed": (tape.seed, crc32(self.path.encode()))}
+        return self._run(tape, ops.conv_int, x, self.parameters["weight"], attrs=attrs)
 
 
 class GroupNorm(Layer):

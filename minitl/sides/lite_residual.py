@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from minitl import ops
 from minitl.layers import Activation, Layer
 from minitl.records import Var
-from minitl.sides.layers import AvgPool, Combine, GroupNorm, StandardisedConv, UpTo
+from minitl.sides.layers import AvgPool, Combine, GroupNorm, IntegerConv, StandardisedConv, UpTo
 from minitl.sides.side import Side, SideSpec
 from minitl.tape import Tape
 
@@ -22,22 +22,24 @@ IMAGE_POOL = 4
 
 
 class LiteResidual(Side):
-    """The module; `groups` and `stride` are those of its k x k convolution, `middle` its channels between the two."""
+    """The module; `groups` and `stride` are those of its k x k convolution, `middle` its channels between the two.
 
-    def __init__(self, spec: SideSpec, *, middle: int, groups: int, stride: int) -> None:
+    With `integers` both convolutions are computed in 8-bit integers, and not standardised.
+    """
+
+    def __init__(self, spec: SideSpec, *, middle: int, groups: int, stride: int, integers: bool = False) -> None:
         super().__init__(spec)
         path, dtype = spec.path, spec.dtype
         self.image_pool = AvgPool(f"{path}.image_pool", "side_pool", IMAGE_POOL) if spec.reads_image else None
         self.pool = AvgPool(f"{path}.pool", "side_pool", 2)
-        self.conv = StandardisedConv(
+        convolution = IntegerConv if integers else StandardisedConv
+        self.conv = convolution(
             f"{path}.conv", "side_conv", spec.inputs, middle,
             kernel=spec.kernel, stride=stride, groups=groups, rng=spec.rng, dtype=dtype,
         )  # fmt: skip
         self.norm = GroupNorm(f"{path}.norm", "side_norm", middle, dtype=dtype)
         self.act = Activation(f"{path}.act", "side_act", "relu")
-        self.project = StandardisedConv(
-            f"{path}.project", "side_project", middle, spec.outputs, rng=spec.rng, dtype=dtype
-        )
+        self.project = convolution(f"{path}.project", "side_project", middle, spec.outputs, rng=spec.rng, dtype=dtype)
         self.project_norm = GroupNorm(f"{path}.project_norm", "side_project_norm", spec.outputs, scale=0, dtype=dtype)
         self.up = UpTo(f"{path}.up", "side_up")
         self.add = Combine(f"{path}.add", "side_add", ops.add)

@@ -16,7 +16,9 @@ from minitl.ops.approximate import RULES
 DTYPES = ("float32", "float64")
 OPS = [op for op in vars(ops).values() if isinstance(op, ops.Op)]
 ELSEWHERE = {("standardised_conv", "exact")}  # no bound on rounding holds for all its weights
-ELSEWHERE |= {(op.name, rule) for op in OPS for rule in op.rules if rule in RULES}  # test_approximate
+ELSEWHERE |= {
+    (op.name, rule) for op in OPS for rule in op.rules if rule in (*RULES, *ops.conv_int.rules)
+}  # test_approximate
 everywhere = pytest.mark.parametrize("name", NAMES)
 
 

@@ -152,3 +152,19 @@ def test_modules_that_do_not_fit_name_the_layer() -> None:
 def test_a_single_block_has_no_place_for_modules() -> None:
     with pytest.raises(MinitlError, match="its side modules need a whole network, not a single block"):
         methods.get("rep-net").apply(networks.irb())
+
+
+def test_repnet_int8_keeps_codes_and_trains() -> None:
+    network = methods.get("repnet-int8").apply(networks.digits_irb())
+    found, measured = predict(network, batch=2, resolution=24), measure(network, batch=2, resolution=24)
+    assert found.kept_bytes == measured.held_bytes == measured.traced_bytes
+    codes = [row for row in found.rows if row.op == "conv_int" and row.tensor == "codes"]
+    assert len(codes) == 2 * len(network.sides)
+    assert all(row.bytes == np.prod(row.shape) and row.bits == 8 for row in codes)
+    dense = predict(methods.get("rep-net").apply(networks.digits_irb()), batch=2, resolution=24)
+    assert found.kept_bytes < dense.kept_bytes
+    assert "sides.1.conv.weight" in network.trained_parameters()
+    assert (
+        networks.digits_irb().predict(IMAGES.astype("float32")).tobytes()
+        == network.predict(IMAGES.astype("float32")).tobytes()
+    )
