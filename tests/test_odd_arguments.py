@@ -144,7 +144,7 @@ CALLS = {
         fit,
         {
             "network": NET, "data": DATA, "optimizer": SGD(1e-3), "epochs": 1, "batch_size": 2, "seed": 0,
-            "schedule": constant, "augment": None,
+            "schedule": constant, "augment": None, "apply": False,
         },
     ),
     "accuracy": Call(accuracy, {"network": NET, "data": DATA, "batch_size": 2}),

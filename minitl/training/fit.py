@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minitl.arrays import Array
-from minitl.checks import expect_count
+from minitl.checks import expect_count, expect_flag
 from minitl.errors import UsageError, ValueRangeError, brief
 from minitl.networks.network import Network
 from minitl.step import loss_and_gradients
@@ -38,6 +38,7 @@ def fit(
     augment: Augmentation | None = None,
     seed: int = 0,
     progress: str | None = None,
+    apply: bool = False,
 ) -> History:
     """Train, in place, what the network's method trains.
 
@@ -46,13 +47,20 @@ def fit(
     is a progress bar's description. Raises ValueRangeError as soon as statistics, loss, a gradient
     or an updated parameter is not finite, and whatever else a step raises; network and optimizer
     are then as they were before the call. (To that end it holds a copy of what it trains.)
+
+    With `apply`, gradients are applied as they come (Lv et al. 2023, arXiv:2306.09782): the same
+    bytes, and a step holds hardly any gradients. Nor is a copy held: a step that is refused
+    half-way leaves, all of them finite, the parameters above that place updated. An optimizer that
+    clips by the global norm raises UsageError at once.
     """
     expect_trainable(network, data, optimizer, schedule=schedule, augment=augment)
     epochs = expect_count("epochs", epochs, op="fit")
     rng = np.random.default_rng(expect_count("seed", seed, least=0, op="fit"))
-    loop = _Loop(network, optimizer, schedule, epochs * len(spans(len(data), batch_size)))
+    apply = expect_flag("apply", apply, op="fit")
+    loop = _Loop(network, optimizer, schedule, epochs * len(spans(len(data), batch_size)), apply=apply)
+    undone = nullcontext() if apply else all_or_nothing(network, optimizer)
     history = History()
-    with bar(progress, loop.steps) if progress else nullcontext(Silent()) as shown, all_or_nothing(network, optimizer):
+    with bar(progress, loop.steps) if progress else nullcontext(Silent()) as shown, undone:
         for _ in range(epochs):
             seen, correct, total_loss = 0, 0, 0.0
             for images, labels in batches(data, batch_size, rng, augment):
@@ -69,18 +77,22 @@ def fit(
 class _Loop:
     """The steps of one training, counted."""
 
-    def __init__(self, network: Network, optimizer: Optimizer, schedule: Schedule, steps: int) -> None:
+    def __init__(self, network: Network, optimizer: Optimizer, schedule: Schedule, steps: int, *, apply: bool) -> None:
         self.network, self.optimizer, self.schedule, self.steps = network, optimizer, schedule, steps
-        self.parameters, self.done = network.trained_parameters(), 0
+        self.parameters, self.done, self.apply = network.trained_parameters(), 0, apply
+        if apply:
+            optimizer.begin(p for p in network.parameters() if p.trained)
 
     def step(self, images: Array, labels: Array, dropout: int) -> tuple[float, Array]:
         """One step on a batch; its loss and logits."""
-        loss, logits, gradients = loss_and_gradients(self.network, images, labels, seed=dropout)
+        scale = self.schedule(self.done, self.steps)
+        applier = self.optimizer.scaled(scale) if self.apply else None
+        loss, logits, gradients = loss_and_gradients(self.network, images, labels, seed=dropout, apply=applier)
         if not np.isfinite(loss):
             raise ValueRangeError(
                 op="fit", expected=f"a finite loss at step {self.done}", got=str(loss), remedy="lower lr"
             )
-        self.optimizer.step(self.parameters, gradients, lr_scale=self.schedule(self.done, self.steps))
+        self.optimizer.step(self.parameters, gradients, lr_scale=scale)  # of none, where they are applied
         self.done += 1
         return loss, logits
 

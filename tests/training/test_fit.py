@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minitl
-from minitl.errors import ValueRangeError
+from minitl.errors import UsageError, ValueRangeError
 from minitl.step import loss_and_gradients
 from minitl.training.data import Dataset, digits, shift, split
 from minitl.training.fit import accuracy, fit
@@ -157,3 +157,32 @@ def test_dropout_follows_the_seed_and_the_layer():
     images = PAIR.images[:4]
     logits = [network(minitl.Tape(seed=seed), images).value.tobytes() for seed in (0, 0, 1)]
     assert logits[0] == logits[1] != logits[2]
+
+
+@pytest.mark.parametrize("method", ["ft-all", "mobiletl-exact"])
+@pytest.mark.parametrize("make", [lambda: SGD(0.05), lambda: SGD(0.05, momentum=0), lambda: Adam(0.01)])
+def test_gradients_applied_as_they_come_train_to_the_same_bytes(method, make):
+    one, other = small_network(method), small_network(method)
+    first, second = make(), make()
+    assert train(one, optimizer=first) == train(other, optimizer=second, apply=True)
+    assert state_bytes(one) == state_bytes(other)
+    assert {n: s.steps for n, s in first.state.items()} == {n: s.steps for n, s in second.state.items()}
+
+
+def test_a_global_norm_is_not_clipped_as_gradients_come():
+    network, optimizer = small_network(), SGD(0.05, clip_norm=1.0)
+    before = state_bytes(network)
+    with pytest.raises(UsageError, match="the global norm is known only when every gradient is there"):
+        train(network, optimizer=optimizer, apply=True)
+    assert state_bytes(network) == before
+    assert optimizer.state == {}
+    train(network, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("lr", [1e6, 1e30])
+def test_what_is_refused_as_gradients_come_is_left_finite(lr):
+    network = small_network()
+    with pytest.raises(ValueRangeError):
+        train(network, optimizer=SGD(lr), epochs=20, apply=True)
+    assert all(np.isfinite(array).all() for array in network.state_dict().values())
+    small_network().load_state_dict(network.state_dict())
