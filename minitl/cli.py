@@ -24,8 +24,16 @@ from minitl.verbs import (
     reproduce,
     train,
 )
+from minitl.verbs.completion import Completion, complete
 from minitl.verbs.parsing import Parser, one_line
 
+DESCRIPTION = "MobileTL in NumPy and Numba: fine-tune MobileNets in little memory, to the byte."
+EXAMPLES = """
+minitl inspect irb --method mobiletl
+minitl plan mobilenet_v3_small --budget 40MB --of peak
+minitl compare --plots plots
+minitl VERB --help
+"""
 VERBS = {
     "bench": bench,
     "compare": compare,
@@ -43,13 +51,13 @@ VERBS = {
 
 def parser() -> Parser:
     """The parser of all verbs."""
-    top = Parser(
-        prog="minitl", description="MobileTL in NumPy and Numba: fine-tune MobileNets in little memory, to the byte."
-    )
+    top = Parser(prog="minitl", description=DESCRIPTION, examples=EXAMPLES)
     top.add_argument("--version", action="version", version=f"minitl {__version__}")
+    top.add_argument("--completion", action=Completion, help="print what makes a shell complete minitl's words")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
-        verb.add_arguments(verbs.add_parser(name, help=verb.HELP, description=verb.DESCRIPTION))
+        added = verbs.add_parser(name, help=verb.HELP, description=verb.DESCRIPTION, examples=verb.EXAMPLES)
+        verb.add_arguments(added)
     return top
 
 
@@ -59,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         endings.prepare_streams()
         with endings.sigterm_as_interrupt():
-            args = parser().parse_args(words)
+            top = parser()
+            complete(top)
+            args = top.parse_args(words or ["--help"])
             code: int = VERBS[args.verb].run(args)
             sys.stdout.flush()
             return code

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from minitl.accounting.conventions import STANDARD, counting
-from minitl.accounting.table import mb, table
+from minitl.accounting.table import Table, mb, table
 from minitl.arrays import Shape
 from minitl.checks import expect_count
 from minitl.errors import UsageError, brief
@@ -19,12 +19,13 @@ from minitl.parameters import Parameter
 from minitl.records import Holding, Record
 from minitl.tape import Tape
 
+# What a buffer is needed for: the gradient of these, or to compute something again.
 WHY = {
-    "grad_weight": "weight gradient",
-    "grad_bias": "bias gradient",
-    "grad_scale": "scale gradient",
-    "grad_input": "input gradient",
-    "recompute": "recomputation",
+    "grad_weight": "weight",
+    "grad_bias": "bias",
+    "grad_scale": "scale",
+    "grad_input": "input",
+    "recompute": "(recompute)",
 }
 
 
@@ -112,7 +113,7 @@ class Ledger:
         return out.getvalue()
 
     def __str__(self) -> str:
-        return f"{rows_table(self.rows)}\n\n{totals_table(self.totals)}"
+        return "\n\n".join([rows_table(self.rows), *totals_tables(self.totals)])
 
 
 def ledger(tape: Tape, *, optimizer_slots: int = 0, apply: bool = False, convention: str = STANDARD) -> Ledger:
@@ -129,35 +130,35 @@ def ledger(tape: Tape, *, optimizer_slots: int = 0, apply: bool = False, convent
     return Ledger(rows, _totals(tape.records, sum(row.bytes for row in rows), optimizer_slots, apply, convention))
 
 
-def rows_table(rows: Sequence[Row]) -> str:
+def rows_table(rows: Sequence[Row]) -> Table:
     """The rows as a table that says what is kept, why, and how many bytes it adds.
 
-    The role is left out where it says no more than the layer's name.
+    The role is left out where it says no more than the layer's name, and so is sharing where there is none.
     """
     kept = sum(row.bytes for row in rows)
-    named = all(row.role == row.layer.replace(".", "_") for row in rows)
-    body = [
-        (
-            row.layer,
-            *(() if named else (row.role,)),
-            row.op if row.rule == EXACT else f"{row.op}:{row.rule}",
-            row.tensor,
-            " + ".join(WHY[need] for need in row.needed_for),
-            shape_text(row.shape),
-            row.bits,
-            f"{row.bytes:,}",
-            f"{100 * row.bytes / kept:.1f}" if kept else "-",
-            ", ".join(row.shared_with),
-        )
-        for row in rows
-    ]
-    first = ("layer",) if named else ("layer", "role")
-    header = (*first, "op:rule", "keeps", "for the", "shape", "bits", "bytes", "%", "shared with")
-    return table(header, body, right=range(len(header) - 4, len(header) - 1))
+    columns: dict[str, list[object]] = {
+        "layer": [row.layer for row in rows],
+        "role": [row.role for row in rows],
+        "op:rule": [row.op if row.rule == EXACT else f"{row.op}:{row.rule}" for row in rows],
+        "keeps": [row.tensor for row in rows],
+        "gradient of": ["+".join(WHY[need] for need in row.needed_for) for row in rows],
+        "shape": [shape_text(row.shape) for row in rows],
+        "bits": [row.bits for row in rows],
+        "bytes": [f"{row.bytes:,}" for row in rows],
+        "%": [f"{100 * row.bytes / kept:.1f}" if kept else "-" for row in rows],
+        "shared with": [",".join(row.shared_with) for row in rows],
+    }
+    if all(row.role == row.layer.replace(".", "_") for row in rows):
+        del columns["role"]
+    if not any(columns["shared with"]):
+        del columns["shared with"]
+    right = [list(columns).index(name) for name in ("bits", "bytes", "%")]
+    body = list(zip(*columns.values(), strict=True))
+    return table(list(columns), body, right=right, optional=("role", "bits", "%", "shape", "shared with"))
 
 
-def totals_table(totals: Totals) -> str:
-    """The totals, a line each."""
+def totals_tables(totals: Totals) -> tuple[Table, Table]:
+    """The bytes, a line each, and the work."""
     lines = [
         ("kept for backward", totals.kept_bytes),
         ("trained parameters", totals.trained_parameter_bytes),
@@ -171,10 +172,11 @@ def totals_table(totals: Totals) -> str:
         lines.append(("peak of a step", totals.peak_bytes))
     body = [(name, f"{count:,}", mb(count)) for name, count in lines]
     work = [
-        (name, f"{s.total:,}", f"forward {s.forward:,}, input gradients {s.grad_input:,}, weights {s.grad_weight:,}")
-        for name, s in (("MACs a step", totals.macs), (f"FLOPs a step ({totals.convention})", totals.flops))
+        (name, *(f"{count:,}" for count in (split.total, split.forward, split.grad_input, split.grad_weight)))
+        for name, split in (("MACs", totals.macs), (f"FLOPs ({totals.convention})", totals.flops))
     ]
-    return table(("", "bytes", ""), body, right=(1, 2)) + "\n\n" + table(("", "count", ""), work, right=(1,))
+    parts = ("per step", "all", "forward", "input grad.", "weight grad.")
+    return table(("", "bytes", ""), body, right=(1, 2)), table(parts, work, right=range(1, 5))
 
 
 def shape_text(shape: Shape) -> str:

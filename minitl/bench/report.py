@@ -32,7 +32,7 @@ def results_table(results: Sequence[Result], means: Mapping[str, float]) -> str:
     peaks = ("minitl MB", "predicted MB", "torch's modules MB", "fastest MB")
     header = ("case", "method", *times, *peaks, "steps", "spread %")
     right = [i for i in range(2, len(header)) if i != header.index("torch's fastest")]
-    lines = [table(header, body, right=right)]
+    lines: list[str] = [table(header, body, right=right)]
     lines += [f"geometric mean of the ratios of the blocks, {name}: {mean:.3f}" for name, mean in means.items()]
     return "\n".join(lines) + warning([r.others_busy for r in results if r.others_busy is not None])
 

@@ -38,7 +38,7 @@ def plot_accuracy(results: Sequence[Result], path: Path) -> None:
     The bars reach one standard deviation over the seeds up and down. Raises UsageError where
     matplotlib is missing or the file cannot be written.
     """
-    figure, axes = new_figure(7, 4.5)
+    figure, (axes,) = new_figure(7, 4.5)
     dots = []
     for result in results:
         percent = [100 * fraction for fraction in result.accuracy]
@@ -47,7 +47,7 @@ def plot_accuracy(results: Sequence[Result], path: Path) -> None:
         dots.append(Dot(result.kept_bytes / 1e6, mean, spread, name))
         axes.errorbar(dots[-1].x, mean, spread, fmt="o", color=dots[-1].colour, capsize=3, markersize=7)
     axes.set(xscale="log", xlabel="kept for backward (MB = 1e6 bytes, log scale)", ylabel="test accuracy (%)")
-    axes.set_title(f"mean and standard deviation over {results[0].seeds} seeds", fontsize=10)
+    axes.set_title(f"{setting()}: mean and standard deviation over {results[0].seeds} seeds", fontsize=10)
     axes.margins(0.14)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(color="#dddddd", linewidth=0.6)
@@ -61,8 +61,13 @@ def plot_memory(results: Sequence[Result], path: Path, task: Task | None = None)
     """Draw what each method's step keeps, stacked by kind of buffer; write .png, .pdf or .svg. Raises UsageError."""
     task = task or Task()
     choices = [result.choice for result in results]
-    title = f"digits_irb, batch {task.batch}, {task.size} px"
-    plot_kept({str(choice): ledger(choice, task) for choice in choices}, path, title=title)
+    plot_kept({str(choice): ledger(choice, task) for choice in choices}, path, title=setting(task))
+
+
+def setting(task: Task | None = None) -> str:
+    """Network, batch and resolution, for a title."""
+    task = task or Task()
+    return f"digits_irb, batch {task.batch}, {task.size} px"
 
 
 def label(axes: Any, dots: Sequence[Dot]) -> None:

@@ -18,6 +18,11 @@ HELP = "time and memory of training steps, beside PyTorch's where it is installe
 DESCRIPTION = """Times forward and backward (batch 8, float32) of blocks and networks in minitl and in PyTorch by
 turns, and measures by how much each process grows. A ratio is minitl's median over that of PyTorch's fastest
 variant."""
+EXAMPLES = """
+minitl bench
+minitl bench --cases irb --seconds 5 --no-peak
+minitl bench --scale
+"""
 NOTE = """Times are medians of a step, forward and backward. gemm ms: the bare matrix products of its pointwise
 convolutions and linear layers. MB (1e6 bytes): by how much a process of its own grew over a step, weights and
 images being there before; as minitl foresees it; of PyTorch's own modules; and of PyTorch's fastest variant."""
@@ -25,9 +30,9 @@ images being there before; as minitl foresees it; of PyTorch's own modules; and 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bench`."""
-    parser.add_argument("--cases", default="all", metavar="WHICH", help="irb, networks, all (default) or a glob")
-    parser.add_argument("--seconds", type=float, default=15.0, metavar="S", help="timing, a case (default: 15)")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads on both sides (default: 2)")
+    parser.add_argument("--cases", default="all", metavar="WHICH", help="irb, networks, all or a glob")
+    parser.add_argument("--seconds", type=float, default=15.0, metavar="S", help="seconds of timing per case")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads on both sides")
     parser.add_argument("--no-peak", action="store_true", help="leave out the peak memory")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--scale", action="store_true", help="instead: a network over batch sizes and resolutions")

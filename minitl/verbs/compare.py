@@ -16,12 +16,18 @@ from minitl.training.choice import CHOICES, Choice
 from minitl.training.compare import Result, comparing
 from minitl.training.plots import plot_accuracy, plot_memory
 from minitl.verbs import compare_own, options
+from minitl.verbs.terminal import show
 
 PLOTS = {"accuracy.png": plot_accuracy, "memory.png": plot_memory}
 
 HELP = "the main job: adapt a network to new images with each method; accuracy against memory"
 DESCRIPTION = """Pretrains digits_irb on handwritten digits 0 to 4, then adapts it to digits 5 to 9 from 200 labelled
 images, once with each method and seed. Prints accuracy, memory and work of each method, and plots them."""
+EXAMPLES = """
+minitl compare
+minitl compare --methods ft-all,mobiletl:2 --seeds 5 --plots plots
+minitl compare --methods mobiletl:2+int8,mobiletl:2+hard_swish=few2
+"""
 DISCLAIMER = """1,797 images of 8x8 pixels (UCI handwritten digits), enlarged to 24x24; a small network; 5 classes. This
 shows what the methods keep, and that they learn; it is no evidence about CIFAR or ImageNet."""
 
@@ -35,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="comma-separated METHOD[:BLOCKS][+int8][+checkpoint][+WHAT=RULE], as mobiletl:2+hard_swish=few2 "
         f"(default: {default})",
     )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many seeds (default: 3)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many seeds")
     parser.add_argument("--workers", type=int, metavar="N", help="processes to spread the runs over (default: cores)")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write accuracy.png and memory.png there")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -101,6 +107,6 @@ def _print(results: Sequence[Result], data: Path | None) -> None:
         work = (f"{r.trained_parameters:,}", f"{r.flops / 1e6:,.1f}", f"{r.seconds:.1f}")
         body.append((str(r.choice), f"{statistics.mean(percent):.1f}", spread, *memory, *work))
     header = ("method", "accuracy %", "+-", "kept bytes", "peak bytes", "total bytes", "trains", "MFLOPs a step", "s")
-    print(table(header, body, right=range(1, len(header))))
+    show(table(header, body, right=range(1, len(header)), optional=("total bytes", "s", "peak bytes", "trains")))
     seeds = " to ".join(map(str, sorted({min(r.seeds for r in results), max(r.seeds for r in results)})))
     print(f"\nseeds: {seeds}; +- is one standard deviation over them.\n{'' if data else DISCLAIMER}".rstrip())

@@ -14,6 +14,10 @@ DESCRIPTION = """Says of every pass of every layer how long it takes on a device
 least so long (a bound from published peak rates), or unknown, with the reason. The three are never added up to one
 number. Whether the step's peak fits the device's memory is answered exactly. Example:
 minitl estimate mobilenet_v2 --device ef-train --method mobiletl --blocks 5"""
+EXAMPLES = """
+minitl estimate mobilenet_v2 --device ef-train --method mobiletl --blocks 5
+minitl estimate mobilenet_v3_small --device raspberry-pi-4 --json
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,15 +21,15 @@ from minitl.verbs import options
 HELP = "accuracy of a model on images"
 DESCRIPTION = """Classifies the images of DATA with a model that `minitl train` wrote. By default all of them, or the
 held-out part where DATA have one of their own (val, test_batch.bin, t10k-...)."""
-EXAMPLES = """examples:
-  minitl evaluate photos.safetensors more_photos
-  minitl evaluate photos.safetensors photos --part held-out     # the fifth that `minitl train` held out"""
+EXAMPLES = """
+minitl evaluate photos.safetensors more_photos
+minitl evaluate photos.safetensors photos --part held-out     # the fifth that `minitl train` held out
+"""
 PARTS = ("all", "train", "held-out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `evaluate`."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file that `minitl train` wrote")
     parser.add_argument("data", type=Path, metavar="DATA", help="a folder per class, .npz, CIFAR's or IDX files")
     parser.add_argument("--part", choices=PARTS, help="which images; train and held-out as in training, by its seed")

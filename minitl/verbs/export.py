@@ -17,14 +17,14 @@ from minitl.verbs import options
 HELP = "write a model as ONNX"
 DESCRIPTION = """Writes the network of a model that `minitl train` wrote as ONNX: `images` (N, 3, R, R) in, normalised
 as its metadata say, `logits` (N, K) out. Where ONNX Runtime is installed, its logits are compared with minitl's."""
-EXAMPLES = """example:
-  minitl export photos.safetensors photos.onnx"""
+EXAMPLES = """
+minitl export photos.safetensors photos.onnx
+"""
 TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order, through some 50 layers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `export`."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file that `minitl train` wrote")
     parser.add_argument("file", type=Path, metavar="FILE.onnx", help="where it goes")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

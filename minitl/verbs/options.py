@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ READERS: dict[type, Callable[[str], Any]] = {
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Which model: its name or table, width, classes, dtype, and an irb's attributes."""
-    names = ", ".join((*networks.NETWORKS, "irb"))
-    parser.add_argument("network", metavar="NETWORK", help=f"one of {names}; or a table of your own (mine.toml)")
+    known = (*networks.NETWORKS, "irb")
+    told = f"one of {', '.join(known)}; or a table of your own (mine.toml)"
+    completed(parser.add_argument("network", metavar="NETWORK", help=told), known)
     parser.add_argument("--width", type=float, metavar="W", help="multiplies channels (default: the network's)")
     parser.add_argument("--classes", type=int, metavar="K", help="number of classes (default: the network's)")
-    parser.add_argument("--dtype", default="float32", help="float32 (default) or float64")
+    parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float64")
     parser.add_argument(
         "--attr",
         action="append",
@@ -44,13 +45,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_step(parser: argparse.ArgumentParser) -> None:
     """Which step: batch, resolution, optimizer."""
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images in a batch (default: 8)")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images in a batch")
     parser.add_argument(
         "--resolution", type=int, metavar="PX", help="height and width (default: the network's, mostly 224; irb 7)"
     )
-    parser.add_argument(
-        "--optimizer", default="sgd", metavar="NAME", help="none, sgd (with momentum, the default) or adam"
-    )
+    parser.add_argument("--optimizer", default="sgd", metavar="NAME", help="none, sgd (with momentum) or adam")
 
 
 def add_plot(parser: argparse.ArgumentParser, what: str) -> None:
@@ -163,3 +162,8 @@ def _bounded(size: int) -> int:
     if abs(size) > LARGEST:
         raise ValueError
     return size
+
+
+def completed(action: argparse.Action, names: Iterable[str]) -> None:
+    """Let the shell complete `names` for this argument (argcomplete reads them off it)."""
+    action.completer = lambda **_: list(names)  # type: ignore[attr-defined]

@@ -25,6 +25,12 @@ from minitl.verbs import options
 HELP = "cases to check another implementation with"
 DESCRIPTION = """Writes cases (inputs, true results, and how far off a correct result may be) and checks what another
 implementation computed from them. `minitl oracle spec` prints what is to be implemented."""
+EXAMPLES = """
+minitl oracle list 'irb-*'
+minitl oracle export vectors
+minitl oracle check vectors results
+minitl oracle spec
+"""
 EXPORT_EXAMPLES = """\
 examples:
   minitl oracle export ref                               every built-in case

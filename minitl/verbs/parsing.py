@@ -8,15 +8,30 @@ from typing import Any, NoReturn
 
 from minitl.errors import did_you_mean
 
+EXAMPLES = "examples:"
 LONGEST = 2000  # characters of an error
 MOST = 10**12  # of anything that is counted
+
+
+class Help(argparse.HelpFormatter):
+    """Help that shows defaults, and leaves examples as they are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        shown = action.default not in (None, False, argparse.SUPPRESS) and action.default != []
+        return f"{text} (default: %(default)s)" if shown and "default" not in text else text
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors take one line; every verb has `--traceback`."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, *arguments: Any, examples: str = "", **options: Any) -> None:
+        lines = [f"  {line}" for line in examples.strip().splitlines()]
+        epilog = "\n".join([EXAMPLES, *lines]) if lines else None
+        super().__init__(*arguments, **{"formatter_class": Help, "epilog": epilog, **options})
         self.register("type", int, _whole)  # what `type=int` means, for every option of every verb
         self.add_argument(
             "--traceback",

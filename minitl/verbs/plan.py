@@ -12,12 +12,20 @@ from typing import Any
 from minitl.accounting.plan import QUANTITIES, Entry, Plan, entries, plan
 from minitl.accounting.plot import new_figure, save
 from minitl.accounting.table import table
+from minitl.accounting.tidy import csv_text
 from minitl.errors import ValueRangeError
 from minitl.verbs import options
+from minitl.verbs.terminal import show
 
 HELP = "what to tune within a budget of memory or work"
 DESCRIPTION = """Tries every method with every number of blocks, on shapes alone, and names the best that fits: the one
 that trains most parameters, then exact gradients before approximate ones, then fewer FLOPs."""
+EXAMPLES = """
+minitl plan mobilenet_v3_small --budget 40MB --of peak
+minitl plan mobilenet_v2 --budget 16MiB --of kept --batch 4 --plot plan.png
+minitl plan mobilenet_v3_small --budget 2GFLOPs
+minitl plan irb --budget 1,500,000 --csv
+"""
 
 # A budget is a number, its thousands perhaps apart by commas, and a unit in any case.
 BUDGET = re.compile(
@@ -42,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_step(parser)
     options.add_method_options(parser)
     options.add_plot(parser, "the Pareto set")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    form.add_argument("--csv", action="store_true", help="every method and number of blocks as comma-separated values")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
     found = plan(ways, budget=budget, of=of)
     if args.json:
         options.print_json("plan", _json(found))
+    elif args.csv:
+        about = {"network": model.name, "batch": args.batch, "resolution": args.resolution}
+        print(csv_text({**about, **_line(way, found)} for way in found.entries), end="")
     else:
         step = f"batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}"
         print(f"{model.name}, {step}{options.options_text(args)}")
@@ -104,6 +117,11 @@ def _entry(way: Entry) -> dict[str, Any]:
     return {name: value for name, value in asdict(way).items() if name in PUBLIC}
 
 
+def _line(way: Entry, found: Plan) -> dict[str, Any]:
+    fits = way.need(found.of) <= found.budget
+    return {**asdict(way), "fits": fits, "pareto": way in found.pareto, "best": way == found.best}
+
+
 def _binding(found: Plan) -> dict[str, Any]:
     used = found.best.need(found.of)
     short = found.next.need(found.of) - found.budget if found.next else None
@@ -114,16 +132,19 @@ def _print(found: Plan) -> None:
     def line(way: Entry) -> tuple[str, ...]:
         memory = (f"{count / 1e6:,.3f}" for count in (way.kept_bytes, way.total_bytes, way.peak_bytes))
         fits = "best" if way == found.best else "fits" if way.need(found.of) <= found.budget else ""
-        gradients = "exact" if way.exact else "approximate"
+        gradients = "exact" if way.exact else "approx."
         return (way.name, f"{way.trained_parameters:,}", gradients, *memory, f"{way.flops / 1e6:,.1f}", fits)
 
     print(f"budget: {_amount(found.budget, found.of)} of {found.of}\n\nPareto set, the cheapest first:")
     header = ("method", "trains", "gradients", "kept MB", "total MB", "peak MB", "MFLOPs", "")
-    print(table(header, [line(way) for way in found.pareto], right=(1, 3, 4, 5, 6)))
-    print(f"\nbest: {found.best.name}, {_amount(found.best.need(found.of), found.of)}")
+    spare = [f"{of} MB" for of in ("kept", "total", "peak") if of != found.of]
+    optional = ([] if found.of == "flops" else ["MFLOPs"]) + spare
+    show(table(header, [line(way) for way in found.pareto], right=(1, 3, 4, 5, 6), optional=optional))
+    print()
+    show(f"best: {found.best.name}, {_amount(found.best.need(found.of), found.of)}")
     if found.next:
         short = found.next.need(found.of) - found.budget
-        print(f"binding: {found.of}; the next step up is {found.next.name}, {_amount(short, found.of)} over the budget")
+        show(f"binding: {found.of}; the next step up is {found.next.name}, {_amount(short, found.of)} over the budget")
     else:
         print("binding: nothing; there is no better method at any budget")
 
@@ -133,7 +154,7 @@ def _amount(count: int, of: str) -> str:
 
 
 def _plot(found: Plan, path: Path, title: str) -> None:
-    figure, axes = new_figure(8, 4.5)
+    figure, (axes,) = new_figure(8, 4.5)
     for exact, colour in ((True, "#4477aa"), (False, "#ee6677")):
         ways = [way for way in found.entries if way.exact == exact]
         needs = [way.need(found.of) / 1e6 for way in ways]

@@ -18,15 +18,15 @@ from minitl.verbs import options
 
 HELP = "classify image files with a model"
 DESCRIPTION = """Prints the most probable class of each image, by a model that `minitl train` wrote."""
-EXAMPLES = """examples:
-  minitl predict photos.safetensors cat.jpg
-  minitl predict photos.safetensors *.jpg --top 3 --json"""
+EXAMPLES = """
+minitl predict photos.safetensors cat.jpg
+minitl predict photos.safetensors *.jpg --top 3 --json
+"""
 BATCH = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `predict`."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file that `minitl train` wrote")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--top", type=int, default=1, metavar="K", help="so many classes per image (default: 1)")

@@ -23,11 +23,17 @@ from minitl.reproduce import (
 )
 from minitl.reproduce.result import KINDS, PUBLISHED, Result
 from minitl.verbs import options
+from minitl.verbs.terminal import show
 
 HELP = "published figures against computed ones"
 DESCRIPTION = """Computes the figures that the MobileTL paper and the systems around it publish, from tapes and
 shapes, and prints both with the difference. `rounded` and `truncated` say how the computed figure gives the printed
 digits; one that `differs` stays in the table."""
+EXAMPLES = """
+minitl reproduce
+minitl reproduce table1
+minitl reproduce figure1 --plot figure1.png
+"""
 
 ITEMS: dict[str, Callable[[], list[Result]]] = {
     "table1": table1.results,
@@ -46,7 +52,7 @@ ITEMS: dict[str, Callable[[], list[Result]]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `reproduce`."""
-    parser.add_argument("item", nargs="?", default="all", metavar="ITEM", help=f"{', '.join(ITEMS)} or all (default)")
+    parser.add_argument("item", nargs="?", default="all", metavar="ITEM", help=f"{', '.join(ITEMS)} or all")
     options.add_plot(parser, "Figure 1")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
@@ -81,15 +87,18 @@ def _print(found: Sequence[Result]) -> None:
         for row in found
     ]
     header = ("item", "quantity", "published", "computed", "difference", "unit", "verdict", "convention")
-    print(table(header, body, right=(2, 3, 4)))
+    optional = ("convention", "item", "unit", "difference")
+    show(table(header, body, right=(2, 3, 4), optional=optional))
     if len({row.item for row in found}) > 1:
-        print(f"\n{_counts_by_item(found)}")
+        print()
+        show(_counts_by_item(found))
     for kind in KINDS:
         verdicts = [row.verdict for row in found if row.kind == kind]
         if verdicts:
             exact, near = sum(v in ("rounded", "truncated") for v in verdicts), verdicts.count("within reading")
-            print(
-                f"\n{kind}: {exact + near} of {len(verdicts)} come out, {exact} to the printed digit and {near} within "
+            print()
+            show(
+                f"{kind}: {exact + near} of {len(verdicts)} come out, {exact} to the printed digit and {near} within "
                 "the error of reading them off a plot"
             )
 

@@ -36,10 +36,11 @@ DESCRIPTION = """Trains a network on DATA: a folder per class (photos/cat/1.jpg)
 of CIFAR's binary or of IDX files. A fifth of the images is held out, and accuracy is of that part, unless the data
 have a part of their own for it (train and val, test_batch.bin, t10k-...). With --weights, a method trains the top of
 the pretrained network; without, all of a new one."""
-EXAMPLES = """examples:
-  minitl train photos --network mobilenet_v2 --weights mobilenet_v2.pth --source torchvision --out photos.safetensors
-  minitl train photos --out photos.safetensors --resume              # go on after an interruption, to the same bytes
-  minitl train cifar-10-batches-bin --network mobilenet_v3_small --resolution 32 --epochs 30 --log log.csv"""
+EXAMPLES = """
+minitl train photos --network mobilenet_v2 --weights mobilenet_v2.pth --source torchvision --out photos.safetensors
+minitl train photos --out photos.safetensors --resume              # go on after an interruption, to the same bytes
+minitl train cifar-10-batches-bin --network mobilenet_v3_small --resolution 32 --epochs 30 --log log.csv
+"""
 
 OF_SETTINGS = ("epochs", "batch", "optimizer", "learning_rate", "weight_decay", "decay_vectors", "schedule", "warmup",
                "clip_norm", "label_smoothing", "class_weights", "held_out", "patience", "seed")  # fmt: skip
@@ -48,7 +49,6 @@ OF_PREPROCESSING = ("resolution", "normalisation", "fit", "zoom")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `train`. None stands for the default: with --resume, for what the run was begun with."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("data", type=Path, metavar="DATA", help="a folder per class, .npz, CIFAR's or IDX files")
     parser.add_argument(
         "--out",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from models import trained
 
 import minitl
 from minitl.accounting import Ledger, predict
-from minitl.accounting.plot import KINDS, kind_of, plot_kept
+from minitl.accounting.plot import COLOURS, KINDS, kind_of, plot_kept
 from minitl.accounting.report import block_of
-from minitl.errors import UsageError
+from minitl.errors import UnknownNameError, UsageError
 from minitl.layers import ROLES
 
 pytest.importorskip("matplotlib")
+
+from matplotlib.colors import to_rgba
 
 NET = minitl.networks.digits_irb(dropout=0.2)
 LEDGERS = {
@@ -46,22 +49,48 @@ def test_bars_are_named_and_as_long_as_the_bytes(
     monkeypatch.setattr("minitl.accounting.plot.save", lambda figure, path: figures.append(figure))
     block = block_of(NET)
     plot_kept({n: LEDGERS[n] for n in names}, tmp_path / "x.png", title="title", by=block if by_block else None)
-    (axes,) = figures[0].axes
-    if by_block:
-        expected = [(n, part, f"{n} {part}" if len(names) > 1 else part) for n in names for part in PARTS]
-    else:
-        expected = [(n, "", n) for n in names]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [label for _, _, label in expected]
-    assert axes.get_title() == "title"
-    bars = {container.get_label(): [bar.get_width() for bar in container] for container in axes.containers}
-    for place, (name, part, _) in enumerate(expected):
-        for kind in KINDS:
-            rows = (r for r in LEDGERS[name].rows if kind_of(r) == kind and (not by_block or block(r) == part))
-            width = bars[kind][place] if kind in bars else 0.0
-            assert abs(width - sum(r.bytes for r in rows) / 1e6) <= 1e-9  # a thousandth of a byte, of megabytes
-    lengths = [sum(widths[place] for widths in bars.values()) for place in range(len(expected))]
-    assert sum(lengths) == pytest.approx(sum(LEDGERS[n].kept_bytes for n in names) / 1e6, rel=1e-12)
-    assert max(lengths) < axes.get_xlim()[1]
+    assert figures[0].get_suptitle() == "title"
+    panels = figures[0].axes
+    assert [axes.get_title() for axes in panels] == (names if by_block else [""])
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == (PARTS if by_block else names)
+    drawn = 0.0
+    for axes in panels:
+        bars = {container.get_label(): [bar.get_width() for bar in container] for container in axes.containers}
+        for place, label in enumerate(PARTS if by_block else names):
+            name = axes.get_title() if by_block else label
+            for kind in KINDS:
+                rows = (r for r in LEDGERS[name].rows if kind_of(r) == kind and (not by_block or block(r) == label))
+                width = bars[kind][place] if kind in bars else 0.0
+                assert abs(width - sum(r.bytes for r in rows) / 1e6) <= 1e-9  # a thousandth of a byte, of megabytes
+        lengths = [sum(widths[place] for widths in bars.values()) for place in range(len(PARTS if by_block else names))]
+        assert max(lengths) < axes.get_xlim()[1]
+        drawn += sum(lengths)
+    assert drawn == pytest.approx(sum(LEDGERS[n].kept_bytes for n in names) / 1e6, rel=1e-12)
+
+
+def test_a_shared_buffer_is_hatched_in_the_colours_of_both_its_kinds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What mobiletl-exact keeps for an activation is the next convolution's input: not memory for the activation."""
+    figures: list[Any] = []
+    monkeypatch.setattr("minitl.accounting.plot.save", lambda figure, path: figures.append(figure))
+    exact = predict(trained(minitl.networks.irb(), "mobiletl-exact", 1), batch=2, resolution=7)
+    plot_kept({"mobiletl-exact": exact}, tmp_path / "x.png", title="title")
+    bars = {container.get_label(): container[0] for container in figures[0].axes[0].containers}
+    shared = sum(row.bytes for row in exact.rows if row.shared_with)
+    assert shared > 0.5 * exact.kept_bytes
+    hatched = {label: bar for label, bar in bars.items() if bar.get_hatch()}
+    assert sum(bar.get_width() for bar in hatched.values()) == pytest.approx(shared / 1e6)
+    both = hatched["shared: convolution inputs, activations"]
+    assert both.get_facecolor() == to_rgba(COLOURS[0])
+    assert both.get_edgecolor() == to_rgba(COLOURS[2])
+    assert bars["activations"].get_width() < 0.1 * shared / 1e6
+
+
+def test_a_role_that_nobody_gave_a_kind_is_told() -> None:
+    row = replace(LEDGERS["mobiletl"].rows[0], role="adapter")
+    with pytest.raises(UnknownNameError, match="unknown role of a kept buffer 'adapter'"):
+        kind_of(row)
 
 
 def test_every_role_that_keeps_anything_has_one_kind() -> None:

@@ -44,7 +44,7 @@ dots = st.lists(
 @given(dots)
 @settings(max_examples=6)
 def test_names_cover_neither_each_other_nor_dots(dots):
-    figure, axes = new_figure(7, 4.5)
+    figure, (axes,) = new_figure(7, 4.5)
     axes.set(xscale="log", xlim=(1e-3, 1e3), ylim=(-20, 120))
     figure.draw_without_rendering()
     label(axes, [Dot(*dot) for dot in dots])

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 import minitl
 from minitl.accounting import Measured
-from minitl.cli import VERBS, main
+from minitl.cli import VERBS, main, parser
 from minitl.errors import ValueRangeError
 from minitl.training.adapt import Task
 from minitl.training.compare import Result, comparing
@@ -93,7 +94,7 @@ BAD = {
     "inspect digits_irb --batch 0": "digits_irb: expected batch of at least 1, got 0",
     "inspect digits_irb --batch -3 --measure": "digits_irb: expected batch of at least 1, got -3",
     "inspect digits_irb --resolution 0": "digits_irb: expected resolution of at least 1, got 0",
-    "inspect digits_irb --method ft-all --batch 1 --resolution 4": "expected at least two values a channel",
+    "inspect digits_irb --method ft-all --batch 1 --resolution 4": "expected at least two values per channel",
     "inspect digits_irb --by colour": "argument --by: invalid choice: 'colour'",
     "inspect digits_irb --plot plot.txt": "plot: unknown file type '.txt' of plot.txt; use .png, .pdf or .svg",
     "inspect digits_irb --plot nowhere/plot.png": "nowhere/plot.png: cannot write: No such file or directory",
@@ -103,7 +104,6 @@ BAD = {
     "inspect mobilenetv2": "(did you mean 'mobilenet_v2'?)",
     "inspect irbs": "(did you mean 'irb'?)",
     "inspect digits_irb --batch 9223372036854775808": "argument --batch: '9223372036854775808' is beyond",
-    "inspect digits_irb --measure --resolution 1000000000000": "not enough memory: a step of",
     "inspekt": "argument VERB: invalid choice: 'inspekt' (did you mean 'inspect'?) (choose from bench, compare",
     "plan digits_irb": "the following arguments are required: --budget",
     "plan digits_irb --budget 16MiBs": "budget: cannot read '16MiBs' as bytes; write it like 16MiB (2^20), 40MB (1e6)",
@@ -114,7 +114,7 @@ BAD = {
     "plan digits_irb --budget 1 --of kept": "no method fits 1 of kept; the smallest that would is 6,528 (ft-last)",
     "plan digits_irb --budget 1MB --of time": "argument --of: invalid choice: 'time'",
     "plan digits_irb --budget 1MB --rule relu6=sign": "digits_irb: unknown activation or role 'relu6'",
-    "plan mobilenet_v3_small --budget 1GB --batch 1 --resolution 32": "expected at least two values a channel",
+    "plan mobilenet_v3_small --budget 1GB --batch 1 --resolution 32": "expected at least two values per channel",
     "plan digits_irb --budget 1MB --plot plot": "plot: unknown file type '' of plot",
     "reproduce table2": "unknown item 'table2'; choose one of",
     "reproduce table1 --plot nowhere/plot.png": "nowhere/plot.png: cannot write: No such file",
@@ -129,7 +129,7 @@ BAD = {
     "compare --methods mobiletl+int4": "unknown option 'int4'; choose one of",
     "compare --plots file": "plots: cannot make the folder file: File exists",
     "teach": "argument VERB: invalid choice: 'teach'",
-    "": "the following arguments are required: VERB; see minitl --help",
+    "--json": "the following arguments are required: VERB; see minitl --help",
 }  # fmt: skip
 
 
@@ -149,10 +149,10 @@ def test_bad_input_is_one_line_on_stderr_and_exit_2(
 
 
 def test_no_memory_is_one_line_too(cli: Cli) -> None:
-    """10^15 bytes of images and more: no machine has them, and nothing is tried before they are asked for."""
-    got = cli("inspect", "digits_irb", "--method", "ft-last", "--measure", "--batch", 10**12)
+    """10^13 bytes of images and more: no machine has them, and nothing is tried before they are asked for."""
+    got = cli("inspect", "digits_irb", "--method", "ft-last", "--measure", "--batch", 2 * 10**9)
     assert (got.code, got.out, got.err.count("\n")) == (2, "", 1)
-    assert got.err.startswith("minitl inspect: not enough memory: ")
+    assert "does not fit into memory; measure a smaller batch" in got.err
 
 
 def test_an_internal_error_is_no_verdict(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,7 @@ def test_budgets_that_are_none(text: str, of: str) -> None:
 # JSON
 
 ABOUT = {"network", "method", "blocks", "batch", "resolution", "classes", "dtype", "rows", "totals"}
-MORE_ABOUT = {"optimizer", "int8", "checkpoint", "rules"}
+MORE_ABOUT = {"padding", "optimizer", "int8", "checkpoint", "rules"}
 ROW = {"layer", "op", "role", "rule", "tensor", "needed_for", "shape", "dtype", "bits", "bytes", "shared_with"}
 BYTES = {
     "kept_bytes", "trained_parameter_bytes", "frozen_parameter_bytes", "buffer_bytes", "gradient_bytes",
@@ -524,6 +524,10 @@ def test_plots(line: str, cli: Cli, tmp_path: Path) -> None:
     assert "wrote" not in cli(*line.split(), "--plot", path, "--json").out
 
 
+def test_alone_it_prints_help(cli: Cli) -> None:
+    assert cli() == cli("--help")
+
+
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help(verb: str, cli: Cli) -> None:
     got = cli(*verb.split(), "--help")
@@ -531,6 +535,30 @@ def test_help(verb: str, cli: Cli) -> None:
     assert got.out.startswith(f"usage: minitl {verb}".rstrip())
     for word in () if verb == "oracle" else ("--json",) if verb else VERBS:  # the oracle has actions of its own
         assert word in got.out
+    assert "\nexamples:\n  minitl " in got.out
+
+
+EXAMPLES = [line for verb in VERBS.values() for line in verb.EXAMPLES.strip().splitlines()]
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_examples_are_what_can_be_typed(line: str) -> None:
+    name, *words = shlex.split(line, comments=True)
+    assert name == "minitl"
+    assert parser().parse_args(words).verb == words[0]
+
+
+def test_defaults_are_shown(cli: Cli) -> None:
+    text = " ".join(cli("inspect", "--help").out.split())
+    for told in (
+        "images in a batch (default: 8)",
+        "(default: sgd)",
+        "(default: mobiletl)",
+        "bar is of (default: layer)",
+    ):
+        assert told in text
+    assert "(default: False)" not in text
+    assert "(default: [])" not in text
 
 
 # As a process

@@ -1,0 +1,85 @@
+"""Inspections as people read them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from minitl import methods
+from minitl.accounting import Ledger, Measured
+from minitl.accounting.ledger import rows_table, totals_tables
+from minitl.accounting.report import (
+    against_table,
+    block_table,
+    by_layer,
+    by_network,
+    methods_table,
+    percent,
+    totals_beside,
+)
+from minitl.accounting.table import Table, table
+from minitl.verbs import options
+from minitl.verbs.inspection import Inspection
+from minitl.verbs.terminal import show
+
+READING = """Each row is a buffer that forward keeps because backward needs it for the
+gradient of the layer's input, weight, bias (a norm's shift) or scale, or to
+recompute something: `x` is a layer's input, `x_hat` and `inv_std` a norm's
+normalised input and 1 / standard deviation, `mask` and `codes` packed bits that
+select an activation's slope, `gate` the multiplier of squeeze-and-excite. A
+layer without a row keeps nothing."""
+PARTS = "Kept bytes, and the gradient that needs them (the first, of several):"
+TRACED = "(the traced peak includes Python's own objects, and vectors of one number\nper channel)"
+
+
+def print_one(found: Inspection, other: Inspection | None, args: argparse.Namespace) -> None:
+    """One method's step, perhaps against another's."""
+    ledger = found.ledger
+    parts: list[str] = [f"{_network(found, args)}\n{_trains(found)}"]
+    if other:
+        key = {"layer": by_layer, "block": found.block, "network": by_network}[args.by]
+        parts.append(against_table(ledger, other.ledger, (found.about["method"], other.about["method"]), key))
+    elif args.by == "layer":
+        parts += [READING, rows_table(ledger.rows)]
+    elif args.by == "block":
+        parts += [PARTS, block_table(ledger, found.block)]
+    parts += totals_tables(ledger.totals)
+    if found.measured:
+        parts += [_measured_table(ledger, found.measured), TRACED]
+    show(*parts)
+
+
+def print_several(found: Sequence[Inspection], args: argparse.Namespace) -> None:
+    """Several methods' steps side by side."""
+    ledgers = {one.about["method"]: one.ledger for one in found}
+    parts: list[str] = ["\n".join([_network(found[0], args), *map(_trains, found)])]
+    if args.by != "network":
+        parts.append(methods_table(ledgers, by_layer if args.by == "layer" else found[0].block))
+    parts.append(totals_beside(ledgers))
+    for one in found:
+        if one.measured:
+            parts += [one.label, _measured_table(one.ledger, one.measured)]
+    show(*parts)
+
+
+def _network(found: Inspection, args: argparse.Namespace) -> str:
+    about = found.about
+    step = f"batch {args.batch}, {args.resolution} x {args.resolution}, {about['dtype']}, optimizer {args.optimizer}"
+    same = ", SAME padding by mirrored images and kernels" * (about["padding"] == "same")
+    return f"{about['network']}, {step}{same}{options.options_text(args)}"
+
+
+def _trains(found: Inspection) -> str:
+    return f"{found.label}: trains {methods.METHODS[found.about['method']].summary}"
+
+
+def _measured_table(ledger: Ledger, measured: Measured) -> Table:
+    rows = [
+        ("kept: predicted from shapes", ledger.kept_bytes, ledger.kept_bytes),
+        ("kept: held by the tape", measured.held_bytes, ledger.kept_bytes),
+        ("kept: traced by the allocator", measured.traced_bytes, ledger.kept_bytes),
+        ("peak: predicted from lifetimes", measured.predicted_peak_bytes, measured.predicted_peak_bytes),
+        ("peak: traced by the allocator", measured.traced_peak_bytes, measured.predicted_peak_bytes),
+    ]
+    body = [(name, f"{got:,}", f"{got - expected:+,}", percent(got, expected)) for name, got, expected in rows]
+    return table(("a real step", "bytes", "difference", "%"), body, right=(1, 2, 3))
