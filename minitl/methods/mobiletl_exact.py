@@ -8,6 +8,8 @@ the convolution (or of the squeeze-and-excite) after it, which keeps it to train
 - Squeeze-and-excite: the gate scales the projection's weights instead of the map, so the gated
   map, which the projection would keep, is never built.
 
+SiLU's output does not tell its slope in a bit or two: it keeps its input, and is exact at that price.
+
 Above the blocks no convolution follows: the head's activation feeds a pool. There exactness
 keeps a band mask for ReLU6, and the input for Hard-Swish.
 """
@@ -18,7 +20,7 @@ from minitl.layers import Activation, Layer, LayerPlan
 from minitl.methods.method import Method
 from minitl.methods.mobiletl import mobiletl
 
-ABOVE = {"relu6": "band", "hard_swish": "exact", "relu": "exact"}
+ABOVE = {"relu6": "band"}
 
 
 def policy(layer: Layer, blocks: int) -> LayerPlan:
@@ -27,9 +29,9 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
     if layer.height > blocks:
         return plan
     if isinstance(layer, Activation) and layer.role in ("expand_act", "depthwise_act"):
-        return replace(plan, rule="output")
+        return replace(plan, rule="output" if "output" in layer.op.rules else "exact")
     if isinstance(layer, Activation) and layer.role in ("head_act", "classifier_act"):
-        return replace(plan, rule=ABOVE[layer.op.name])
+        return replace(plan, rule=ABOVE.get(layer.op.name, "exact"))
     return replace(plan, rule="folded") if layer.role == "se_scale" else plan
 
 

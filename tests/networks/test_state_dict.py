@@ -13,7 +13,6 @@ from models import batch, stir, trained
 import minitl
 from minitl.arrays import Array
 from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, ValueRangeError
-from minitl.layers import ACTIVATIONS
 from minitl.networks import Network
 from minitl.tape import Tape
 
@@ -168,10 +167,6 @@ def test_safetensors_corrupts_a_transposed_array_unless_it_is_made_contiguous(tm
 
 # Building
 
-# Two networks need ops that may not be there yet.
-OPS = {"efficientnet_b0": "silu", "semnasnet_100": "sigmoid"}
-WAITING = [name for name, op in OPS.items() if op not in ACTIVATIONS]
-
 
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
@@ -191,7 +186,7 @@ WAITING = [name for name, op in OPS.items() if op not in ACTIVATIONS]
         ({"dtype": None}, DtypeError, "expected float32 or float64, got None"),
     ],
 )
-@pytest.mark.parametrize("name", [name for name in minitl.networks.NETWORKS if name not in WAITING])
+@pytest.mark.parametrize("name", minitl.networks.NETWORKS)
 def test_bad_options(name: str, options: dict[str, Any], kind: type[MinitlError], words: str) -> None:
     with pytest.raises(kind) as caught:
         minitl.networks.get(name, **options)

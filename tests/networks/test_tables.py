@@ -209,6 +209,27 @@ def test_a_mirrored_network_is_accounted_to_the_byte(method: str, blocks: int | 
     assert abs(beyond[0] - beyond[1]) < mirrored_images / 4
 
 
+@pytest.mark.parametrize("method", ["ft-all", "mobiletl", "mobiletl-exact", "mobiletl-recompute"])
+def test_methods_on_silu_and_a_sigmoid_gate(method: str) -> None:
+    """SiLU's slope is not in its output: the exact methods keep its input."""
+    squeeze = {"activation": "silu", "gate": "sigmoid"}
+    stages = [{"channels": 8, "stride": 2}, {"channels": 8, "squeeze_excite": squeeze}]
+    table = {
+        **SMALL,
+        "stages": stages,
+        "block": {"expansion": 3, "activation": "silu"},
+        "head": {"channels": 16, "activation": "silu"},
+    }
+    net = trained(minitl.networks.from_table(table), method)
+    images, labels = batch(net, n=2, resolution=16, classes=3)
+    tape = minitl.Tape()
+    loss = net.loss(tape, net(tape, images), labels)
+    found = minitl.accounting.ledger(tape)
+    assert found.rows == predict(net, batch=2, resolution=16).rows
+    assert tape.backward(loss).keys() == net.trained_parameters().keys()
+    assert net.exact == (method != "mobiletl")
+
+
 # What is refused
 
 BAD: dict[str, tuple[Any, type[MinitlError], str]] = {

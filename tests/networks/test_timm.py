@@ -13,7 +13,6 @@ from models import noise, trained
 
 import minitl
 from minitl.arrays import Array
-from minitl.layers import ACTIVATIONS
 from minitl.networks import Network
 from minitl.tape import Tape
 
@@ -28,12 +27,6 @@ NETWORKS = [
     "spnasnet_100", "fbnetc_100", "efficientnet_lite0", "efficientnet_b0", "mobilenetv3_small_075",
     "mobilenetv3_small_100", "mobilenetv3_large_100", "tf_mobilenetv3_small_100", "tf_efficientnet_lite0",
 ]  # fmt: skip
-
-
-def buildable(name: str) -> Any:
-    """The two networks whose activations minitl does not have yet."""
-    waits = {"efficientnet_b0": "silu", "semnasnet_100": "sigmoid"}.get(name, "relu")
-    return pytest.param(name, marks=pytest.mark.skipif(waits not in ACTIVATIONS, reason=f"no op {waits} yet"))
 
 
 def pair(name: str) -> tuple[Network, Any]:
@@ -63,7 +56,7 @@ def difference(found: Array, expected: Any, scale: float = 0.0) -> float:
     return float(abs(found - other).max() / (scale or abs(other).max()))
 
 
-@pytest.mark.parametrize("name", [buildable(name) for name in NETWORKS])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_logits_gradients_and_statistics(name: str) -> None:
     """On sides that are even and odd from layer to layer; and without its conventions the network does not agree."""
     net, model = pair(name)
