@@ -1,9 +1,8 @@
 """A network in evaluation mode as ONNX: what its tape records, op by op, as nodes of a graph.
 
 The input is `images` (N, 3, R, R), normalised as the model's preprocessing says; the output is
-`logits` (N, K). Running statistics are weights of the graph; a norm that minitl folds into the
-convolution before it is folded here too, in float64. minitl's maps are (N, H, W, C) and ONNX's
-(N, C, H, W): no node depends on the difference.
+`logits` (N, K). Running statistics are weights of the graph's norms. minitl's maps are (N, H, W, C)
+and ONNX's (N, C, H, W): no node depends on the difference.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ import numpy as np
 from minitl.arrays import Array
 from minitl.errors import UsageError
 from minitl.networks.network import Network
+from minitl.ops.standardised_conv import standardise
 from minitl.records import OpRecord, Var
 from minitl.tape import Tape
 
-OPSET, IR_VERSION = 17, 8  # of 2022: ONNX Runtime 1.13 and newer
+OPSET, IR_VERSION = 18, 8  # of 2022: ONNX Runtime 1.14 and newer
 INPUT, OUTPUT = "images", "logits"
 
 
@@ -56,7 +56,7 @@ def _convolve(graph: Graph, record: OpRecord, x: str, output: str, weight: Array
     if bias is not None:
         names.append(graph.weight(f"{record.layer}.bias", bias, record.dtype))
     groups = record.shapes[0][3] // weight.shape[1]
-    pads, strides = [(kernel - 1) // 2] * 4, [stride, stride]
+    pads, strides = [record.attrs.get("padding", (kernel - 1) // 2)] * 4, [stride, stride]
     return graph.node("Conv", names, output, kernel_shape=[kernel] * 2, pads=pads, strides=strides, group=groups)
 
 
@@ -76,9 +76,44 @@ def _pool(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str
     return graph.node("Flatten", [graph.node("GlobalAveragePool", inputs, f"{output}.mean")], output)
 
 
+def _standardised_conv(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
+    (weight,) = (p.array() for p in record.parameters)
+    return _convolve(graph, record, inputs[0], output, standardise(weight)[0], None)
+
+
+def _group_norm(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
+    """Instance norm of the groups, as if each were a channel; then scale and shift of the real channels."""
+    groups, (_, height, width, channels) = record.attrs.get("groups", 1), record.shapes[0]
+    ones, zeros = (np.full(groups, value) for value in (1, 0))
+    names = [graph.weight(f"{output}.{n}", a, record.dtype) for n, a in (("ones", ones), ("zeros", zeros))]
+    apart = graph.weight(f"{output}.apart", np.array([0, groups, -1]), "int64")
+    whole = graph.weight(f"{output}.whole", np.array([0, channels, height, width]), "int64")
+    split = graph.node("Reshape", [*inputs, apart], f"{output}.groups")
+    eps = record.attrs.get("eps", 1e-5)
+    normed = graph.node("InstanceNormalization", [split, *names], f"{output}.normed", epsilon=eps)
+    x_hat = graph.node("Reshape", [normed, whole], f"{output}.x_hat")
+    weight, bias = (graph.weight(p.name, p.array()[:, None, None], record.dtype) for p in record.parameters)
+    return graph.node("Add", [graph.node("Mul", [x_hat, weight], f"{output}.scaled"), bias], output)
+
+
+def _avg_pool(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
+    window = [record.attrs.get("window", 2)] * 2
+    return graph.node("AveragePool", inputs, output, kernel_shape=window, strides=window)
+
+
+def _bilinear_up(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
+    size = graph.weight(f"{output}.size", np.array(record.attrs["size"]), "int64")
+    how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel", "axes": [2, 3]}
+    return graph.node("Resize", [*inputs, "", "", size], output, **how)
+
+
 def _relu6(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
     low, high = (graph.weight(f"{value}", np.array(value), record.dtype) for value in (0, 6))
     return graph.node("Clip", [*inputs, low, high], output)
+
+
+def _silu(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
+    return graph.node("Mul", [*inputs, graph.node("Sigmoid", inputs, f"{output}.sigmoid")], output)
 
 
 def _plain(kind: str, **attributes: Any) -> Emit:
@@ -92,7 +127,12 @@ EMIT: Mapping[str, Emit] = {
     "conv": _conv,
     "pointwise_conv": _conv,
     "depthwise_conv": _conv,
+    "grouped_conv": _conv,
+    "standardised_conv": _standardised_conv,
     "frozen_norm": _norm,
+    "group_norm": _group_norm,
+    "avg_pool": _avg_pool,
+    "bilinear_up": _bilinear_up,
     "linear": _linear,
     "global_avg_pool": _pool,
     "relu": _plain("Relu"),
@@ -100,7 +140,11 @@ EMIT: Mapping[str, Emit] = {
     "hard_swish": _plain("HardSwish"),
     "hard_sigmoid": _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
     "scale": _plain("Mul"),
+    "sigmoid": _plain("Sigmoid"),
+    "silu": _silu,
+    "multiply": _plain("Mul"),
     "add": _plain("Add"),
+    "add_channels": _plain("Add"),
 }
 
 

@@ -306,12 +306,29 @@ def test_export_has_every_activation_statistics_and_mirrored_images(tmp_path: Pa
     """Networks that differ in activations, squeeze-and-excite, head and padding; no number is 0 or 1."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    for name in ("mobilenet_v2", "mobilenet_v3_small", "mnasnet_100", "tf_efficientnet_lite0"):
+    for name in ("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "mnasnet_100", "tf_efficientnet_lite0"):
         network = settle(stir(networks.get(name, num_classes=5, width=0.35)), noise((2, 64, 64, 3), dtype="float32"))
         images = noise((3, 64, 64, 3), seed=1, dtype="float32")
         found = largest_difference(to_onnx(network, 64, {}), network, images)
         assert found is not None
         assert found[0] < 1e-4 * found[1], name
+
+
+SIDES = ("tinytl-lb", "rep-net", "additive-attention", "multiplicative-attention")
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_export_has_the_side_modules_of_a_method(name: str) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    network = methods.get(name).apply(networks.digits_irb(num_classes=5))
+    rng = np.random.default_rng(0)
+    for parameter in network.parameters():  # side modules begin at 0, where they could be left out unseen
+        parameter.value += rng.uniform(0.05, 0.1, parameter.value.shape).astype("float32")
+    images = noise((3, 24, 24, 3), seed=1, dtype="float32")
+    found = largest_difference(to_onnx(network, 24, {}), network, images)
+    assert found is not None
+    assert found[0] < 1e-4 * found[1]
 
 
 # Bad input
