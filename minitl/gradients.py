@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -55,12 +56,12 @@ class Witness:
     """Stamps of what backward reads a second time, taken in the forward pass."""
 
     def __init__(self) -> None:
-        self._arrays: list[tuple[str, Array, Stamp]] = []
+        self._arrays: list[tuple[str, weakref.ref[Array], Stamp]] = []  # an array that is gone was changed by nobody
         self._parameters: dict[Parameter, tuple[str, Stamp]] = {}
 
     def array(self, what: str, array: Array) -> None:
         """Remember how an array looks."""
-        self._arrays.append((what, array, stamp(array)))
+        self._arrays.append((what, weakref.ref(array), stamp(array)))
 
     def record(self, record: Record) -> None:
         """Remember how the parameters look that the record's backward reads."""
@@ -71,7 +72,8 @@ class Witness:
 
     def expect_unchanged(self) -> None:
         """Raise UsageError where one of them looks different now."""
-        for what, array, before in self._arrays:
-            expect_unchanged(what, array, before)
+        for what, held, before in self._arrays:
+            if (array := held()) is not None:
+                expect_unchanged(what, array, before)
         for p, (what, before) in self._parameters.items():
             expect_unchanged(what, p.value, before)

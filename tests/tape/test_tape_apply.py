@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -92,3 +93,13 @@ def test_what_changed_behind_the_tape_s_back_is_refused(change: Callable[[Any, A
     change(net, images)
     with pytest.raises(UsageError, match="changed between the forward pass and backward"):
         tape.backward(loss)
+
+
+def test_images_that_backward_does_not_need_are_let_go() -> None:
+    net = minitl.methods.get("mobiletl", 1).apply(minitl.networks.digits_irb(num_classes=5, seed=0))
+    tape, images = minitl.Tape(), np.ones((2, 8, 8, 3), np.float32)
+    alive = weakref.ref(images)
+    net(tape, images)
+    del images
+    assert alive() is None
+    assert len(tape.records) > 0
