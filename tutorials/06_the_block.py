@@ -486,14 +486,8 @@ _ = axes.legend(fontsize=8, loc="lower right")
 # The first, second, fifth and sixth bar are the paper's Figure 1. Its labels are 0.91 for a norm,
 # 0.90 for a convolution's input or a Hard-Swish, and 0.95 for squeeze-and-excite, in MB.
 #
-# ## Why do I not see this saving in my framework?
-#
-# Because a framework keeps what is convenient to keep. PyTorch holds the input of a convolution
-# whose weight is frozen, and of a batch norm in evaluation mode, as soon as a gradient passes
-# through ([its issue 133566](https://github.com/pytorch/pytorch/issues/133566), open since 2024), so
-# freezing frees nothing; and it keeps activations as whole tensors, where bits would do. People who
-# trained biases only have [wondered about it](https://github.com/mit-han-lab/tinyml/issues/12)
-# before. (A second reason is that they looked at the peak, which is another thing: tutorial 9.)
+# (Why frameworks do not show such savings is told in [tutorial 2](02_the_tape.py): what is kept is
+# decided there by the operation, not by what is trained.)
 #
 # ## What you can now do
 #
