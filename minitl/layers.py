@@ -17,6 +17,7 @@ from minitl import ops
 from minitl.arrays import Array
 from minitl.checks import expect_flag
 from minitl.errors import RuleError, UsageError, brief, lookup, unknown
+from minitl.ops.approximate import CHANNELS
 from minitl.ops.quantised import BITS
 from minitl.parameters import Parameter
 from minitl.records import Var
@@ -42,13 +43,15 @@ class LayerPlan:
     op's first, the paper's baseline), or `folded` for squeeze-and-excite's multiply: the gate
     scales the projection's weights, and the gated map is never built. `recompute`, of an
     expanding convolution, keeps the block's input instead of the depthwise convolution's, which
-    backward computes again. What must be kept follows from these, in the op.
+    backward computes again. `channels`, with the rule `channels`, are the input channels whose
+    weights train. What must be kept follows from these, in the op.
     """
 
     train: frozenset[str] = frozenset()
     statistics: str = "frozen"
     rule: str = ""
     recompute: bool = False
+    channels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the types; `train` may be any collection of names."""
@@ -119,8 +122,10 @@ class Layer:
     def ran(self, tape: Tape) -> None:
         """Take note that the layer runs on `tape`."""
 
-    def _seed(self, tape: Tape) -> dict[str, Any]:
-        """What decides how a quantised input is rounded: the tape's seed and the layer's path."""
+    def _rule_attrs(self, tape: Tape) -> dict[str, Any]:
+        """What its rule needs: what decides how a quantised input is rounded, or the channels to keep."""
+        if self.plan.rule == CHANNELS:
+            return {"channels": self.plan.channels}
         return {"seed": (tape.seed, crc32(self.path.encode()))} if self.plan.rule in BITS else {}
 
     def _run(self, tape: Tape, op: ops.Op, *inputs: Var | Parameter, attrs: Mapping[str, Any] | None = None) -> Var:
@@ -163,7 +168,7 @@ class Conv(Layer):
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Convolve x (N, H, W, C)."""
-        return self._run(tape, self.op, x, *self.parameters.values(), attrs={**self.attrs, **self._seed(tape)})
+        return self._run(tape, self.op, x, *self.parameters.values(), attrs={**self.attrs, **self._rule_attrs(tape)})
 
     def gated(self, tape: Tape, x: Var, gate: Var) -> Var:
         """Convolve gate x, for a pointwise convolution without bias, without building the product."""
@@ -257,7 +262,7 @@ class Linear(Layer):
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Map x (N, I) to (N, O)."""
-        return self._run(tape, ops.linear, x, *self.parameters.values(), attrs=self._seed(tape))
+        return self._run(tape, ops.linear, x, *self.parameters.values(), attrs=self._rule_attrs(tape))
 
 
 class Dropout(Layer):

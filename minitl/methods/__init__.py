@@ -18,6 +18,7 @@ from minitl.methods.mobiletl_exact import mobiletl_exact
 from minitl.methods.mobiletl_recompute import mobiletl_recompute
 from minitl.methods.rep_net import rep_net
 from minitl.methods.repnet_int8 import repnet_int8
+from minitl.methods.sparse_update import sparse_update
 from minitl.methods.tinytl import tinytl_b, tinytl_l, tinytl_lb
 
 METHODS = {
@@ -26,7 +27,7 @@ METHODS = {
         *(ft_all, ft_last, ft_bias, ft_norm, ft_blocks),
         *(mobiletl, mobiletl_exact, mobiletl_recompute),
         *(tinytl_b, tinytl_l, tinytl_lb, rep_net, additive_attention, multiplicative_attention),
-        *(repnet_int8, back_razor),
+        *(repnet_int8, back_razor, sparse_update),
     ]
 }
 

@@ -2,6 +2,7 @@
 
     quantised8 4 2   codes of the input (`ops.quantised`); gx exact, gW of the decoded input: unbiased
     razor            the larger half of the input (`ops.razor`); gx exact, gW of that half
+    channels         the input channels in the attribute `channels`: their weights' gradients exact, all others 0
     filter2 4 7      sums of the input over patches (`ops.gradient_filter`); gx and gW approximate
 
 `with_rules` takes a convolution, or a linear layer, that keeps `x` for its weight gradient, and gives the same
@@ -17,15 +18,16 @@ from functools import partial
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
+from minitl.errors import ShapeError
 from minitl.ops import gradient_filter, quantised, razor
 from minitl.ops.gradient_filter import PATCH
-from minitl.ops.op import EXACT, Attrs, Cost, Gradients, Kept, Needs, Op
+from minitl.ops.op import EXACT, Attrs, Cost, Gradients, Kept, Needs, Op, keeps_array
 from minitl.ops.quantised import BITS
 from minitl.saved import Saved
 
 FOR = ("grad_weight",)
-RAZOR = "razor"
-CODED = (*BITS, RAZOR)
+RAZOR, CHANNELS = "razor", "channels"
+CODED = (*BITS, RAZOR, CHANNELS)
 RULES = (*CODED, *PATCH)
 
 
@@ -37,7 +39,7 @@ def with_rules(op: Op) -> Op:
         compute=partial(forward, op),
         differentiate=partial(backward, op),
         account=partial(cost, op),
-        attrs=(*op.attrs, "seed"),
+        attrs=(*op.attrs, "seed", "channels"),
         rules=(EXACT, *rules),
         approximate=rules,
     )
@@ -54,6 +56,8 @@ def forward(op: Op, *arrays: Array, attrs: Attrs, needs: Needs, rule: str) -> tu
             quantised.keep(saved, arrays[0], BITS[rule], attrs.get("seed", (0,)), FOR)
         elif rule == RAZOR:
             razor.keep(saved, arrays[0], FOR)
+        elif rule == CHANNELS:
+            saved.keep("x", np.ascontiguousarray(arrays[0][..., _channels(op, arrays[0].shape, attrs)]), FOR)
         else:
             gradient_filter.keep(saved, arrays[0], y.shape, PATCH[rule], attrs.get("stride", 1))
     return y, saved
@@ -69,7 +73,7 @@ def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, par
     decoded = Saved()
     decoded.input_shape = saved.input_shape
     if needs[1]:
-        decoded.keep("x", _decoded(saved, gy.dtype), FOR)
+        decoded.keep("x", _decoded(saved, gy.dtype, attrs), FOR)
     return op.differentiate(decoded, gy, attrs=own, needs=needs, params=params)
 
 
@@ -87,7 +91,11 @@ def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Ne
         return replace(exact, kept=kept)
     if not needs[1]:
         return exact
-    coded: tuple[Kept, ...] = razor.kept(x, dtype, FOR) if rule == RAZOR else quantised.kept(x, BITS[rule], FOR)
+    coded: tuple[Kept, ...]
+    if rule == CHANNELS:
+        coded = (keeps_array("x", (*x[:-1], len(_channels(op, x, attrs))), dtype, FOR),)
+    else:
+        coded = razor.kept(x, dtype, FOR) if rule == RAZOR else quantised.kept(x, BITS[rule], FOR)
     sample = nbytes(x[1:], "float64")
     return replace(
         exact,
@@ -97,9 +105,22 @@ def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Ne
     )
 
 
-def _decoded(saved: Saved, dtype: np.dtype[np.floating]) -> Array:
-    if "x" in saved:
+def _channels(op: Op, x: Shape, attrs: Attrs) -> list[int]:
+    """The channels to keep; raises ShapeError unless there are some, in order, each once, all of x."""
+    chosen = list(attrs.get("channels", ()))
+    if not chosen or chosen != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < x[-1]:
+        expected = f"channels in rising order, from 0 to {x[-1] - 1}"
+        raise ShapeError(op=op.name, expected=expected, got=f"{tuple(chosen)}")
+    return chosen
+
+
+def _decoded(saved: Saved, dtype: np.dtype[np.floating], attrs: Attrs) -> Array:
+    if saved.rule == EXACT:
         return saved["x"]
+    if saved.rule == CHANNELS:
+        x = np.zeros(saved.input_shape, dtype)
+        x[..., list(attrs["channels"])] = saved["x"]
+        return x
     return quantised.read(saved, dtype) if "codes" in saved else razor.read(saved)
 
 

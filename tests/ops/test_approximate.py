@@ -23,6 +23,8 @@ RNG = np.random.default_rng(0)
 
 def spec(name: str, rule: str) -> Spec:
     known = NAMES[name]
+    if rule == "channels":
+        return Spec(known.op, known.shapes, lambda d: {**known.attrs(d), "channels": (0, d.c - 1)[: d.c]}, rule=rule)
     return Spec(known.op, known.shapes, known.attrs, rule=rule)
 
 
@@ -43,7 +45,7 @@ def test_contract_and_kept_buffers(name: str, rule: str, dims: Dims) -> None:
 
 
 @pytest.mark.parametrize("name", OPS)
-@pytest.mark.parametrize("rule", CODED)
+@pytest.mark.parametrize("rule", [rule for rule in CODED if rule != "channels"])
 def test_gradients_are_the_exact_ones_of_what_was_kept(name: str, rule: str) -> None:
     case = make(spec(name, rule), Dims(h=9, w=6, c=7))
     _, saved = case.op.forward(*case.arrays, **case.keywords, rule=rule)
@@ -174,7 +176,7 @@ def test_the_ledger_gives_the_papers_bytes() -> None:
 # In a network
 
 
-@pytest.mark.parametrize("rule", [*RULES])
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "channels"])
 def test_predicted_is_held_is_traced(rule: str) -> None:
     rules = dict.fromkeys(("expand", "depthwise", "project", "head_conv"), rule)
     network = methods.get("ft-blocks", 3, rules=rules).apply(networks.digits_irb())
@@ -200,3 +202,28 @@ def test_a_rule_that_needs_the_input_itself_is_refused() -> None:
     if folded:
         with pytest.raises(MinitlError, match="rule razor cannot encode an input"):
             predict(network, batch=2, resolution=24)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_chosen_channels_have_exact_gradients_and_others_none(name: str) -> None:
+    dims = Dims(h=9, w=6, c=7)
+    got, exact = run(make(spec(name, "channels"), dims)).gradients, run(make(spec(name, ""), dims)).gradients
+    axis, chosen = (0 if name == "depthwise_conv" else 1), [0, 6]
+    others = [c for c in range(7) if c not in chosen]
+    assert same_bytes(got[0], exact[0])
+    np.testing.assert_allclose(got[1].take(chosen, axis), exact[1].take(chosen, axis), rtol=1e-13)
+    assert not got[1].take(others, axis).any()
+
+
+def test_sparse_update_keeps_a_quarter_of_the_channels() -> None:
+    network = methods.get("sparse-update", 3).apply(networks.digits_irb())
+    found, measured = predict(network, batch=2, resolution=24), measure(network, batch=2, resolution=24)
+    assert found.kept_bytes == measured.held_bytes == measured.traced_bytes
+    rows = [row for row in found.rows if row.rule == "channels"]
+    assert len(rows) == 3
+    inputs = [block.spec.in_channels for block in network.blocks[-3:]]
+    assert [row.shape[3] for row in rows] == [count // 4 for count in inputs]
+    with pytest.raises(MinitlError, match="expected channels in rising order, from 0 to 4, got"):
+        ops.pointwise_conv.cost(
+            [(1, 2, 2, 5), (3, 5, 1, 1)], "float32", attrs={"channels": (3, 5)}, needs=(True, True), rule="channels"
+        )

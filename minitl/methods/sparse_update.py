@@ -1,0 +1,41 @@
+"""sparse-update: biases, and in the top blocks the weights of some input channels (after MCUNetV3).
+
+Lin et al., NeurIPS 2022, arXiv:2206.15472. In the top blocks every norm's shift trains, and of each first 1x1
+convolution the weights of a quarter of its input channels, those of largest weight norm (the source's
+`magnitude+`); only these channels of its input are kept. The source chooses layers and shares per
+network by a search, and trains in 8 bits; here all is floating point, and share and layers are minitl's
+own defaults. A gradient is held in full, with zeros for the other channels.
+"""
+
+import numpy as np
+
+from minitl.layers import FROZEN, Conv, Layer, LayerPlan
+from minitl.methods.ft_bias import ft_bias
+from minitl.methods.method import Method
+
+SHARE = 4  # one channel of so many
+
+
+def policy(layer: Layer, blocks: int) -> LayerPlan:
+    """Biases of the top blocks and above; of expanding convolutions a quarter of the channels; the final linear."""
+    if layer.height > blocks:
+        return FROZEN
+    if isinstance(layer, Conv) and layer.role == "expand":
+        return LayerPlan(train=frozenset({"weight"}), rule="channels", channels=largest(layer))
+    return ft_bias.policy(layer, blocks)
+
+
+def largest(layer: Conv) -> tuple[int, ...]:
+    """The quarter of the input channels whose weights have the largest norm; ties go by index."""
+    weight = layer.parameters["weight"].array()
+    norms = np.sqrt((weight.astype(np.float64) ** 2).sum(axis=(0, 2, 3)))
+    count = max(1, weight.shape[1] // SHARE)
+    return tuple(int(c) for c in np.sort(np.argsort(-norms, kind="stable")[:count]))
+
+
+sparse_update = Method(
+    "sparse-update",
+    "the top blocks' biases, and a quarter of the input channels of their expanding convolutions",
+    policy,
+    takes_blocks=True,
+)
