@@ -35,7 +35,8 @@ class Stamp(NamedTuple):
 
 def stamp(array: Array) -> Stamp:
     """What `array`, of any strides, looks like now."""
-    return Stamp(array.shape, array.dtype.str, crc32(array.flat[:: spacing(array.size)].tobytes()))
+    elements = array.reshape(-1) if array.flags.c_contiguous else array.flat
+    return Stamp(array.shape, array.dtype.str, crc32(elements[:: spacing(array.size)].tobytes()))
 
 
 def spacing(size: int) -> int:

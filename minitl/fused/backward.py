@@ -203,7 +203,7 @@ class _Backward:
         work.recorded(
             ("back", number, "weight"),
             record,
-            calls.weight_scratch(stage, work.dtype),
+            lambda: calls.weight_scratch(stage, work.dtype),
             self.kept(stage.conv, "x"),
             g,
             gw,
@@ -332,7 +332,7 @@ class _Backward:
             calls.grad_gated(to, stage, work.dtype, tuple(Place(i) for i in range(2, 8)))
 
         arrays = self.kept(record, "x"), g, gw, self.values[parameter], self.kept(record, "gate"), of_gate
-        work.recorded(("back", number, "weight"), record_all, calls.gated_scratch(stage, work.dtype), *arrays)
+        work.recorded(("back", number, "weight"), record_all, lambda: calls.gated_scratch(stage, work.dtype), *arrays)
         slopes = work.new((work.count, 1, 1, stage.x[3]))
         if not work.dry:
             slopes[:] = of_gate

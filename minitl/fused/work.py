@@ -84,16 +84,20 @@ class Work:
                     step(to, self.unit(number), *(Place(i) for i in range(at, at + count)))
                     at += count
 
-        if steps:
+        def scratch() -> tuple[int, int]:
             first = Recorder()
-            if self.dry:
-                record(first, 1)
-            self.recorded(name, lambda to: record(to, self.units), (first.size[0], self.units), *arrays)
+            record(first, 1)
+            return first.size[0], self.units
 
-    def recorded(self, name: Any, record: Callable[[Recorder], None], scratch: tuple[int, int], *arrays: Array) -> None:
-        """Run the tasks that `record(recorder)` records, on these arrays; `scratch` is `Recorder.size` of them."""
+        if steps:
+            self.recorded(name, lambda to: record(to, self.units), scratch, *arrays)
+
+    def recorded(
+        self, name: Any, record: Callable[[Recorder], None], scratch: Callable[[], tuple[int, int]], *arrays: Array
+    ) -> None:
+        """Run the tasks that `record(recorder)` records, on these arrays; `scratch()` is `Recorder.size` of them."""
         if self.dry:
-            self.allocate((scratch_bytes(*scratch),), "uint8")
+            self.allocate((scratch_bytes(*scratch()),), "uint8")
             return
         if name not in self.program.tables:
             recorder = Recorder()

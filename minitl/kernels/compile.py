@@ -59,7 +59,9 @@ class Lazily:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)
+        found = getattr(importlib.import_module(self._name), attribute)
+        setattr(self, attribute, found)  # so that it is asked for once
+        return found
 
 
 def _compile(function: Callable[[int], None]) -> Any:

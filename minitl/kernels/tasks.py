@@ -24,6 +24,7 @@ compiled = Lazily("minitl.kernels.compiled.runner")
 MOST_ARGUMENTS = 22
 FUNCTION, FIRST = 0, 1  # columns of a row: the kernel's address, then its arguments
 WIDTH = FIRST + MOST_ARGUMENTS
+CALL = 7  # numbers that the runner is called with
 SCRATCH = 1  # the array that every thread has its own of; number 0 stands for no array at all
 
 
@@ -47,25 +48,29 @@ class Table:
     def __init__(self, rows: Array, arrays: Array, starts: Array, kernels: Sequence[Kernel], scratch: int) -> None:
         self.rows, self.arrays, self.starts, self.scratch = rows, arrays, starts, scratch
         self.kernels = kernels  # by row: their addresses are filled in when they first run
-        self._ready = False
+        self._whole = [*map(address, (rows, arrays, starts)), len(starts) - 1]
+        self._runner = 0
 
     def run(self, *arrays: Array) -> None:
         """Run all tasks on these arrays, in the order of their numbers (2, 3, ...); returns when all are done."""
-        if not self._ready:
+        if not self._runner:
             self.rows[:, FUNCTION] = [kernel.address for kernel in self.kernels]
-            self._ready = True
-        count = len(self.starts) - 1
-        workers = min(threads.count(), count)
-        scratch, step = _scratch(count, self.scratch)
-        bases = np.zeros((workers, len(arrays) + 2), np.int64)
-        bases[:, SCRATCH] = address(scratch) + step * np.arange(workers)
-        bases[:, 2:] = [address(array) for array in arrays]
-        room, counter = np.empty((workers, MOST_ARGUMENTS), np.int64), np.zeros(1, np.int64)
-        whole = [address(a) for a in (self.rows, self.arrays, self.starts)]
-        calls = np.array(
-            [(*whole, count, address(bases[i]), address(room[i]), address(counter)) for i in range(workers)], np.int64
-        )
-        threads.call(compiled.runner(WIDTH).address, [address(own) for own in calls])
+            self._runner = compiled.runner(WIDTH).address
+        tasks = len(self.starts) - 1
+        workers = min(threads.count(), tasks)
+        scratch, step = _scratch(tasks, self.scratch)
+        given = [0, address(scratch), *map(address, arrays)]
+        own = CALL + len(given) + MOST_ARGUMENTS  # numbers for each thread: the runner's call, addresses, room
+        control = np.zeros(1 + workers * own, np.int64)  # and first the counter that all take tasks from
+        counter = address(control)
+        calls = [counter + 8 * (1 + number * own) for number in range(workers)]
+        for number, call in enumerate(calls):
+            bases = call + 8 * CALL
+            first = 1 + number * own
+            control[first : first + CALL] = *self._whole, bases, bases + 8 * len(given), counter
+            control[first + CALL : first + CALL + len(given)] = given
+            given[SCRATCH] += step
+        threads.call(self._runner, calls)
 
 
 def address(array: Array) -> int:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from minitl.arrays import is_count
@@ -35,13 +36,19 @@ def count() -> int:
 
 def call(function: int, arguments: Sequence[int]) -> None:
     """Call the kernel at that address once for each argument, each on a thread of its own; return when all are done."""
-    native = ctypes.CFUNCTYPE(None, ctypes.c_int64)(function)  # releases the GIL
+    native = _native(function)
     first, *others = arguments
     futures = [_executor().submit(native, other) for other in others]
     native(first)
     for future in futures:
         if not future.cancel():
             future.result()
+
+
+@cache
+def _native(function: int) -> Callable[[int], None]:
+    """The machine code as a Python function, which releases the GIL."""
+    return ctypes.CFUNCTYPE(None, ctypes.c_int64)(function)
 
 
 def _executor() -> ThreadPoolExecutor:
