@@ -222,7 +222,13 @@ class Network(Model):
         return {**copy.deepcopy(self._table), **now}
 
     def load(
-        self, file: str | PathLike[str], *, source: str = "", classifier: str = "load", strict: bool = True
+        self,
+        file: str | PathLike[str],
+        *,
+        source: str = "",
+        classifier: str = "load",
+        strict: bool = True,
+        momentum: float | None = None,
     ) -> LoadReport:
         """Take weights and running statistics from a file, and the conventions they were trained with.
 
@@ -232,11 +238,13 @@ class Network(Model):
         momentum and padding of the network become the source's. `classifier` is "load", "replace"
         (the last linear layer stays as it is) or "auto" (it stays where the file's is of another
         shape). With `strict`, names that are missing or unexpected are refused; without it, what
-        fits is loaded. The report returned tells all of it. Raises DataError where the file
+        fits is loaded. `momentum` replaces the source's: Keras' 0.001 leaves running statistics
+        almost where they were in a short fine-tuning, whose norms have long left them. The report
+        returned tells all of it. Raises DataError where the file
         cannot be read, UnknownNameError, ShapeError or ValueRangeError where it does not fit; then
         nothing is changed.
         """
-        return load(self, file, source, classifier, strict=strict)
+        return load(self, file, source, classifier, strict=strict, momentum=momentum)
 
     def take_over(self, arrays: Mapping[str, Array], *, eps: float, momentum: float, padding: str) -> None:
         """Copy in arrays by the names of `state_dict`, some or all, and follow the conventions given."""

@@ -313,6 +313,19 @@ def test_strict_and_not(tmp_path: Path) -> None:
     assert np.array_equal(after["features.0.1.weight"], state["features.0.1.weight"])
 
 
+def test_a_momentum_of_ones_own(tmp_path: Path) -> None:
+    old_h5(tmp_path / "k.h5", small())
+    net = small()
+    before = everything(net)
+    for wrong in (0, 1.5, "0.1", float("nan"), True):
+        with pytest.raises(ValueRangeError, match="expected momentum above 0, at most 1"):
+            net.load(tmp_path / "k.h5", source="keras", momentum=wrong)  # type: ignore[arg-type]
+    assert everything(net) == before
+    report = net.load(tmp_path / "k.h5", source="keras", momentum=0.05)
+    assert {(n.eps, n.momentum) for n in net.counters().values()} == {(0.002, 0.05)}
+    assert (report.momentum, report.conventions.partition("; momentum ")[2]) == (0.05, "as asked for, not 0.1")
+
+
 def test_strict_refuses_what_is_only_too_much(tmp_path: Path) -> None:
     path = saved(tmp_path / "net.safetensors", {**small().state_dict(), "extra.weight": np.ones(3)})
     with pytest.raises(UnknownNameError, match=r"0 arrays missing \[\], 1 unexpected \['extra.weight'\]"):

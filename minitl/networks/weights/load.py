@@ -6,7 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minitl.errors import ShapeError, UnknownNameError, unknown
+from minitl.checks import as_number
+from minitl.errors import ShapeError, UnknownNameError, ValueRangeError, brief, unknown
 from minitl.networks.weights.report import LoadReport
 from minitl.networks.weights.sources import SOURCES, Incoming
 
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
 CLASSIFIERS = ("load", "replace", "auto")
 
 
-def load(network: Network, file: str | PathLike[str], source: str, classifier: str, *, strict: bool) -> LoadReport:
+def load(
+    network: Network, file: str | PathLike[str], source: str, classifier: str, *, strict: bool, momentum: float | None
+) -> LoadReport:
     """See `Network.load`."""
     if source not in SOURCES:
         raise unknown("source", source, [name for name in SOURCES if name], layer=network.name)
     if classifier not in CLASSIFIERS:
         raise unknown("classifier", classifier, CLASSIFIERS, layer=network.name)
+    chosen = None if momentum is None else as_number(momentum)
+    if momentum is not None and (chosen is None or not 0 < chosen <= 1):
+        raise ValueRangeError(layer=network.name, expected="momentum above 0, at most 1", got=brief(momentum))
     path = Path(file)
     incoming = SOURCES[source](network, path)
     replaced = _replaced(network, incoming, classifier)
@@ -31,11 +37,12 @@ def load(network: Network, file: str | PathLike[str], source: str, classifier: s
     missing = sorted(own - set(incoming.arrays) - set(replaced))
     if strict and (missing or incoming.unexpected):
         raise _misfit(network, path, missing, incoming)
-    eps, momentum, padding, whose = incoming.conventions
-    network.take_over(incoming.arrays, eps=eps, momentum=momentum, padding=padding)
+    eps, theirs, padding, whose = incoming.conventions
+    used, whose = (theirs, whose) if chosen is None else (chosen, f"{whose}; momentum as asked for, not {theirs:g}")
+    network.take_over(incoming.arrays, eps=eps, momentum=used, padding=padding)
     loaded = tuple(name for name in incoming.arrays if name in own)
     names = (loaded, tuple(replaced), tuple(missing), tuple(incoming.unexpected))
-    return LoadReport(str(path), source or "own names", *names, eps, momentum, padding, whose)
+    return LoadReport(str(path), source or "own names", *names, eps, used, padding, whose)
 
 
 def _replaced(network: Network, incoming: Incoming, classifier: str) -> list[str]:
