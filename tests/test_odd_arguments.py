@@ -240,7 +240,7 @@ WORDS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an activation there is not": (
         lambda: trained(network(), "ft-all", rules={"x": "sign"}),
-        "digits_irb: unknown activation or activation role 'x'; choose one of: hard_swish, ",
+        "digits_irb: unknown activation or role 'x'; choose one of: hard_swish, ",
     ),
 }  # fmt: skip
 

@@ -126,7 +126,7 @@ def test_a_forward_pass_that_fails_at_the_top(fused: bool, checkpoint: bool) -> 
     net = trained(stir(minitl.networks.mobilenet_v2(num_classes=2, width=0.1)), "ft-all", checkpoint=checkpoint)
     images, _ = batch(net, n=1, resolution=32)
     tape = Tape(fused=fused)
-    refused(net, lambda: net(tape, images), "at least two values a channel")
+    refused(net, lambda: net(tape, images), "at least two values per channel")
     assert tape.records == []
 
 
