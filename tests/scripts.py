@@ -10,10 +10,13 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
-def run_script(code: str, *arguments: object, path: Path | None = None, **environment: str | None) -> str:
+def run_script(
+    code: str, *arguments: object, path: Path | None = None, timeout: float = 120, **environment: str | None
+) -> str:
     """Standard output of `code`; `environment` adds variables, or takes them away (None).
 
-    `path` comes first where modules are looked for. A script that fails, or takes two minutes, raises.
+    `path` comes first where modules are looked for. A script that fails, or takes longer than
+    `timeout` seconds, raises.
     """
     variables = {**os.environ, **environment}
     variables["PYTHONPATH"] = os.pathsep.join(str(p) for p in (path, HERE, HERE.parent) if p)
@@ -22,7 +25,7 @@ def run_script(code: str, *arguments: object, path: Path | None = None, **enviro
         env={name: value for name, value in variables.items() if value is not None},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )
     assert done.returncode == 0, f"exit {done.returncode}: {done.stderr}"

@@ -57,7 +57,7 @@ def page_of(path: Path) -> str:
 @cache
 def ran(path: Path) -> tuple[list[Any], list[str], str]:
     """Texts and digests of each cell, what the solved exercises print, and the page: in a process of its own."""
-    said = run_script(RUN, path.name, Path(__file__).parent, path=render.HERE, MPLBACKEND="agg")
+    said = run_script(RUN, path.name, Path(__file__).parent, path=render.HERE, timeout=900, MPLBACKEND="agg")
     outputs, solved, page = json.loads(said.rpartition("\0")[2])
     return outputs, solved, page
 
