@@ -65,4 +65,5 @@ def test_logits(case: str, form: str, tmp_path: Path) -> None:
     symmetric.load_state_dict(net.state_dict())
     without = abs(symmetric.predict(images) - expected).max() / abs(expected).max()
     print(f"\n{case} {form}: relative difference {off:.1e}, with symmetric padding {without:.1e}")
-    assert off < TOLERANCE < 100 * TOLERANCE < without
+    assert off < TOLERANCE
+    assert without > 20 * off

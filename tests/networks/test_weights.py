@@ -156,6 +156,7 @@ def old_h5(path: Path, net: Network, **options: Any) -> None:
     with h5py.File(path, "w") as file:
         file.attrs["model_config"] = config(net, layers, **NORM)
         root = file.create_group("model_weights")
+        layers.insert(3, ("ReLU", "relu", {}))  # an empty list of names
         names = [name for _, name, _ in layers]
         root.attrs["layer_names0"], root.attrs["layer_names1"] = names[:5], names[5:]  # a long list is split
         for _, name, arrays in layers:

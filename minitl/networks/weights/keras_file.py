@@ -161,7 +161,8 @@ def _list(group: Any, name: str) -> Iterator[str]:
 
 
 def _attribute(item: Any, name: str) -> Any:
-    size = item.attrs.get_id(name).get_storage_size()
+    attribute = item.attrs.get_id(name)
+    size = attribute.get_space().get_simple_extent_npoints() * attribute.get_type().get_size()
     if size > MOST_TEXT:
         raise DataError(f"{name} in it has {size:,} bytes", remedy=f"at most {MOST_TEXT:,} are read")
     return item.attrs[name]
