@@ -26,6 +26,7 @@ from minitl.ops.cross_entropy import expect_labels
 from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
 from minitl.segment import Segment, run_frozen
+from minitl.sides.layers import IntegerConv
 from minitl.sides.side import Side
 from minitl.statistics import Statistics
 from minitl.tape import Tape
@@ -121,8 +122,8 @@ class Model:
     def exact(self) -> bool:
         """Whether all gradients are the forward's: no approximate backward rule above the lowest trained layer."""
         above = dropwhile(lambda layer: not layer.plan.train, self.layers())
-        ruled = (layer for layer in above if isinstance(layer, Activation | Conv))
-        return not any(layer.plan.rule in layer.op.approximate for layer in ruled)
+        ruled = (layer for layer in above if isinstance(layer, Activation | Conv | IntegerConv))
+        return not any((layer.plan.rule or layer.op.rules[0]) in layer.op.approximate for layer in ruled)
 
     def expect_labels(self, labels: Any, count: int) -> None:
         """Raise unless `labels` are what `loss` takes for `count` images; a single block takes any."""

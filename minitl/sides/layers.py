@@ -61,15 +61,17 @@ class StandardisedConv(Layer):
 class IntegerConv(StandardisedConv):
     """A grouped convolution in 8-bit integers, its filters as they are; `rule` may compute it bit by bit."""
 
+    op = ops.conv_int
+
     @property
     def rules(self) -> tuple[str, ...]:
         """The op's."""
-        return ops.conv_int.rules
+        return self.op.rules
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Convolve x (N, H, W, C); the tape's seed and the path decide how gradients are rounded."""
         attrs = {**self.attrs, "seed": (tape.seed, crc32(self.path.encode()))}
-        return self._run(tape, ops.conv_int, x, self.parameters["weight"], attrs=attrs)
+        return self._run(tape, self.op, x, self.parameters["weight"], attrs=attrs)
 
 
 class GroupNorm(Layer):
