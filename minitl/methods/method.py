@@ -128,6 +128,8 @@ class Method:
     def _plan(self, layer: Layer, blocks: int) -> LayerPlan:
         plan = self.policy(layer, blocks)
         for name, rule in self.rules:
+            if isinstance(layer, Conv) and not plan.train:
+                continue  # it keeps nothing
             if isinstance(layer, Activation | Conv) and name in (layer.role, layer.op.name):
                 plan = replace(plan, rule=rule)
         return plan

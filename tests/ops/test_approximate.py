@@ -227,3 +227,10 @@ def test_sparse_update_keeps_a_quarter_of_the_channels() -> None:
         ops.pointwise_conv.cost(
             [(1, 2, 2, 5), (3, 5, 1, 1)], "float32", attrs={"channels": (3, 5)}, needs=(True, True), rule="channels"
         )
+
+
+def test_a_frozen_convolution_takes_no_rule() -> None:
+    """It keeps nothing; with a rule it would no longer run folded with its norm."""
+    network = methods.get("ft-blocks", 1, rules={"expand": "razor"}).apply(networks.digits_irb())
+    told = [bool(layer.plan.rule) for layer in network.layers() if layer.role == "expand"]
+    assert told == [False] * (len(told) - 1) + [True]
