@@ -251,7 +251,9 @@ def _draw_parameter(r: Recipe, name: str, shape: Shape, source: Source) -> Array
         return source.uniform(shape, 0.6, 1.8)
     if kind == "weight" and len(shape) == 1:
         inner = layer in ("expand_norm", "depthwise_norm")
-        return source.uniform(shape, 1.5, 3.5) if inner else source.uniform(shape, 0.5, 1.5)
+        sizes = source.uniform(shape, 1.5, 3.5) if inner else source.uniform(shape, 0.5, 1.5)
+        signs = 1 - 2 * ((np.arange(len(sizes)) + source.integers((1,), 2)) % 2)  # both, so that none may be lost
+        return np.asarray(sizes * signs)
     if kind == "weight":
         spread = {"depthwise": 0.4, "project": 0.5, "se.fc2": 2.0, "fc2": 2.0}.get(layer, 1.0)
         return source.normal(shape, spread / fan**0.5)
