@@ -107,9 +107,9 @@ class ShadowTape(Tape):
     def _ones_like(self, loss: Array) -> Array:
         return self.phantom(loss.shape, loss.dtype.name)
 
-    def _accumulate(self, pending: dict[K, Array], source: K, gradient: Array, gy: Array) -> None:
+    def _accumulate(self, pending: dict[K, Array], source: K, gradient: Array, gy: Array | None = None) -> None:
         if source in pending and gradient is gy:
-            gradient = self.phantom(gy.shape, gy.dtype.name)
+            gradient = self.phantom(gradient.shape, gradient.dtype.name)
         pending[source] = gradient
 
     def phantom(self, shape: Shape, dtype: str) -> Array:

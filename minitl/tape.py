@@ -15,10 +15,10 @@ import numpy as np
 from minitl.arrays import FLOATS, Array, dtype_name, owner, to_numpy
 from minitl.checks import expect_count, expect_flag
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
-from minitl.fused.backward import ByParameter, backward
+from minitl.fused.backward import backward
 from minitl.fused.forward import Kept, forward
 from minitl.fused.frozen import frozen_forward
-from minitl.fused.program import Program, Run, Values
+from minitl.fused.program import Program, Run
 from minitl.fused.work import Work
 from minitl.gradients import Apply, Sink, Witness
 from minitl.kernels.compile import interpreted
@@ -266,8 +266,9 @@ class Tape:
             if gy is None:
                 continue
             if run := self._programs.pop(number, None):
-                self._walk_back_fused(run, gy, pending, sink)
+                given = [gy]  # handed on, so that it is let go of where it is read for the last time
                 del gy
+                self._walk_back_fused(run, given, pending, sink)
                 continue
             record = self.records[number]
             flows = len(record.sources)
@@ -284,16 +285,17 @@ class Tape:
         self.input_gradients = pending
         return dict(reversed(sink.gradients.items()))
 
-    def _walk_back_fused(self, run: Run, gy: Array, pending: dict[int, Array], sink: Sink) -> None:
+    def _walk_back_fused(self, run: Run, given: list[Array], pending: dict[int, Array], sink: Sink) -> None:
         values = {p: self._read(p) for p in run.program.parameters}
-        gx, by_parameter = self._backward_fused(run, gy, values, sink)
+        work = self._work(run.program, given[0])
+        gx, by_parameter = backward(run, given, values, work, self._backward, sink.take)
         for record in run.records.values():
             record.saved = Saved()
         if gx is not None:
-            self._accumulate(pending, run.source, gx, gy)
+            self._accumulate(pending, run.source, gx)
         for parameter in reversed(run.program.parameters):
             if parameter in by_parameter:
-                self._accumulate(sink.gradients, parameter.name, by_parameter.pop(parameter), gy)
+                self._accumulate(sink.gradients, parameter.name, by_parameter.pop(parameter))
         for record in run.records.values():
             sink.walked(record)
 
@@ -322,16 +324,13 @@ class Tape:
         params = [self._read(p) for p in record.parameters]
         return record.op.backward(record.saved, gy, attrs=record.attrs, needs=record.needs, params=params)
 
-    def _backward_fused(self, run: Run, gy: Array, values: Values, sink: Sink) -> tuple[Array | None, ByParameter]:
-        return backward(run, gy, values, self._work(run.program, gy), self._backward, sink.take)
-
     def _work(self, program: Program, x: Array) -> Work:
         return Work(program, x.shape[0], dtype_name(x.dtype), np.empty, dry=False)
 
     def _ones_like(self, loss: Array) -> Array:
         return np.ones_like(loss)
 
-    def _accumulate(self, pending: dict[K, Array], source: K, gradient: Array, gy: Array) -> None:
+    def _accumulate(self, pending: dict[K, Array], source: K, gradient: Array, gy: Array | None = None) -> None:
         """Add to what `source` has been sent so far; an op that passes on `gy` itself still owns nothing new."""
         before = pending.get(source)
         if before is None:

@@ -22,7 +22,7 @@ from minitl.step import forward_backward
 from minitl.tape import Tape
 
 MOST = 2**31 - 1  # images in a batch, or pixels of a side
-FEW = 4096  # bytes of arrays of a few numbers each, such as the addresses handed to a kernel, alive at the peak
+FEW = 8 << 10  # bytes: room for vectors of a number per channel, and addresses handed to kernels, alive at the peak
 
 
 def predict(

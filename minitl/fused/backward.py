@@ -30,6 +30,7 @@ from minitl.ops.batch_norm import backward_factors
 from minitl.ops.op import Gradients
 from minitl.parameters import Parameter
 from minitl.records import OpRecord
+from minitl.saved import Saved
 
 channels, pointwise = (Lazily(f"minitl.kernels.compiled.{name}") for name in ("channels", "pointwise"))
 
@@ -39,15 +40,16 @@ Take = Callable[[Parameter, Array], bool]
 
 
 def backward(
-    run: Run, gy: Array, values: Values, work: Work, walk_back: WalkBack, take: Take
+    run: Run, given: list[Array], values: Values, work: Work, walk_back: WalkBack, take: Take
 ) -> tuple[Array | None, ByParameter]:
     """The input's gradient, where it is wanted, and those of the trained parameters. Destroys what was kept.
 
+    `given` holds the gradient of the output, and is emptied: so it is let go of when it was read for the last time.
     `walk_back` gives the gradients of a single record. `take(parameter, gradient)` is offered each gradient once
     nothing will read the parameter any more; those that it does not take are returned.
     """
     walk = _Backward(run, values, work, walk_back, take)
-    return walk(gy), walk.gradients
+    return walk(given), walk.gradients
 
 
 class _Backward:
@@ -61,20 +63,22 @@ class _Backward:
         """What the record kept under that name."""
         return self.records[record].saved[tensor]
 
-    def __call__(self, gy: Array) -> Array | None:
-        g, stages = gy, self.program.stages
+    def __call__(self, given: list[Array]) -> Array | None:
+        stages = self.program.stages
+        past = given[0] if self.program.residual else None
+        g, own = self.descend(stages[-1], given.pop())
         for number in reversed(range(len(stages))):
             stage = stages[number]
-            if number == len(stages) - 1:
-                g = self.descend(stage, g, number)
             if stage.batch:
-                g = self.batch_norm(stage, g, number, own=g is not gy)
+                g, own = self.batch_norm(stage, g, number, own=own), True
             gx = self.convolution(stage, g, number)
+            for record in (stage.conv, stage.norm, *((stage.act,) if stage.act else ())):
+                self.records[record].saved = Saved()  # what is still to be read, the steps hold
             if gx is None:
                 return None
-            g = gx
-        if self.program.residual:
-            self.residual(stages[0], g, gy)
+            g, own = gx, True
+        if past is not None:
+            self.residual(stages[0], g, past)
         self.barrier(("back", "end"))
         return g
 
@@ -91,7 +95,7 @@ class _Backward:
 
     # A stage's activation and norm.
 
-    def descend(self, stage: Stage, gy: Array, number: int) -> Array:
+    def descend(self, stage: Stage, gy: Array) -> tuple[Array, bool]:
         """The top stage's slope and norm, of the gradient that comes from above, which is not ours to write over."""
         changed = stage.rule is not None or not stage.batch
         g = self.work.new(stage.y) if changed else gy
@@ -102,7 +106,7 @@ class _Backward:
                 step(to, unit, band, gy, *places)
 
         self.work.each(whole, gy, *arrays)
-        return g
+        return g, changed
 
     def down(self, stage: Stage, g: Array) -> tuple[Callable[..., None], tuple[Array, ...]]:
         """The step for a band: g = gy slope, and the norm's part. It takes gy's place, and those of the arrays."""
@@ -175,6 +179,13 @@ class _Backward:
             self.barrier(("back", number, "norm"))
         if stage.gated and stage.squeeze:
             return self.pass_on(stage, below, g, more=self.gated(stage, stage.squeeze, g, number))
+        plain = stage.squeeze is None or stage.squeeze.scale is None
+        if stage.conv.needs[0] and below is None and plain:  # the input stays: its gradient can come first
+            gx = self.pass_on(stage, None, g)
+            self.barrier(("back", number, "input"))
+            if stage.conv.needs[-1]:
+                self.weight(stage, g, number)
+            return gx
         if stage.conv.needs[-1]:
             self.weight(stage, g, number)
         if not stage.conv.needs[0]:
@@ -190,6 +201,9 @@ class _Backward:
         filters = self.work.new((calls.filter_size(stage, self.work.dtype, back=True),))
         if not self.work.dry:
             calls.prepare(stage, self.values[stage.conv.parameters[0]], self.work.dtype, filters, back=True)
+        parameter = stage.conv.parameters[0]  # read for the last time
+        if parameter in self.gradients and self.take(parameter, self.gradients[parameter]):
+            del self.gradients[parameter]
         return filters
 
     def weight(self, stage: Stage, g: Array, number: int) -> None:

@@ -16,7 +16,6 @@ from minitl.fused.work import Unit
 from minitl.kernels import dense, depthwise, elementwise, pointwise
 from minitl.kernels.compile import Lazily
 from minitl.kernels.tasks import Place, Recorder
-from minitl.ops.depthwise_conv import taps_first
 
 channels, compiled, sums = (Lazily(f"minitl.kernels.compiled.{name}") for name in ("channels", "pointwise", "sums"))
 
@@ -62,9 +61,9 @@ def prepare(stage: Stage, weight: Array, dtype: str, out: Array, *, back: bool =
     if stage.pointwise:
         pointwise.pack_table(weight.shape[:2], dtype, not back).run(weight, out)
     elif stage.depthwise:
-        out[:] = taps_first(weight).reshape(-1)
+        out.reshape(*weight.shape[2:], -1)[...] = weight[:, 0].transpose(1, 2, 0)
     elif back:
-        out[:] = weight.transpose(2, 3, 0, 1).reshape(-1)
+        out.reshape(*weight.shape[2:], *weight.shape[:2])[...] = weight.transpose(2, 3, 0, 1)
     else:
         matrix = dense.taps_first(weight)
         pointwise.pack_table(matrix.shape, dtype, False).run(matrix, out)

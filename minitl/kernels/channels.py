@@ -31,6 +31,11 @@ def sums(x: Array) -> Array:
     return in_order(partial)
 
 
+def sums_workspace(shape: Shape) -> int:
+    """Bytes that `sums` of a map of that shape takes: the groups' and their total."""
+    return 8 * shape[-1] * (len(Groups(shape)) + 2)
+
+
 def dots(x: Array, z: Array) -> Array:
     """The sum of x z (..., C) per channel, float64 (C,), the products made in float64."""
     partial = np.empty((len(Groups(x.shape)), x.shape[-1]))

@@ -64,7 +64,10 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
         flops=Split(2 * m + len(bias) * size(y), 2 * macs.grad_input, 2 * macs.grad_weight + bias_grad * size(y)),
         forward_workspace=taps + dense.panels_size(w, dtype) * np.dtype(dtype).itemsize,
         backward_workspace=beyond(
-            gx + gw, needs[0] * (gx + taps), needs[1] * (gx + gw + dense.grad_weight_scratch(w, dtype))
+            gx + gw,
+            needs[0] * (gx + taps),
+            needs[1] * (gx + gw + dense.grad_weight_scratch(w, dtype)),
+            bias_grad * (gx + gw + channels.sums_workspace(y)),
         ),
     )
 

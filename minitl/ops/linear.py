@@ -87,6 +87,7 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
             gx + gw,
             needs[0] * (gx + pointwise.packed_size((o, i), dtype, False) * itemsize),
             needs[1] * (gx + gw + pointwise.grad_weight_scratch(i, o, dtype)),
+            bias_grad * (gx + gw + channels.sums_workspace((*x[:-1], o))),
         ),
     )
 

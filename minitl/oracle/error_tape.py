@@ -82,7 +82,7 @@ class ErrorTape(Tape):
                 self._note(gradient, bound)
         return gradients
 
-    def _accumulate(self, pending: dict[K, Array], source: K, gradient: Array, gy: Array) -> None:
+    def _accumulate(self, pending: dict[K, Array], source: K, gradient: Array, gy: Array | None = None) -> None:
         before = pending.get(source)
         brought = self.error(gradient) + (0 if before is None else self.error(before))
         super()._accumulate(pending, source, gradient, gy)

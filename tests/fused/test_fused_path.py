@@ -147,13 +147,14 @@ def fused_layers(model: Any, images: Array, **options: Any) -> set[str]:
     """Roles whose ops are run together."""
     tape = Tape(**options)
     ran: list[str] = []
-    original = tape.run_fused
+    fused, frozen = tape.run_fused, tape.run_frozen
 
-    def spy(program: Any, x: Any) -> Any:
-        ran.extend(record.role for record in program.records)
-        return original(program, x)
+    def spy(run: Any, programs: Any, x: Any) -> Any:
+        ran.extend(record.role for program in programs for record in program.records)
+        return run(x)
 
-    tape.run_fused = spy  # type: ignore[method-assign]
+    tape.run_fused = lambda p, x: spy(lambda x: fused(p, x), [p], x)  # type: ignore[method-assign]
+    tape.run_frozen = lambda ps, x: spy(lambda x: frozen(ps, x), ps, x)  # type: ignore[method-assign]
     model(tape, images)
     return set(ran)
 
