@@ -145,11 +145,14 @@ class Op:
     )  # of an activation: its rules
 
     def __post_init__(self) -> None:
-        _named[self.name] = self
+        _named.setdefault(self.name, self)
 
-    def __reduce__(self) -> tuple[Callable[[str], Op], tuple[str]]:
-        """A copy of an op, or one that comes back from a pickle, is that op."""
-        return _op_named, (self.name,)
+    def __deepcopy__(self, _: object) -> Op:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """An op that comes back from a pickle is that op, where it is the one of its name."""
+        return (_op_named, (self.name,)) if _named[self.name] is self else super().__reduce_ex__(protocol)
 
     def forward(self, *arrays: Array, attrs: Attrs | None = None, needs: Needs, rule: str = "") -> tuple[Array, Saved]:
         """Compute `y` and keep what the gradients asked for in `needs` (one flag an input) will use.

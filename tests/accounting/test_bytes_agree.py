@@ -178,15 +178,15 @@ def test_an_op_that_keeps_more_than_it_says_is_caught(compute: Any) -> None:
 def test_a_fused_step_that_keeps_more_than_it_says_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     attrs = {"in_channels": 4, "expanded_channels": 8, "out_channels": 4, "activation": "relu", "se_channels": 0}
     model, images = block("ft-blocks", attrs), noise((2, 5, 5, 4))
-    original = Tape._forward_fused
+    original = minitl.tape.forward
 
-    def secretive(self: Tape, *arguments: Any) -> Any:
-        y, kept = original(self, *arguments)
-        if self.computes:
+    def secretive(program: Any, x: Any, *arguments: Any) -> Any:
+        y, kept = original(program, x, *arguments)
+        if isinstance(y, np.ndarray):
             HOARD.append(y.copy())
         return y, kept
 
-    monkeypatch.setattr(Tape, "_forward_fused", secretive)
+    monkeypatch.setattr(minitl.tape, "forward", secretive)
     try:
         with pytest.raises(AssertionError):
             check(model, images, paths=(True,))

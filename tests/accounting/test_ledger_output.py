@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,19 @@ from minitl.accounting import Ledger, Row, Totals, predict
 from minitl.accounting.conventions import CONVENTIONS
 from minitl.accounting.report import against_table, block_of, block_table, by_layer, sums
 from minitl.errors import UnknownNameError
+from minitl.kernels import threads
 from minitl.ops import Split
 
 GOLDEN = Path(__file__).with_name("golden")
 BLOCK = {"in_channels": 24, "expanded_channels": 72, "out_channels": 24, "kernel": 5, "se_channels": 8}
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """Scratch memory is one per thread, and a peak that of the threads in force."""
+    threads.set_threads(2)
+    yield
+    threads.set_threads(os.cpu_count() or 1)
 
 
 def digits() -> Any:
