@@ -21,7 +21,7 @@ from minitl.shadow import ShadowTape
 from minitl.step import forward_backward
 from minitl.tape import Tape
 
-MOST = 2**31 - 1  # images in a batch, or pixels of a side
+MOST = {"batch": 2**31 - 1, "resolution": 2**14}  # a prediction counts the bands of rows of one image
 FEW = 8 << 10  # bytes: room for vectors of a number per channel, and addresses handed to kernels, alive at the peak
 
 
@@ -43,8 +43,8 @@ def predict(
     """
     check_model(model)
     for name, value in (("batch", batch), ("resolution", resolution)):
-        if expect_count(name, value, layer=model.name) > MOST:
-            raise ValueRangeError(layer=model.name, expected=f"{name} of at most {MOST}", got=brief(value))
+        if expect_count(name, value, layer=model.name) > MOST[name]:
+            raise ValueRangeError(layer=model.name, expected=f"{name} of at most {MOST[name]}", got=brief(value))
     batch, resolution = int(batch), int(resolution)
     optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, layer=model.name)
     tape = ShadowTape()

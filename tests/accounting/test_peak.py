@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import block, block_attrs, trained
+from scripts import run_script
 
 import minitl
 from minitl.accounting import measure, predict
@@ -78,3 +80,20 @@ def test_gradients_applied_as_they_come_are_one_at_a_time(
     model = trained(minitl.networks.get(network, num_classes=10), method)
     for apply, expected in ((False, collected), (True, applied)):
         assert predict(model, batch=8, resolution=224, apply=apply).totals.gradient_bytes == expected
+
+
+HUGE = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+import minitl
+from minitl.accounting import predict
+for method in ("ft-all", "mobiletl-exact"):
+    net = minitl.methods.get(method).apply(minitl.networks.mobilenet_v3_small(num_classes=10))
+    assert predict(net, batch=4_000_000, resolution=224).totals.peak_bytes > 10**13
+print("predicted")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does it")
+def test_a_prediction_touches_no_array_of_map_size() -> None:
+    assert run_script(HUGE).strip() == "predicted"
