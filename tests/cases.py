@@ -410,7 +410,7 @@ SPECS = [
             kinks=kinks,
             bounds=_from_output_bounds if rule == "output" else None,
             terms=lambda d, op=op: 32 if op in SMOOTH else 8,
-            third=(lambda case: float(abs(case.gy).sum())) if op in SMOOTH else None,  # no third derivative above 1
+            third=(lambda case: float(abs(case.gy).sum()) / 2) if op in SMOOTH else None,  # none is above 1/2
         )
         for op, kinks in KINKS.items()
         for rule in op.rules

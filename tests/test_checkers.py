@@ -46,7 +46,7 @@ def found(check: Callable[[Case], None], honest: Case, faulty: Case) -> None:
 # Wrong gradients
 
 
-@pytest.mark.parametrize("name", [n for n, s in NAMES.items() if s.exact])
+@pytest.mark.parametrize("name", [n for n, s in NAMES.items() if s.exact and s.op is not ops.sigmoid])  # mostly flat
 def test_a_wrong_factor_in_any_one_gradient(name: str) -> None:
     honest = case_of(name)
     for i, wanted in enumerate(honest.needs):
@@ -77,7 +77,7 @@ def test_an_input_gradient_shifted_by_a_pixel(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "region"), [("relu-exact", lambda x: x <= 0), ("hard_sigmoid", lambda x: abs(x) >= 3)]
+    ("name", "region"), [("relu-exact", lambda x: x <= 0), ("hard_sigmoid-exact", lambda x: abs(x) >= 3)]
 )
 def test_a_mask_the_wrong_way_round(name: str, region: Change) -> None:
     honest = case_of(name)
@@ -212,7 +212,7 @@ def test_memory_in_passing_that_cost_does_not_foresee() -> None:
 
 
 def test_one_different_bit() -> None:
-    honest = case_of("hard_sigmoid")
+    honest = case_of("hard_sigmoid-exact")
     result = run(honest)
     checks.check_same(result, run(honest))
     for change in (lambda y: np.nextafter(y, 9), lambda y: y.astype("float32"), lambda y: -y, lambda y: y[:1]):

@@ -33,6 +33,7 @@ class Codes:
     bits: int
     find: Callable[[], tuple[tuple[tuple[float, bool], ...], tuple[float, ...]]]
     flops: int = 1  # of the backward, per element
+    tensor: str = ""  # its name in the ledger, by default `mask` for one bit and `codes` for more
 
     @cached_property
     def borders(self) -> tuple[tuple[float, bool], ...]:

@@ -58,7 +58,7 @@ def activation(
 
 def tensor_of(codes: Codes) -> str:
     """The name of kept codes in the ledger."""
-    return "mask" if codes.bits == 1 else "codes"
+    return codes.tensor or ("mask" if codes.bits == 1 else "codes")
 
 
 def output_shape(name: str, shapes: Sequence[Shape], attrs: Attrs) -> Shape:

@@ -57,7 +57,7 @@ def _few(bits: int) -> Codes:
         found = hard_swish_levels(bits)
         return tuple((border, AT_LEAST) for border in found.borders), found.levels
 
-    return Codes(bits, find)
+    return Codes(bits, find, tensor="codes")
 
 
 hard_swish = activation(

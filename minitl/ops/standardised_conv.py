@@ -48,14 +48,14 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """That of the convolution; 5 operations per weight for w', 8 more for gw; in passing w' and two like it."""
+    """That of the convolution; 5 operations per weight for w', 8 more for gw; in passing w' and one like it."""
     one, w = grouped_conv.cost(shapes, dtype, attrs=attrs, needs=needs), shapes[1]
     n, room = size(w), nbytes(w, dtype)
     return replace(
         one,
         flops=one.flops + Split(5 * n, needs[0] * 5 * n, needs[1] * 8 * n),
         forward_workspace=room + max(room, one.forward_workspace),
-        backward_workspace=room + max(room, one.backward_workspace, needs[1] * 3 * room),
+        backward_workspace=room + max(room, one.backward_workspace, needs[1] * 2 * room),
     )
 
 

@@ -34,7 +34,7 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]
     data: dict[str, Any] = json.loads(out)
     assert data["schema"] == "minitl-bench/1"
     assert data["machine"]["threads"] == 2
-    assert min(data["machine"]["gemm_gflops"].values()) > 0
+    assert min(data["machine"]["roof_gflops"].values()) > 0
     return data
 
 

@@ -28,7 +28,7 @@ def small_runs() -> dict[str, Array]:
 
 
 SAVE = """
-import sys, numpy
+import sys, minitl, numpy
 from test_kernel_jit import small_runs
 numpy.savez(sys.argv[1], **small_runs())
 import numba
