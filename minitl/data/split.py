@@ -9,14 +9,39 @@ from minitl.data.source import Source
 from minitl.errors import ValueRangeError
 
 
-def split(source: Source, fraction: float, seed: int) -> tuple[Array, Array]:
+def split(source: Source, fraction: float, seed: int, per_class: int = 0) -> tuple[Array, Array]:
     """Indices of the images to train on and of those held out, both ascending.
 
-    The data's own held-out part, where they have one; else `fraction` of the images, drawn by
-    `seed`, of each class in proportion. Raises ValueRangeError where either part would be empty.
+    Held out is the data's own part, where they have one; else `fraction` of the images, drawn by
+    `seed`, of each class in proportion. With `per_class`, that many images of each class, drawn by
+    `seed`, are trained on, and all others are held out (or, with a part of their own, left out).
+    Raises ValueRangeError where either part would be empty, or a class has not as many images.
     """
-    held = source.held_out if source.held_out is not None else draw(source.labels, fraction, seed)
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    own = source.held_out
+    if not per_class:
+        held = draw(source.labels, fraction, seed) if own is None else own
+        return np.flatnonzero(~held), np.flatnonzero(held)
+    taken = draw_each(source.labels, np.ones(len(source), bool) if own is None else ~own, per_class, seed)
+    held = ~taken if own is None else own
+    if not held.any():
+        raise ValueRangeError(
+            op="split", expected="images that are left to test on", got=f"{per_class} of each class to train on",
+            remedy="train on fewer",
+        )  # fmt: skip
+    return np.flatnonzero(taken), np.flatnonzero(held)
+
+
+def draw_each(labels: Array, among: Array, per_class: int, seed: int) -> Array:
+    """Mark `per_class` of the labels (N,) of each class, of those marked in `among`. Raises ValueRangeError."""
+    taken = np.zeros(len(labels), bool)
+    rng = np.random.default_rng(seed)
+    for label in np.unique(labels):
+        own = np.flatnonzero(among & (labels == label))
+        if len(own) < per_class:
+            expected = f"{per_class} images of each class to train on"
+            raise ValueRangeError(op="split", expected=expected, got=f"{len(own)} of class {label}")
+        taken[rng.choice(own, per_class, replace=False)] = True
+    return taken
 
 
 def draw(labels: Array, fraction: float, seed: int) -> Array:

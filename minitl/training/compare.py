@@ -31,7 +31,7 @@ class Result:
 
     `seeds` is how many there were (0, 1, ...), `accuracy` the fraction of the test set correct
     for each. `kept_bytes`, `peak_bytes`, `total_bytes` and `flops` are of one training step, `trained_parameters`
-    is a count, `seconds` the mean wall time of an adaptation on one thread.
+    is a count, `seconds` the mean time of an adaptation on one processor, other programs' apart.
     """
 
     method: str

@@ -11,11 +11,11 @@ from minitl.arrays import Array
 from minitl.checks import expect_count, expect_flag
 from minitl.errors import UsageError, ValueRangeError, brief
 from minitl.networks.network import Network
-from minitl.step import loss_and_gradients
 from minitl.training.data import Augmentation, Dataset, batches, spans
 from minitl.training.optimizers import Optimizer
 from minitl.training.progress import Silent, bar
 from minitl.training.schedules import Schedule, cosine
+from minitl.training.steps import take_step
 from minitl.training.undo import all_or_nothing
 
 
@@ -57,14 +57,20 @@ def fit(
     epochs = expect_count("epochs", epochs, op="fit")
     rng = np.random.default_rng(expect_count("seed", seed, least=0, op="fit"))
     apply = expect_flag("apply", apply, op="fit")
-    loop = _Loop(network, optimizer, schedule, epochs * len(spans(len(data), batch_size)), apply=apply)
+    steps, done = epochs * len(spans(len(data), batch_size)), 0
+    if apply:
+        optimizer.begin(p for p in network.parameters() if p.trained)
     undone = nullcontext() if apply else all_or_nothing(network, optimizer)
     history = History()
-    with bar(progress, loop.steps) if progress else nullcontext(Silent()) as shown, undone:
+    with bar(progress, steps) if progress else nullcontext(Silent()) as shown, undone:
         for _ in range(epochs):
             seen, correct, total_loss = 0, 0, 0.0
             for images, labels in batches(data, batch_size, rng, augment):
-                loss, logits = loop.step(images, labels, dropout=int(rng.integers(1 << 32)))
+                scale, dropout = schedule(done, steps), int(rng.integers(1 << 32))
+                loss, logits = take_step(
+                    network, optimizer, images, labels, lr_scale=scale, dropout=dropout, apply=apply
+                )
+                done += 1
                 seen += len(labels)
                 correct += count_correct(logits, labels)
                 total_loss += loss * len(labels)
@@ -72,29 +78,6 @@ def fit(
             history.loss.append(total_loss / seen)
             history.accuracy.append(correct / seen)
     return history
-
-
-class _Loop:
-    """The steps of one training, counted."""
-
-    def __init__(self, network: Network, optimizer: Optimizer, schedule: Schedule, steps: int, *, apply: bool) -> None:
-        self.network, self.optimizer, self.schedule, self.steps = network, optimizer, schedule, steps
-        self.parameters, self.done, self.apply = network.trained_parameters(), 0, apply
-        if apply:
-            optimizer.begin(p for p in network.parameters() if p.trained)
-
-    def step(self, images: Array, labels: Array, dropout: int) -> tuple[float, Array]:
-        """One step on a batch; its loss and logits."""
-        scale = self.schedule(self.done, self.steps)
-        applier = self.optimizer.scaled(scale) if self.apply else None
-        loss, logits, gradients = loss_and_gradients(self.network, images, labels, seed=dropout, apply=applier)
-        if not np.isfinite(loss):
-            raise ValueRangeError(
-                op="fit", expected=f"a finite loss at step {self.done}", got=str(loss), remedy="lower lr"
-            )
-        self.optimizer.step(self.parameters, gradients, lr_scale=scale)  # of none, where they are applied
-        self.done += 1
-        return loss, logits
 
 
 def accuracy(network: Network, data: Dataset, batch_size: int = 64) -> float:

@@ -62,6 +62,13 @@ class ModelFile:
         return Preprocessing.from_json(self.about["preprocessing"])
 
     @property
+    def method(self) -> methods.Method:
+        """The method it was trained by."""
+        about = self.about["method"]
+        flags = {"quantised": about["int8"], "checkpoint": about["checkpoint"]}
+        return methods.get(about["name"], about["blocks"], rules=about["rules"], **flags)
+
+    @property
     def settings(self) -> Settings:
         """How it was trained."""
         return Settings.from_json(self.about["training"])
@@ -79,10 +86,10 @@ class ModelFile:
     def network(self) -> Network:
         """The network, with its method and weights."""
         with expecting("model"):
-            about, method = self.about["network"], self.about["method"]
+            about = self.about["network"]
             self._expect_weights_for(about["table"])
             built = networks.from_table(about["table"], num_classes=len(self.classes), dtype=about["dtype"])
-            methods.get(method["name"], method["blocks"], rules=method["rules"]).apply(built)
+            self.method.apply(built)
             built.load_state_dict(self.state)
             return built
 
@@ -101,7 +108,13 @@ def describe(trainer: Trainer, method: methods.Method) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "network": {"table": network.table, "dtype": network.dtype},
-        "method": {"name": method.name, "blocks": network.tuned_blocks, "rules": dict(method.rules)},
+        "method": {
+            "name": method.name,
+            "blocks": network.tuned_blocks,
+            "rules": dict(method.rules),
+            "int8": method.quantised,
+            "checkpoint": method.checkpoint,
+        },
         "classes": list(part.source.classes),
         "preprocessing": part.preprocessing.to_json(),
         "augmentation": str(part.augmentation),
@@ -195,9 +208,8 @@ def check(model: ModelFile) -> None:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise TypeError("classes are names")
     " ".join(names).encode()  # raises UnicodeEncodeError, a ValueError, for what cannot be printed
-    model.preprocessing, model.settings  # noqa: B018  (they raise)
+    model.preprocessing, model.settings, model.method  # noqa: B018  (they raise)
     Augmentation.parse(model.about["augmentation"])
-    method, progress = model.about["method"], model.about["progress"]
-    methods.get(method["name"], method["blocks"], rules=method["rules"])
+    progress = model.about["progress"]
     if progress is not None:
         Progress.from_json(progress)

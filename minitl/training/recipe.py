@@ -27,12 +27,14 @@ class Recipe:
     """What was asked for; what was not has a default that depends on the rest.
 
     `preprocessing` and `settings` hold those fields of `Preprocessing` and `Settings` that were
-    given. `source` says which library the weights are from.
+    given. `source` says which library the weights are from. `momentum` is the share of a new batch
+    in the norms' running statistics, in place of the weights' or the network's own.
     """
 
     network: str | None = None
     weights: Path | None = None
     source: str | None = None
+    momentum: float | None = None
     augment: str | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -51,12 +53,12 @@ class Recipe:
     def prepare(self, images: Source, method: Method, settings: Settings) -> Prepared:
         """The network for these images, under the method; and how they become its input."""
         weights = load_weights(self.weights, self.source) if self.weights else None
-        options = {"num_classes": len(images.classes), "seed": settings.seed}
+        options = {"num_classes": len(images.classes), "seed": settings.seed, "momentum": self.momentum}
         if self.network is None and weights and weights.table:
             network = networks.from_table(weights.table, **options)
         else:
             network = networks.get(self.network or DEFAULT_NETWORK, **options)
-        report = weights.into(network) if weights else []
+        report = weights.into(network, self.momentum) if weights else []
         method.apply(network)
         kinds = self.augment or ("flip,shift" if images.natural else "shift")
         return Prepared(network, self._preprocessing(network, weights), Augmentation.parse(kinds), report)
@@ -82,8 +84,9 @@ class Prepared:
     augmentation: Augmentation
     report: Sequence[str] = ()
 
-    def trainer(self, images: Source, train: Array, held_out: Array, settings: Settings) -> Trainer:
-        """Train on those images, judge by these."""
+    def trainer(self, images: Source, train: Array, held_out: Array, settings: Settings, **how: bool) -> Trainer:
+        """Train on those images, judge by these; `how` is `apply` and `judge_all` (see `Trainer`)."""
         dtype = self.network.dtype
         learnt = Part(images, train, self.preprocessing, self.augmentation, dtype)
-        return Trainer(self.network, learnt, Part(images, held_out, self.preprocessing, dtype=dtype), settings)
+        judged = Part(images, held_out, self.preprocessing, dtype=dtype)
+        return Trainer(self.network, learnt, judged, settings, **how)

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from minitl.arrays import Array
+from minitl.data.source import Source
+from minitl.data.split import split
 from minitl.errors import UsageError, ValueRangeError, unknown
 from minitl.training.optimizers import SGD, Adam, AdamW, Optimizer
 from minitl.training.schedules import Schedule, constant, cosine
@@ -33,7 +36,8 @@ class Settings:
     """What decides, with the data, every bit of a training run.
 
     `held_out` is the share of images to judge by, drawn by `seed`, where the data have no such part
-    of their own. `warmup` counts epochs, `patience` the epochs without a better held-out accuracy
+    of their own; with `per_class` above 0, so many of each class are trained on instead (see
+    `data.split`). `warmup` counts epochs, `patience` the epochs without a better held-out accuracy
     after which training stops (0: never) and goes back to the best. `clip_norm` of 0 does not clip.
     `class_weights` is empty, `balanced` (N / (K N_k)), or numbers separated by commas.
     """
@@ -50,6 +54,7 @@ class Settings:
     label_smoothing: float = 0.0
     class_weights: str = ""
     held_out: float = 0.2
+    per_class: int = 0
     patience: int = 0
     seed: int = 0
 
@@ -59,6 +64,7 @@ class Settings:
             ("batch", "a whole number of at least 1", self.batch >= 1),
             ("warmup", "at least 0 and less than the epochs", 0 <= self.warmup < self.epochs),
             ("patience", "at least 0", self.patience >= 0),
+            ("per_class", "at least 0", self.per_class >= 0),
             ("seed", "from 0 to 2^63 - 1", 0 <= self.seed < 2**63),
         )
         for name, expected, good in checks:
@@ -67,6 +73,10 @@ class Settings:
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
         self.make_optimizer()
+
+    def split(self, source: Source) -> tuple[Array, Array]:
+        """Indices of the images to train on and of those held out; raises ValueRangeError."""
+        return split(source, self.held_out, self.seed, self.per_class)
 
     def make_optimizer(self) -> Optimizer:
         """A new optimizer; raises where its numbers are out of range."""

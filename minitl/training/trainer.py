@@ -7,6 +7,7 @@ the network's and the optimizer's arrays, and how far it is (`Progress`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,14 +17,15 @@ import numpy as np
 
 from minitl.arrays import Array, is_count
 from minitl.data.batches import Part
-from minitl.errors import UsageError, ValueRangeError
+from minitl.errors import UsageError
 from minitl.layers import cross_entropy
 from minitl.networks.network import Network
-from minitl.step import Loss, loss_and_gradients
+from minitl.step import Loss
 from minitl.tape import Tape
 from minitl.training.data import spans
 from minitl.training.fit import count_correct
 from minitl.training.settings import Settings
+from minitl.training.steps import take_step
 
 Say = Callable[[str], None]
 
@@ -59,16 +61,32 @@ class Progress:
 
 
 class Trainer:
-    """Trains, in place, what the network's method trains, on `train`; judges it on `held_out` after every epoch."""
+    """Trains, in place, what the network's method trains, on `train`; judges it on `held_out` after every epoch.
 
-    def __init__(self, network: Network, train: Part, held_out: Part, settings: Settings) -> None:
+    With `apply`, gradients are applied as they come: the same bytes, and hardly any gradients are held. Without
+    `judge_all`, only what is needed is judged: the last epoch, or all of them where patience asks for it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        train: Part,
+        held_out: Part,
+        settings: Settings,
+        *,
+        apply: bool = False,
+        judge_all: bool = True,
+    ) -> None:
         self.network, self.train, self.held_out, self.settings = network, train, held_out, settings
+        self.apply, self.judge_all = apply, judge_all or settings.patience > 0
         self.optimizer, self.progress = settings.make_optimizer(), Progress()
         self.best_state: dict[str, Array] = {}
         self.finished = False  # set where a model is read whose training is over
         self.spans = spans(len(train), min(settings.batch, len(train)))
         self.schedule = settings.make_schedule(len(self.spans))
         self.loss = self._loss()
+        if apply:
+            self.optimizer.begin(p for p in network.parameters() if p.trained)
 
     @property
     def steps(self) -> int:
@@ -106,13 +124,17 @@ class Trainer:
         groups = [order[start:stop] for start, stop in self.spans[progress.batches :]]
         for images, labels in self.train.batches(groups, seed, epoch):
             dropout = int(np.random.SeedSequence((seed, epoch, progress.batches, 1)).generate_state(1)[0])
-            loss, logits, gradients = loss_and_gradients(self.network, images, labels, seed=dropout, loss=self.loss)
-            if not np.isfinite(loss):
-                remedy = "lower the learning rate"
-                raise ValueRangeError(op="train", expected="a finite loss", got=str(loss), remedy=remedy)
             scale = self.schedule(self.steps_done, self.steps)
-            self.optimizer.step(self.network.trained_parameters(), gradients, lr_scale=scale)
-            del gradients
+            loss, logits = take_step(
+                self.network,
+                self.optimizer,
+                images,
+                labels,
+                lr_scale=scale,
+                dropout=dropout,
+                loss=self.loss,
+                apply=self.apply,
+            )
             progress.batches += 1
             progress.images += len(labels)
             progress.correct += count_correct(logits, labels)
@@ -120,22 +142,26 @@ class Trainer:
             yield loss
 
     def _end_epoch(self) -> dict[str, Any]:
-        was, judged = self.progress, evaluate(self.network, self.held_out, self.settings.batch)
-        epoch = len(was.epochs) + 1
+        was, epoch = self.progress, len(self.progress.epochs) + 1
+        accuracy, loss = self._judge() if self.judge_all or epoch == self.settings.epochs else (math.nan, math.nan)
         row = {
             "epoch": epoch,
             "loss": was.loss / was.images,
             "train_accuracy": was.correct / was.images,
-            "accuracy": judged.accuracy,
-            "held_out_loss": judged.loss,
+            "accuracy": accuracy,
+            "held_out_loss": loss,
         }
-        better = not was.best or judged.accuracy > was.epochs[was.best - 1]["accuracy"]
+        better = not was.best or accuracy > was.epochs[was.best - 1]["accuracy"]
         if better and self.settings.patience:
             self.best_state = self.network.state_dict()
         self.progress = Progress([*was.epochs, row], best=epoch if better else was.best)
         if self.done and self.settings.patience:
             self.network.load_state_dict(self.best_state)
         return row
+
+    def _judge(self) -> tuple[float, float]:
+        judged = evaluate(self.network, self.held_out, self.settings.batch)
+        return judged.accuracy, judged.loss
 
     def _loss(self) -> Loss | None:
         weights = class_weights(self.settings.class_weights, self.train)

@@ -30,13 +30,15 @@ class Weights:
         """How images became its network's input, where that is known."""
         return self.model.preprocessing if self.model else None
 
-    def into(self, network: Network) -> list[str]:
+    def into(self, network: Network, momentum: float | None = None) -> list[str]:
         """Load them, the classifier only where class counts agree; say what was done.
+
+        `momentum` is that of `Network.load`; a model of minitl's says nothing about the network's.
 
         Raises what `Network.load` does where they do not fit.
         """
         if self.model is None:
-            report = network.load(self.path, source=self.source, classifier="auto")
+            report = network.load(self.path, source=self.source, classifier="auto", momentum=momentum)
             return str(report).splitlines()
         told, state = [f"{self.path}: {self.model.classes_text}"], self.model.state
         if len(self.model.classes) != network.num_classes:

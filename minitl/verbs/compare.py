@@ -27,6 +27,7 @@ EXAMPLES = """
 minitl compare
 minitl compare --methods ft-all,mobiletl:2 --seeds 5 --plots plots
 minitl compare --methods mobiletl:2+int8,mobiletl:2+hard_swish=few2
+minitl compare --data photos --weights photos.safetensors --methods ft-last,mobiletl:3 --out trials.json --resume
 """
 DISCLAIMER = """1,797 images of 8x8 pixels (UCI handwritten digits), enlarged to 24x24; a small network; 5 classes. This
 shows what the methods keep, and that they learn; it is no evidence about CIFAR or ImageNet."""

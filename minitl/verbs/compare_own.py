@@ -19,60 +19,48 @@ from minitl.training.choice import Choice
 from minitl.training.cluster import spread_over
 from minitl.training.plots import plot_accuracy
 from minitl.training.progress import bar
-from minitl.training.recipe import Recipe
 from minitl.training.trials import RATES, Comparison, Outcome, OwnResult, account, results, run
 from minitl.training.workers import default_workers, spread
+from minitl.verbs import recipe_options
+from minitl.verbs.recipe_options import OF_NETWORK, OF_PREPROCESSING, OF_SETTINGS
 
 CHOICES = tuple(map(Choice, ("ft-last", "ft-bias", "ft-norm", "ft-blocks", "mobiletl", "mobiletl-exact", "ft-all")))
-GIVEN = ("network", "weights", "source", "learning_rates", "scheduler", "out", "resume", "epochs", "batch",
-         "resolution", "augment", "held_out")  # fmt: skip
+GIVEN = (*OF_NETWORK, *OF_PREPROCESSING, *OF_SETTINGS, "learning_rates", "scheduler", "out", "resume")
 SCHEMA = "minitl-trials/1"
-EXAMPLES = """examples:
-  minitl compare
-  minitl compare --methods mobiletl:2,mobiletl-recompute:2 --seeds 1 --plots demo
-  minitl compare --data photos --network mobilenet_v2 --weights mobilenet_v2.pth --source torchvision \\
-      --methods ft-last,mobiletl:3,ft-all --seeds 3 --resolution 160 --out trials.json --resume"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options for one's own data."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     group = parser.add_argument_group(
         "your own network and images",
         "For each method and seed, the best learning rate of a list is found on a part of the training images; "
         "accuracy is of the images that the seed holds out.",
     )
     group.add_argument("--data", type=Path, metavar="DATA", help="as in train: a folder per class, .npz, CIFAR, IDX")
-    group.add_argument("--network", metavar="NAME|FILE.toml", help="as in train")
-    group.add_argument("--weights", type=Path, metavar="FILE", help="pretrained weights, or a model of minitl's")
-    group.add_argument("--source", metavar="NAME", help="where the weights come from: torchvision, timm, keras")
     group.add_argument("--learning-rates", metavar="LIST", help="those tried; one is not searched, but taken "
                        f"(default: {','.join(f'{rate:g}' for rate in RATES)})")  # fmt: skip
-    for name, kind, told in (("epochs", int, "10"), ("batch", int, "16"), ("resolution", int, "the network's"),
-                             ("held-out", float, "0.2")):  # fmt: skip
-        group.add_argument(f"--{name}", type=kind, metavar="N", help=f"as in train (default: {told})")
-    group.add_argument("--augment", metavar="LIST", help="as in train")
     group.add_argument("--out", type=Path, metavar="FILE.json", help="keep every trial's outcome there, as it comes")
     group.add_argument("--resume", action="store_true", default=None, help="do not repeat the trials in --out")
     group.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="spread the trials over a Dask cluster, whose "
                        "workers have minitl and see the same files")  # fmt: skip
+    for add, title in (
+        (recipe_options.add_network, "its network"),
+        (recipe_options.add_images, "its images"),
+        (recipe_options.add_training, "its training"),
+    ):
+        add(parser.add_argument_group(title, "as in train"))
 
 
 def check_unused(args: argparse.Namespace) -> None:
     """Raise UsageError where an option for one's own data was given without them."""
     for name in GIVEN:
-        if getattr(args, name) is not None:
+        if getattr(args, name, None) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for a comparison on --data", remedy="give --data too")
 
 
 def compare(args: argparse.Namespace, choices: Sequence[Choice] | None, plots: list[Path]) -> list[OwnResult]:
     """Compare; add to `plots` those that are drawn in `--plots`."""
-    settings = {name: getattr(args, name) for name in ("epochs", "batch", "held_out")}
-    recipe = Recipe(
-        args.network, args.weights, args.source, args.augment,
-        {"resolution": args.resolution} if args.resolution is not None else {},
-        {name: value for name, value in settings.items() if value is not None},
-    )  # fmt: skip
+    recipe = recipe_options.recipe_of(args)
     images, choices = data.load(args.data), CHOICES if choices is None else choices
     comparison = Comparison(args.data, recipe, choices, expect_count("seeds", args.seeds, op="compare"), _rates(args))
     accounts = {str(choice): account(comparison, choice, images) for choice in choices}  # or a method does not fit

@@ -12,7 +12,6 @@ from minitl.accounting.table import table
 from minitl.arrays import Array
 from minitl.data.batches import Part
 from minitl.data.source import Source
-from minitl.data.split import split
 from minitl.errors import DataError, UsageError
 from minitl.training.model_file import ModelFile, read_model
 from minitl.training.trainer import Judged, evaluate
@@ -69,8 +68,7 @@ def _chosen(source: Source, model: ModelFile, part: str | None) -> Array:
             f"which images are its {part} part is known only for the data the model was trained on", op="evaluate",
             remedy="leave --part out",
         )  # fmt: skip
-    settings = model.settings
-    train, held_out = split(source, settings.held_out, settings.seed)
+    train, held_out = model.settings.split(source)
     return train if part == "train" else held_out
 
 

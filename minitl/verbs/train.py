@@ -5,31 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from minitl import data, methods, networks
 from minitl.accounting import Ledger, predict
-from minitl.data.augment import KINDS, Augmentation
-from minitl.data.preprocess import FITS, NORMALISATIONS, SOURCES
+from minitl.data.augment import Augmentation
 from minitl.data.source import Source
-from minitl.data.split import split
 from minitl.errors import UsageError
 from minitl.files import check_writable
 from minitl.training.logs import check_log, write_log
-from minitl.training.model_file import (
-    continue_from,
-    describe,
-    read_model,
-    write_model,
-)
+from minitl.training.model_file import continue_from, describe, read_model, write_model
 from minitl.training.progress import Bar, bar
-from minitl.training.recipe import DEFAULT_NETWORK, Prepared, Recipe
-from minitl.training.settings import OPTIMIZERS, SCHEDULES, differences
+from minitl.training.recipe import Prepared
+from minitl.training.settings import differences
 from minitl.training.trainer import Trainer
-from minitl.verbs import options
+from minitl.verbs import options, recipe_options
+from minitl.verbs.recipe_options import OF_PREPROCESSING, OF_SETTINGS, given
 
 HELP = "fine-tune a network on your own images"
 DESCRIPTION = """Trains a network on DATA: a folder per class (photos/cat/1.jpg), an .npz (images, labels), or a folder
@@ -41,10 +34,6 @@ minitl train photos --network mobilenet_v2 --weights mobilenet_v2.pth --source t
 minitl train photos --out photos.safetensors --resume              # go on after an interruption, to the same bytes
 minitl train cifar-10-batches-bin --network mobilenet_v3_small --resolution 32 --epochs 30 --log log.csv
 """
-
-OF_SETTINGS = ("epochs", "batch", "optimizer", "learning_rate", "weight_decay", "decay_vectors", "schedule", "warmup",
-               "clip_norm", "label_smoothing", "class_weights", "held_out", "patience", "seed")  # fmt: skip
-OF_PREPROCESSING = ("resolution", "normalisation", "fit", "zoom")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,56 +52,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="write what each epoch came to (.csv or .json)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    _add_network(parser.add_argument_group("network"))
-    _add_images(parser.add_argument_group("images"))
-    _add_training(parser.add_argument_group("training"))
-
-
-def _add_network(group: Any) -> None:
-    group.add_argument(
-        "--network", metavar="NAME|FILE.toml", help=f"as in inspect (default: {DEFAULT_NETWORK}, or that of --weights)"
-    )
-    group.add_argument("--weights", type=Path, metavar="FILE", help="pretrained weights, or a model of minitl's")
-    group.add_argument("--source", metavar="NAME", help=f"where the weights come from: {', '.join(SOURCES)}")
-    group.add_argument(
-        "--method", metavar="NAME", help=f"{', '.join(methods.METHODS)} (default: mobiletl with --weights, else ft-all)"
-    )
-    group.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
-    group.add_argument("--rule", action="append", metavar="WHAT=RULE", help="another backward rule, as in inspect")
-
-
-def _add_images(group: Any) -> None:
-    group.add_argument("--resolution", type=int, metavar="PX", help="height and width (default: the network's)")
-    group.add_argument("--fit", choices=FITS, help="make an image square: cut, pad or stretch it (default: crop)")
-    group.add_argument("--zoom", type=float, metavar="SHARE", help="of the square that crop uses (default: 1)")
-    group.add_argument("--normalisation", choices=tuple(NORMALISATIONS), help="default: that of --source; imagenet")
-    group.add_argument(
-        "--augment",
-        metavar="LIST",
-        help=f"none, or of {', '.join(KINDS)} (default: flip,shift for a folder and CIFAR, else shift)",
-    )
-    group.add_argument("--held-out", type=float, metavar="SHARE", help="of the images, to judge by (default: 0.2)")
-
-
-def _add_training(group: Any) -> None:
-    group.add_argument("--epochs", type=int, metavar="N", help="default: 10")
-    group.add_argument("--batch", type=int, metavar="N", help="images in a batch (default: 16)")
-    group.add_argument("--seed", type=int, metavar="N", help="of all that is drawn at random (default: 0)")
-    group.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="default: adam")
-    group.add_argument("--learning-rate", type=float, metavar="LR", help="default: by method and optimizer")
-    group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: cosine)")
-    group.add_argument("--warmup", type=float, metavar="EPOCHS", help="in which it rises (default: 0)")
-    group.add_argument("--weight-decay", type=float, metavar="X", help="default: 0")
-    group.add_argument("--decay-vectors", action="store_true", default=None, help="decay norms and biases too")
-    group.add_argument("--clip-norm", type=float, metavar="X", help="largest norm of all gradients (default: none)")
-    group.add_argument("--label-smoothing", type=float, metavar="X", help="default: 0")
-    group.add_argument("--class-weights", metavar="balanced|W,W,...", help="default: all alike")
-    group.add_argument(
+    recipe_options.add_network(parser.add_argument_group("network"))
+    _add_method(parser.add_argument_group("method"))
+    recipe_options.add_images(parser.add_argument_group("images"))
+    training = parser.add_argument_group("training")
+    recipe_options.add_training(training)
+    training.add_argument("--seed", type=int, metavar="N", help="of all that is drawn at random (default: 0)")
+    training.add_argument("--learning-rate", type=float, metavar="LR", help="default: by method and optimizer")
+    training.add_argument(
         "--patience",
         type=int,
         metavar="EPOCHS",
         help="stop after so many without a better accuracy "
         "on the held-out part, and go back to the best (default: train to the end)",
+    )
+
+
+def _add_method(group: Any) -> None:
+    group.add_argument(
+        "--method", metavar="NAME", help=f"{', '.join(methods.METHODS)} (default: mobiletl with --weights, else ft-all)"
+    )
+    group.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
+    options.add_method_options(group)
+    group.add_argument(
+        "--apply", action="store_true", help="apply gradients as they come, and hold hardly any: the same bytes"
     )
 
 
@@ -145,34 +108,26 @@ def run(args: argparse.Namespace) -> int:
 
 def _begun(args: argparse.Namespace, source: Source) -> Job:
     """A new run."""
-    recipe = recipe_of(args)
+    recipe = recipe_options.recipe_of(args)
     chosen = args.method or recipe.default_method
-    method = methods.get(chosen, args.blocks, rules=options.rules(args.rule or []))
+    method = options.method(args, chosen, args.blocks)
     settings = recipe.settings_for(chosen)
     prepared = recipe.prepare(source, method, settings)
-    trainer = prepared.trainer(source, *split(source, settings.held_out, settings.seed), settings)
+    trainer = prepared.trainer(source, *settings.split(source), settings, apply=args.apply)
     return Job(trainer, describe(trainer, method), _ledger(trainer), list(prepared.report))
-
-
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """What the options ask for."""
-    return Recipe(
-        args.network, args.weights, args.source, args.augment, given(args, OF_PREPROCESSING), given(args, OF_SETTINGS)
-    )
-
-
-def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """Those of the options that were given."""
-    return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
 def _resumed(args: argparse.Namespace, source: Source) -> Job:
     """The run that --out is a checkpoint of; raises where something else is asked for now."""
     file = read_model(args.out)
     about, method = file.about, file.about["method"]
-    begun = {**about["training"], **about["preprocessing"], "network": about["network"]["table"]["name"]}
-    begun |= {"method": method["name"], "blocks": method["blocks"], "augment": about["augmentation"]}
-    asked = given(args, (*OF_SETTINGS, *OF_PREPROCESSING, "network", "method", "blocks", "augment"))
+    table = about["network"]["table"]
+    begun = {**about["training"], **about["preprocessing"], "network": table["name"], "momentum": table["momentum"]}
+    begun |= {**method, "method": method["name"], "augment": about["augmentation"]}
+    asked = given(args, (*OF_SETTINGS, *OF_PREPROCESSING, "network", "momentum", "augment", "method", "blocks"))
+    asked |= {name: True for name in ("int8", "checkpoint") if getattr(args, name)}
+    if args.rule:
+        asked["rules"] = options.rules(args.rule)
     if "network" in asked:
         asked["network"] = networks.get(asked["network"]).name  # that of a file is in the file
     differences(begun, asked)
@@ -180,7 +135,7 @@ def _resumed(args: argparse.Namespace, source: Source) -> Job:
         raise UsageError("was begun with other images", op="resume", remedy="give the same DATA, or another --out")
     prepared = Prepared(file.network(), file.preprocessing, Augmentation.parse(about["augmentation"]))
     settings = file.settings
-    trainer = prepared.trainer(source, *split(source, settings.held_out, settings.seed), settings)
+    trainer = prepared.trainer(source, *settings.split(source), settings, apply=args.apply)
     job = Job(trainer, {name: value for name, value in about.items() if name != "progress"}, _ledger(trainer))
     if file.finished:
         trainer.finished = True
@@ -193,7 +148,7 @@ def _resumed(args: argparse.Namespace, source: Source) -> Job:
 def _ledger(trainer: Trainer) -> Ledger:
     batch = max(stop - start for start, stop in trainer.spans)
     resolution, slots = trainer.train.preprocessing.resolution, trainer.optimizer.slots
-    return predict(trainer.network, batch=batch, resolution=resolution, optimizer_slots=slots)
+    return predict(trainer.network, batch=batch, resolution=resolution, optimizer_slots=slots, apply=trainer.apply)
 
 
 def _train(args: argparse.Namespace, job: Job) -> None:

@@ -14,7 +14,7 @@ from minitl import data
 from minitl.data.augment import KINDS, Augmentation, shifted
 from minitl.data.batches import Part
 from minitl.data.preprocess import NORMALISATIONS, Preprocessing
-from minitl.data.split import draw
+from minitl.data.split import draw, split
 from minitl.errors import DataError, MinitlError
 
 
@@ -37,6 +37,25 @@ def test_another_seed_holds_out_others() -> None:
 def test_a_part_of_nothing_is_refused(fraction: float) -> None:
     with pytest.raises(MinitlError, match="leaves images both to train on and to test on"):
         draw(np.zeros(10, int), fraction, 0)
+
+
+def test_so_many_of_each_class_are_trained_on_and_the_rest_is_held_out(tmp_path: Path) -> None:
+    images, labels = makers.pictures(8, size=4)
+    source = data.load(makers.npz(tmp_path / "a.npz", images, labels))
+    train, held = split(source, 0.2, 1, per_class=3)
+    assert np.bincount(labels[train]).tolist() == [3, 3, 3]
+    assert sorted([*train, *held]) == list(range(24))
+    assert not np.array_equal(train, split(source, 0.2, 2, per_class=3)[0])
+    source.held_out = np.arange(24) % 8 < 2  # the data's own part stays as it is
+    own, tested = split(source, 0.2, 1, per_class=3)
+    assert np.bincount(labels[own]).tolist() == [3, 3, 3]
+    assert np.array_equal(tested, np.flatnonzero(source.held_out))
+    assert not source.held_out[own].any()
+    with pytest.raises(MinitlError, match="expected 7 images of each class to train on, got 6"):
+        split(source, 0.2, 1, per_class=7)
+    source.held_out = None
+    with pytest.raises(MinitlError, match="expected images that are left to test on"):
+        split(source, 0.2, 1, per_class=8)
 
 
 def test_normalisation_is_that_of_torchvision() -> None:

@@ -62,7 +62,7 @@ def losses(monkeypatch):
         seen.append(results[0])
         return results
 
-    monkeypatch.setattr("minitl.training.fit.loss_and_gradients", step)
+    monkeypatch.setattr("minitl.training.steps.loss_and_gradients", step)
     return seen
 
 
@@ -142,7 +142,7 @@ def test_every_step_drops_other_values_and_another_seed_others_again(monkeypatch
         drawn.append(seed)
         return loss_and_gradients(*arguments, seed=seed, **options)
 
-    monkeypatch.setattr("minitl.training.fit.loss_and_gradients", step)
+    monkeypatch.setattr("minitl.training.steps.loss_and_gradients", step)
     for seed in (3, 3, 4):
         train(small_network("ft-last"), seed=seed)
     first, again, other = drawn[:8], drawn[8:16], drawn[16:]

@@ -20,7 +20,6 @@ from minitl import data
 from minitl.data.augment import Augmentation
 from minitl.data.batches import Part
 from minitl.data.preprocess import Preprocessing
-from minitl.data.split import split
 from minitl.errors import DataError, MinitlError
 from minitl.training.model_file import continue_from, describe, read_model, write_model
 from minitl.training.settings import OPTIMIZERS, Settings, default_learning_rate, differences
@@ -38,43 +37,76 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> data.Source:
     return data.load(makers.npz(tmp_path_factory.mktemp("data") / "a.npz", *makers.pictures(10, size=16)))
 
 
-def trainer(source: data.Source, method: minitl.methods.Method = METHOD, **changes: object) -> Trainer:
+def trainer(
+    source: data.Source,
+    method: minitl.methods.Method = METHOD,
+    *,
+    apply: bool = False,
+    judge_all: bool = True,
+    **changes: object,
+) -> Trainer:
     settings = Settings(**{"epochs": 3, "batch": 9, "learning_rate": 0.01, **changes})  # type: ignore[arg-type]
     network = method.apply(minitl.networks.digits_irb(num_classes=3, dropout=0.1))
-    train, held = split(source, settings.held_out, settings.seed)
+    train, held = settings.split(source)
     preprocessing = Preprocessing(16)
     return Trainer(
         network,
         Part(source, train, preprocessing, Augmentation(("flip", "shift"))),
         Part(source, held, preprocessing),
         settings,
+        apply=apply,
+        judge_all=judge_all,
     )
 
 
-RUNS: dict[str, dict[str, object]] = {
+RUNS: dict[str, dict[str, Any]] = {
     "adam": {},
     "sgd": {"optimizer": "sgd", "warmup": 1.0, "weight_decay": 0.01},
     "weighed": {"optimizer": "nesterov", "label_smoothing": 0.1, "class_weights": "1,2,3", "clip_norm": 1.0},
     "patient": {"optimizer": "adamw", "patience": 2, "schedule": "constant"},
+    "frugal": {"method": minitl.methods.get("mobiletl", 2, quantised=True, checkpoint=True), "apply": True},
+    "few": {"per_class": 6},
 }
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_that_stops_after_any_event_gives_the_same_bytes(source: data.Source, name: str, tmp_path: Path) -> None:
     whole, pieces = trainer(source, **RUNS[name]), trainer(source, **RUNS[name])
+    method = RUNS[name].get("method", METHOD)
     list(whole.run())
-    write_model(tmp_path / "whole", whole, describe(whole, METHOD))
+    write_model(tmp_path / "whole", whole, describe(whole, method))
     path, events = tmp_path / "pieces", 0
-    write_model(path, pieces, describe(pieces, METHOD))
+    write_model(path, pieces, describe(pieces, method))
     while not pieces.done:
         pieces = trainer(source, **RUNS[name])  # as a new process would
         continue_from(read_model(path), pieces)
         next(pieces.run())
-        write_model(path, pieces, describe(pieces, METHOD))
+        write_model(path, pieces, describe(pieces, method))
         events += 1
     assert events == len(whole.progress.epochs) * (len(whole.spans) + 1)
     assert pieces.progress == whole.progress
     assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_gradients_applied_as_they_come_give_the_same_bytes(source: data.Source, tmp_path: Path) -> None:
+    written = []
+    for apply in (False, True):
+        one = trainer(source, apply=apply, epochs=2)
+        list(one.run())
+        write_model(tmp_path / "model", one, describe(one, METHOD))
+        written.append((tmp_path / "model").read_bytes())
+    assert written[0] == written[1]
+    with pytest.raises(MinitlError, match="leave clip_norm out"):
+        trainer(source, apply=True, clip_norm=1.0)
+
+
+def test_what_is_not_asked_for_is_not_judged(source: data.Source) -> None:
+    one, last = trainer(source), trainer(source, judge_all=False)
+    list(one.run())
+    list(last.run())
+    assert [np.isnan(row["accuracy"]) for row in last.progress.epochs] == [True, True, False]
+    assert last.progress.epochs[-1] == one.progress.epochs[-1]
+    assert trainer(source, judge_all=False, patience=2).judge_all
 
 
 def test_a_finished_file_is_the_network_and_what_it_takes_to_use_it(source: data.Source, tmp_path: Path) -> None:

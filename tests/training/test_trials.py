@@ -26,7 +26,8 @@ import makers
 RECIPE = Recipe("digits_irb", preprocessing={"resolution": 16}, settings={"epochs": 1, "batch": 8})
 LAST, TOP = Choice("ft-last"), Choice("mobiletl", 1)
 WORDS = ("--network", "digits_irb", "--resolution", "16", "--epochs", "1", "--methods", "ft-last,mobiletl:1", "--seeds",
-         "2", "--learning-rates", "0.01,0.03", "--workers", "1", "--json")  # fmt: skip
+         "2", "--learning-rates", "0.01,0.03", "--per-class", "7", "--momentum", "0.2", "--workers", "1",
+         "--json")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +63,9 @@ def test_no_rate_is_chosen_by_an_image_that_is_tested_on(photos: Path, monkeypat
         prepared = prepare(recipe, *arguments)
 
         class Watched:
-            def trainer(self, images: Any, train: Any, test: Any, settings: Any) -> Any:
+            def trainer(self, images: Any, train: Any, test: Any, settings: Any, **how: bool) -> Any:
                 seen[search] = set(train.tolist()), set(test.tolist())
-                return prepared.trainer(images, train, test, settings)
+                return prepared.trainer(images, train, test, settings, **how)
 
         return Watched()
 

@@ -142,6 +142,33 @@ def test_a_finished_run_stays_as_it_is(run: Cli, photos: Path, model: Path) -> N
     assert "is finished" in err
 
 
+FRUGAL = ("--int8", "--checkpoint", "--apply", "--per-class", 7, "--momentum", 0.2)
+
+
+def test_training_holds_less_where_that_is_asked_for(run: Cli, photos: Path, tmp_path: Path) -> None:
+    """Frozen weights in 8 bits, blocks run again, gradients applied; and the model is used like any other."""
+    out = tmp_path / "m"
+    usual = run.json("train", photos, *TRAIN, "--out", tmp_path / "usual")
+    found = run.json("train", photos, *TRAIN, *FRUGAL, "--out", out)
+    method = methods.get("mobiletl", 2, quantised=True, checkpoint=True)
+    totals = predict(
+        method.apply(networks.digits_irb(num_classes=3)), batch=16, resolution=16, optimizer_slots=2, apply=True
+    ).totals
+    assert (found["kept_bytes"], found["peak_bytes"]) == (totals.kept_bytes, totals.peak_bytes)
+    assert found["peak_bytes"] < usual["peak_bytes"]
+    model = read_model(out)
+    assert model.method == method
+    assert model.network().table["momentum"] == 0.2
+    held = run.json("evaluate", out, photos, "--part", "held-out")
+    assert (held["count"], held["accuracy"]) == (9, found["epochs"][-1]["accuracy"])
+    assert run.json("export", out, tmp_path / "m.onnx")["largest_difference"] < 1e-5
+    for option, value in (("--momentum", 0.3), ("--per-class", 8), ("--rule", "relu=output")):
+        assert "was begun with" in run.refused("train", photos, "--out", out, "--resume", option, value)
+    assert "was begun with int8 False" in run.refused(
+        "train", photos, "--out", tmp_path / "usual", "--resume", "--int8"
+    )
+
+
 # Nothing is lost
 
 

@@ -1,0 +1,74 @@
+"""What a training run is made from, as options of `train` and `compare`: network, weights, images, settings."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minitl.data.augment import KINDS
+from minitl.data.preprocess import FITS, NORMALISATIONS, SOURCES
+from minitl.training.recipe import DEFAULT_NETWORK, Recipe
+from minitl.training.settings import OPTIMIZERS, SCHEDULES, Settings
+
+OF_NETWORK = ("network", "weights", "source", "momentum", "augment")  # fields of a Recipe
+OF_PREPROCESSING = ("resolution", "normalisation", "fit", "zoom")
+OF_SETTINGS = tuple(Settings.__dataclass_fields__)
+
+
+def add_network(group: Any) -> None:
+    """The network and its weights."""
+    group.add_argument(
+        "--network", metavar="NAME|FILE.toml", help=f"as in inspect (default: {DEFAULT_NETWORK}, or that of --weights)"
+    )
+    group.add_argument("--weights", type=Path, metavar="FILE", help="pretrained weights, or a model of minitl's")
+    group.add_argument("--source", metavar="NAME", help=f"where the weights come from: {', '.join(SOURCES)}")
+    group.add_argument(
+        "--momentum",
+        type=float,
+        metavar="X",
+        help="share of a new batch in the norms' running statistics (default: that of the weights; Keras' is mostly "
+        "0.01 or 0.001, too little for a short fine-tuning with batch statistics: then give 0.1)",
+    )
+
+
+def add_images(group: Any) -> None:
+    """What becomes of the images, and which are trained on."""
+    group.add_argument("--resolution", type=int, metavar="PX", help="height and width (default: the network's)")
+    group.add_argument("--fit", choices=FITS, help="make an image square: cut, pad or stretch it (default: crop)")
+    group.add_argument("--zoom", type=float, metavar="SHARE", help="of the square that crop uses (default: 1)")
+    group.add_argument("--normalisation", choices=tuple(NORMALISATIONS), help="default: that of --source; imagenet")
+    group.add_argument(
+        "--augment",
+        metavar="LIST",
+        help=f"none, or of {', '.join(KINDS)} (default: flip,shift for a folder and CIFAR, else shift)",
+    )
+    group.add_argument("--held-out", type=float, metavar="SHARE", help="of the images, to judge by (default: 0.2)")
+    group.add_argument("--per-class", type=int, metavar="N", help="train on N images of each class, judge by the rest")
+
+
+def add_training(group: Any) -> None:
+    """The settings of training, but for those that a comparison chooses itself."""
+    group.add_argument("--epochs", type=int, metavar="N", help="default: 10")
+    group.add_argument("--batch", type=int, metavar="N", help="images in a batch (default: 16)")
+    group.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="default: adam")
+    group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: cosine)")
+    group.add_argument("--warmup", type=float, metavar="EPOCHS", help="in which it rises (default: 0)")
+    group.add_argument("--weight-decay", type=float, metavar="X", help="default: 0")
+    group.add_argument("--decay-vectors", action="store_true", default=None, help="decay norms and biases too")
+    group.add_argument("--clip-norm", type=float, metavar="X", help="largest norm of all gradients (default: none)")
+    group.add_argument("--label-smoothing", type=float, metavar="X", help="default: 0")
+    group.add_argument("--class-weights", metavar="balanced|W,W,...", help="default: all alike")
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """What the options ask for."""
+    return Recipe(
+        **given(args, OF_NETWORK), preprocessing=given(args, OF_PREPROCESSING), settings=given(args, OF_SETTINGS)
+    )
+
+
+def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Those of the options that the verb has and that were given."""
+    return {name: value for name in names if (value := getattr(args, name, None)) is not None}
