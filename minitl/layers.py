@@ -13,12 +13,14 @@ from zlib import crc32
 
 import numpy as np
 
-from minitl import ops
+from minitl import carried, ops
 from minitl.arrays import Array
 from minitl.checks import expect_flag
-from minitl.errors import RuleError, UsageError, brief, lookup, unknown
+from minitl.errors import MinitlError, RuleError, UsageError, ValueRangeError, brief, lookup, unknown
 from minitl.ops.approximate import CHANNELS
 from minitl.ops.quantised import BITS
+from minitl.ops.subspace import BASES, IN_SUBSPACE, shapes_of
+from minitl.ops.subspace import RULES as SUBSPACE
 from minitl.parameters import Parameter
 from minitl.records import Var
 from minitl.tape import Tape
@@ -44,14 +46,17 @@ class LayerPlan:
     scales the projection's weights, and the gated map is never built. `recompute`, of an
     expanding convolution, keeps the block's input instead of the depthwise convolution's, which
     backward computes again. `channels`, with the rule `channels`, are the input channels whose
-    weights train. What must be kept follows from these, in the op.
+    weights train, or how many: then those of the largest weights when training begins. `ranks`, with the
+    rules `subspace` and `subspace_fixed`, are those of height, width and channels (by default half of the
+    sides and an eighth of the channels). What must be kept follows from these, in the op.
     """
 
     train: frozenset[str] = frozenset()
     statistics: str = "frozen"
     rule: str = ""
     recompute: bool = False
-    channels: tuple[int, ...] = ()
+    channels: int | tuple[int, ...] = ()
+    ranks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the types; `train` may be any collection of names."""
@@ -74,6 +79,7 @@ class Layer:
     so on down; the network sets it.
     """
 
+    op: ops.Op | None = None
     trainable: ClassVar[tuple[str, ...]] = ()
     statistics: ClassVar[tuple[str, ...]] = ("frozen",)  # what its plan may say of them
 
@@ -90,6 +96,11 @@ class Layer:
     def rules(self) -> tuple[str, ...]:
         """The rules a plan may choose from, besides the default ""."""
         return ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether its backward rule is the derivative of its forward."""
+        return self.op is None or (self.plan.rule or self.op.rules[0]) not in self.op.approximate
 
     def check(self, plan: LayerPlan) -> None:
         """Raise on whatever `plan` asks for that the layer does not have; a plan is never followed in part."""
@@ -122,21 +133,79 @@ class Layer:
     def ran(self, tape: Tape) -> None:
         """Take note that the layer runs on `tape`."""
 
-    def _rule_attrs(self, tape: Tape) -> dict[str, Any]:
-        """What its rule needs: what decides how a quantised input is rounded, or the channels to keep."""
-        if self.plan.rule == CHANNELS:
-            return {"channels": self.plan.channels}
-        return {"seed": (tape.seed, crc32(self.path.encode()))} if self.plan.rule in BITS else {}
+    def carried(self) -> dict[str, Array]:
+        """What its rule carries from step to step, by name (see `carried`)."""
+        return {}
+
+    def carry(self, arrays: Mapping[str, Array]) -> None:
+        """Go on with what `carried` gave; raises ValueError for what it cannot have given."""
+        if arrays:
+            raise ValueError(f"{self.path} carries nothing from step to step")
 
     def _run(self, tape: Tape, op: ops.Op, *inputs: Var | Parameter, attrs: Mapping[str, Any] | None = None) -> Var:
         rule = self.plan.rule if len(op.rules) > 1 else ""
         return tape.run(op, *inputs, layer=self.path, role=self.role, rule=rule, attrs=attrs)
 
 
-class Conv(Layer):
-    """Convolution with weight (O, C / groups, k, k): pointwise, depthwise or dense, as its shape says."""
+class Product(Layer):
+    """A layer that multiplies its input by a weight; its rules keep less of the input (`ops.approximate`)."""
 
+    op: ops.Op
     trainable = ("weight", "bias")
+    chosen: tuple[int, ...] = ()  # channels that train, where the plan only says how many
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The op's."""
+        return self.op.rules
+
+    @property
+    def _channels_axis(self) -> int:
+        return 0 if self.op is ops.depthwise_conv else 1
+
+    def check(self, plan: LayerPlan) -> None:
+        """Raise on what it does not have, such as channels."""
+        super().check(plan)
+        inputs = self.parameters["weight"].value.shape[self._channels_axis]
+        many = plan.channels if isinstance(plan.channels, int) else len(plan.channels)
+        if plan.rule == CHANNELS and not (isinstance(many, int) and 1 <= many <= inputs):
+            raise ValueRangeError(layer=self.path, expected=f"1 to {inputs} channels", got=brief(plan.channels))
+
+    def apply(self, plan: LayerPlan) -> None:
+        """Follow `plan` from now on; what was carried for the one before is forgotten."""
+        super().apply(plan)
+        self.chosen = ()
+
+    def carried(self) -> dict[str, Array]:
+        """The channels chosen."""
+        return {"channels": np.array(self.chosen)} if self.chosen else {}
+
+    def carry(self, arrays: Mapping[str, Array]) -> None:
+        """Go on with these channels."""
+        if arrays:
+            channels = arrays["channels"]
+            if len(arrays) > 1 or channels.dtype.kind != "i" or channels.shape != (self.plan.channels,):
+                raise ValueError(f"{self.path}: {list(arrays)} are not the channels it trains")
+            self.chosen = tuple(int(channel) for channel in channels)
+
+    def _rule_attrs(self, tape: Tape) -> dict[str, Any]:
+        """What its rule needs: what decides how a quantised input is rounded, or the channels to keep."""
+        if self.plan.rule == CHANNELS:
+            return {"channels": self._channels(tape)}
+        return {"seed": (tape.seed, crc32(self.path.encode()))} if self.plan.rule in BITS else {}
+
+    def _channels(self, tape: Tape) -> tuple[int, ...]:
+        planned = self.plan.channels
+        if not isinstance(planned, int) or self.chosen:
+            return self.chosen or planned  # type: ignore[return-value]
+        if not (tape.computes and tape.training):
+            return tuple(range(planned))  # only their number matters
+        self.chosen = carried.largest(self.parameters["weight"].array(), self._channels_axis, planned)
+        return self.chosen
+
+
+class Conv(Product):
+    """Convolution with weight (O, C / groups, k, k): pointwise, depthwise or dense, as its shape says."""
 
     def __init__(
         self,
@@ -160,15 +229,55 @@ class Conv(Layer):
         super().__init__(path, role, parameters)
         self.op = ops.depthwise_conv if depthwise else ops.pointwise_conv if kernel == 1 else ops.conv
         self.attrs = {} if self.op is ops.pointwise_conv else {"stride": stride}
+        self.bases: tuple[Parameter, ...] = ()  # of its input, for the rules that have any
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """The op's."""
-        return self.op.rules
+        """The op's, and without a bias those of `ops.subspace`."""
+        return self.op.rules if "bias" in self.parameters else (*self.op.rules, *SUBSPACE)
+
+    @property
+    def exact(self) -> bool:
+        """Whether its backward rule is the derivative of its forward."""
+        return self.plan.rule not in SUBSPACE and super().exact
+
+    def apply(self, plan: LayerPlan) -> None:
+        """Follow `plan` from now on; what was carried for the one before is forgotten."""
+        super().apply(plan)
+        self.bases = ()
+
+    def carried(self) -> dict[str, Array]:
+        """The channels chosen, or the bases."""
+        return {p.name.rpartition(".")[2]: p.value for p in self.bases} or super().carried()
+
+    def carry(self, arrays: Mapping[str, Array]) -> None:
+        """Go on with these."""
+        if self.plan.rule not in SUBSPACE or not arrays:
+            super().carry(arrays)
+            return
+        dtype = self.parameters["weight"].dtype
+        if set(arrays) != set(BASES) or not all(a.ndim == 2 and a.dtype == dtype for a in arrays.values()):
+            raise ValueError(f"{self.path}: {list(arrays)} are not its bases")
+        self.bases = tuple(Parameter(f"{self.path}.{name}", arrays[name].copy(), state=True) for name in BASES)
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Convolve x (N, H, W, C)."""
+        if self.plan.rule in SUBSPACE:
+            op, bases = IN_SUBSPACE[self.op.name], self._bases(tape, x)
+            return self._run(tape, op, x, self.parameters["weight"], *bases, attrs=self.attrs)
         return self._run(tape, self.op, x, *self.parameters.values(), attrs={**self.attrs, **self._rule_attrs(tape)})
+
+    def _bases(self, tape: Tape, x: Var) -> tuple[Parameter, ...]:
+        """The bases for an input of that shape, made where there are none."""
+        try:
+            shapes = shapes_of(x.shape, self.plan.ranks)
+        except MinitlError as error:
+            raise error.at(self.path) from None
+        if not (tape.computes and tape.training):
+            return carried.stand_ins(self.path, x.value.dtype, shapes)
+        if tuple(p.value.shape for p in self.bases) != shapes:
+            self.bases = carried.bases(self.path, x.value, shapes, self.plan.rule)
+        return self.bases
 
     def gated(self, tape: Tape, x: Var, gate: Var) -> Var:
         """Convolve gate x, for a pointwise convolution without bias, without building the product."""
@@ -228,6 +337,8 @@ class Norm(Layer):
 class Activation(Layer):
     """An elementwise activation, named as its op is."""
 
+    op: ops.Op
+
     def __init__(self, path: str, role: str, name: str) -> None:
         op = lookup("activation", name, ACTIVATIONS, layer=path)
         super().__init__(path, role)
@@ -243,10 +354,10 @@ class Activation(Layer):
         return self._run(tape, self.op, x)
 
 
-class Linear(Layer):
+class Linear(Product):
     """Linear layer with weight (O, I) and bias (O,). `final` marks the one that gives the logits."""
 
-    trainable = ("weight", "bias")
+    op = ops.linear
 
     def __init__(
         self, path: str, inputs: int, outputs: int, *, rng: np.random.Generator, dtype: str, final: bool = True
@@ -254,11 +365,6 @@ class Linear(Layer):
         weight = (rng.standard_normal((outputs, inputs)) * 0.01).astype(dtype)
         super().__init__(path, "classifier", {"weight": weight, "bias": np.zeros(outputs, dtype)})
         self.final = final
-
-    @property
-    def rules(self) -> tuple[str, ...]:
-        """The op's."""
-        return ops.linear.rules
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Map x (N, I) to (N, O)."""

@@ -14,7 +14,9 @@ from minitl.errors import UsageError, ValueRangeError
 
 @dataclass(eq=False)
 class Parameter:
-    """A named array of the network: a weight, or a running statistic (`statistic=True`, never trained).
+    """A named array of the network: a weight, or one that is never trained.
+
+    Those are a running statistic (`statistic=True`), and what a backward rule carries from step to step (`state=True`).
 
     A frozen weight may be held quantised: `value` is then int8, and output channel o of it
     stands for `scale[o] * value[o]`. The array it had before is let go of, but not forgotten: if
@@ -27,6 +29,7 @@ class Parameter:
     value: Array
     trained: bool = False
     statistic: bool = False
+    state: bool = False
     scale: Array | None = None
     _before: weakref.ref[Array] | None = field(default=None, init=False, repr=False)  # the array before quantising
 
@@ -35,7 +38,8 @@ class Parameter:
         return {**self.__dict__, "_before": None}
 
     def __repr__(self) -> str:
-        kind = "statistic" if self.statistic else "trained" if self.trained else "frozen"
+        never = "statistic" if self.statistic else "state" if self.state else ""
+        kind = never or ("trained" if self.trained else "frozen")
         held = f", held as int8 with {len(self.scale)} scales" if self.scale is not None else ""
         return f"<Parameter {self.name} {self.value.shape} {self.dtype}, {kind}{held}, {self.nbytes:,} bytes>"
 

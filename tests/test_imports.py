@@ -23,7 +23,7 @@ LAYERS = [  # ground floor first; a package is one layer, and so are modules tha
     "records",
     "fused",
     "gradients",
-    "tape shadow",
+    "tape shadow carried",
     "layers",
     "statistics",
     "segment",

@@ -54,7 +54,8 @@ class Row:
 class Totals:
     """Bytes and work of one training step. All bytes are exact integers.
 
-    `total_bytes` is the sum of the six entries before it. `peak_bytes` is the most alive at any
+    `state_bytes` is what backward rules carry from step to step, `total_bytes` the sum of the seven
+    entries before it. `peak_bytes` is the most alive at any
     moment of the step (parameters, statistics, optimizer state, images, labels, kept buffers,
     activations in flight, gradients, workspace); None where only the forward pass is known.
     `flops` are counted by the convention named (`accounting.conventions`).
@@ -64,6 +65,7 @@ class Totals:
     trained_parameter_bytes: int
     frozen_parameter_bytes: int
     buffer_bytes: int
+    state_bytes: int
     gradient_bytes: int
     optimizer_bytes: int
     total_bytes: int
@@ -74,8 +76,9 @@ class Totals:
 
     @property
     def resident_bytes(self) -> int:
-        """What is held between steps: parameters, statistics, optimizer state."""
-        return self.trained_parameter_bytes + self.frozen_parameter_bytes + self.buffer_bytes + self.optimizer_bytes
+        """What is held between steps: parameters, statistics, the state of rules and of the optimizer."""
+        parameters = self.trained_parameter_bytes + self.frozen_parameter_bytes
+        return parameters + self.buffer_bytes + self.state_bytes + self.optimizer_bytes
 
     def to_json(self) -> dict[str, Any]:
         """As a dictionary; `macs` and `flops` name their convention."""
@@ -164,6 +167,7 @@ def totals_tables(totals: Totals) -> tuple[Table, Table]:
         ("trained parameters", totals.trained_parameter_bytes),
         ("frozen parameters", totals.frozen_parameter_bytes),
         ("norm statistics", totals.buffer_bytes),
+        *([("state of backward rules", totals.state_bytes)] if totals.state_bytes else []),
         ("gradients", totals.gradient_bytes),
         ("optimizer state", totals.optimizer_bytes),
         ("total of these", totals.total_bytes),
@@ -206,7 +210,8 @@ def _totals(records: Sequence[Record], kept: int, slots: int, apply: bool, conve
     parameters: dict[str, Parameter] = {p.name: p for record in records for p in record.parameters}
     trained = sum(p.nbytes for p in parameters.values() if p.trained)
     statistics = sum(p.nbytes for p in parameters.values() if p.statistic)
-    frozen = sum(p.nbytes for p in parameters.values()) - trained - statistics
+    state = sum(p.nbytes for p in parameters.values() if p.state)
+    frozen = sum(p.nbytes for p in parameters.values()) - trained - statistics - state
     largest = max((p.nbytes for p in parameters.values() if p.trained), default=0)
     gradients = largest if apply else trained
     count = counting(convention)
@@ -215,9 +220,10 @@ def _totals(records: Sequence[Record], kept: int, slots: int, apply: bool, conve
         trained_parameter_bytes=trained,
         frozen_parameter_bytes=frozen,
         buffer_bytes=statistics,
+        state_bytes=state,
         gradient_bytes=gradients,
         optimizer_bytes=slots * trained,
-        total_bytes=kept + trained + gradients + frozen + statistics + slots * trained,
+        total_bytes=kept + trained + gradients + frozen + statistics + state + slots * trained,
         peak_bytes=None,
         macs=sum((record.cost.macs for record in records), Split()),
         flops=sum((count(record) for record in records), Split()),

@@ -7,6 +7,8 @@ from minitl.checks import expect_flag
 from minitl.errors import UsageError, brief, lookup
 from minitl.methods.attention import additive_attention, multiplicative_attention
 from minitl.methods.back_razor import back_razor
+from minitl.methods.calibration import calibrate
+from minitl.methods.encoded import gradient_filter, quantised, subspace, subspace_fixed
 from minitl.methods.ft_all import ft_all
 from minitl.methods.ft_bias import ft_bias
 from minitl.methods.ft_blocks import ft_blocks
@@ -28,6 +30,7 @@ METHODS = {
         *(mobiletl, mobiletl_exact, mobiletl_recompute),
         *(tinytl_b, tinytl_l, tinytl_lb, rep_net, additive_attention, multiplicative_attention),
         *(repnet_int8, back_razor, sparse_update),
+        *(quantised, gradient_filter, subspace, subspace_fixed),
     ]
 }
 
@@ -58,4 +61,4 @@ def get(
     )
 
 
-__all__ = ["METHODS", "Method", "get"]
+__all__ = ["METHODS", "Method", "calibrate", "get"]

@@ -7,8 +7,6 @@ network by a search, and trains in 8 bits; here all is floating point, and share
 own defaults. A gradient is held in full, with zeros for the other channels.
 """
 
-import numpy as np
-
 from minitl.layers import FROZEN, Conv, Layer, LayerPlan
 from minitl.methods.ft_bias import ft_bias
 from minitl.methods.method import Method
@@ -21,16 +19,9 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
     if layer.height > blocks:
         return FROZEN
     if isinstance(layer, Conv) and layer.role == "expand":
-        return LayerPlan(train=frozenset({"weight"}), rule="channels", channels=largest(layer))
+        count = max(1, layer.parameters["weight"].value.shape[1] // SHARE)
+        return LayerPlan(train=frozenset({"weight"}), rule="channels", channels=count)
     return ft_bias.policy(layer, blocks)
-
-
-def largest(layer: Conv) -> tuple[int, ...]:
-    """The quarter of the input channels whose weights have the largest norm; ties go by index."""
-    weight = layer.parameters["weight"].array()
-    norms = np.sqrt((weight.astype(np.float64) ** 2).sum(axis=(0, 2, 3)))
-    count = max(1, weight.shape[1] // SHARE)
-    return tuple(int(c) for c in np.sort(np.argsort(-norms, kind="stable")[:count]))
 
 
 sparse_update = Method(

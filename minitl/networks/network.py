@@ -16,7 +16,7 @@ from minitl.arrays import FLOATS, Array, to_numpy
 from minitl.blocks import Build, ConvNorm, InvertedResidual
 from minitl.checks import as_number, expect_count
 from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, UsageError, ValueRangeError, brief
-from minitl.layers import Activation, Conv, Dropout, Layer, Linear, Norm, Pool, cross_entropy
+from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
 from minitl.networks.describe import describe, summary
 from minitl.networks.mirror import mirrored_images, mirrored_kernel
 from minitl.networks.names import Outline
@@ -26,7 +26,6 @@ from minitl.ops.cross_entropy import expect_labels
 from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
 from minitl.segment import Segment, run_frozen
-from minitl.sides.layers import IntegerConv
 from minitl.sides.side import Side
 from minitl.statistics import Statistics
 from minitl.tape import Tape
@@ -122,8 +121,7 @@ class Model:
     def exact(self) -> bool:
         """Whether all gradients are the forward's: no approximate backward rule above the lowest trained layer."""
         above = dropwhile(lambda layer: not layer.plan.train, self.layers())
-        ruled = (layer for layer in above if isinstance(layer, Activation | Conv | IntegerConv))
-        return not any((layer.plan.rule or layer.op.rules[0]) in layer.op.approximate for layer in ruled)
+        return all(layer.exact for layer in above)
 
     def expect_labels(self, labels: Any, count: int) -> None:
         """Raise unless `labels` are what `loss` takes for `count` images; a single block takes any."""

@@ -103,6 +103,8 @@ class UpTo(Layer):
 class Combine(Layer):
     """Two maps into one by an op without parameters: `add`, `multiply` or `add_channels`."""
 
+    op: ops.Op
+
     def __init__(self, path: str, role: str, op: ops.Op) -> None:
         super().__init__(path, role)
         self.op = op

@@ -1,10 +1,10 @@
 """A model in one safetensors file: the network with its weights, its classes, and how images become its input.
 
 The same file is the checkpoint of a training run that is not over; it then holds the optimizer's
-arrays (`optimizer/NAME/SLOT`), the best weights so far where they may be needed (`best/NAME`) and
-the run's progress besides. Everything that is not an array is JSON under the one metadata key
-`minitl`: the library writes several keys in random order. There is no time, path or history in a
-finished file: the same run gives the same bytes.
+arrays (`optimizer/NAME/SLOT`), what backward rules carry from step to step (`state/LAYER/NAME`), the
+best weights so far where they may be needed (`best/NAME`) and the run's progress besides. Everything
+that is not an array is JSON under the one metadata key `minitl`: the library writes several keys in
+random order. There is no time, path or history in a finished file: the same run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from minitl.training.settings import Settings
 from minitl.training.trainer import Progress, Trainer
 
 SCHEMA, KEY = "minitl-model/1", "minitl"
-OPTIMIZER, BEST = "optimizer/", "best/"
+OPTIMIZER, BEST, STATE = "optimizer/", "best/", "state/"
 
 
 @dataclass
@@ -131,6 +131,8 @@ def write_model(path: Path, trainer: Trainer, about: Mapping[str, Any]) -> None:
         for name, state in states.items():
             arrays |= {f"{OPTIMIZER}{name}/{slot}": array for slot, array in enumerate(state.arrays)}
         arrays |= {f"{BEST}{name}": array for name, array in trainer.best_state.items()}
+        for layer in trainer.network.layers():
+            arrays |= {f"{STATE}{layer.path}/{name}": array for name, array in layer.carried().items()}
         progress = {**trainer.progress.to_json(), "steps": {name: state.steps for name, state in states.items()}}
     text = json.dumps({**about, "progress": progress}, sort_keys=True, allow_nan=False)
     dense = {name: array if array.flags.c_contiguous else array.copy(order="C") for name, array in arrays.items()}
@@ -147,6 +149,9 @@ def continue_from(file: ModelFile, trainer: Trainer) -> None:
         best = {name.removeprefix(BEST): a for name, a in file.arrays.items() if name.startswith(BEST)}
         trainer.network.load_state_dict({**file.state, **best})  # which checks the best, too
         trainer.network.load_state_dict(file.state)
+        for layer in trainer.network.layers():
+            start = f"{STATE}{layer.path}/"
+            layer.carry({name.removeprefix(start): a for name, a in file.arrays.items() if name.startswith(start)})
     trainer.progress, trainer.best_state, trainer.optimizer.state = progress, best, states
 
 

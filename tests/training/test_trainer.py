@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,32 @@ def test_what_is_not_asked_for_is_not_judged(source: data.Source) -> None:
     assert [np.isnan(row["accuracy"]) for row in last.progress.epochs] == [True, True, False]
     assert last.progress.epochs[-1] == one.progress.epochs[-1]
     assert trainer(source, judge_all=False, patience=2).judge_all
+
+
+@pytest.mark.parametrize("name", ["subspace", "sparse-update"])
+def test_what_a_rule_carries_from_step_to_step_is_in_a_checkpoint(
+    source: data.Source, name: str, tmp_path: Path
+) -> None:
+    """The channels chosen when training began, not those that are largest by now; bases as far as they have come."""
+    method = minitl.methods.get(name, 2)
+    whole, pieces = (trainer(source, method, epochs=1, learning_rate=0.5) for _ in range(2))
+    list(whole.run())
+    write_model(tmp_path / "whole", whole, describe(whole, method))
+    path = tmp_path / "pieces"
+    write_model(path, pieces, describe(pieces, method))
+    while not pieces.done:
+        file = read_model(path)
+        pieces = trainer(source, method, epochs=1, learning_rate=0.5)
+        continue_from(file, pieces)
+        next(pieces.run())
+        write_model(path, pieces, describe(pieces, method))
+    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert not any(key.startswith("state/") for key in read_model(path).arrays)
+    key = next(key for key in file.arrays if key.startswith("state/"))
+    for wrong in (file.arrays[key].astype(np.complex64), file.arrays[key][None]):
+        broken = replace(file, arrays={**file.arrays, key: wrong})
+        with pytest.raises(DataError, match="is not a checkpoint that can be used"):
+            continue_from(broken, trainer(source, method, epochs=1, learning_rate=0.5))
 
 
 def test_a_finished_file_is_the_network_and_what_it_takes_to_use_it(source: data.Source, tmp_path: Path) -> None:
