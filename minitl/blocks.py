@@ -55,7 +55,7 @@ class ConvNorm(Segment):
 
     def layers(self) -> Iterator[Layer]:
         """Its layers in the order they run."""
-        yield from (self.conv, self.norm)
+        yield from (*self.conv.parts(), self.norm)
         if self.act:
             yield self.act
 

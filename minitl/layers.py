@@ -6,9 +6,9 @@ stands in the network (`path`, `role`, `height`), and hands its op to the tape a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 from zlib import crc32
 
 import numpy as np
@@ -19,9 +19,10 @@ from minitl.checks import expect_flag
 from minitl.errors import MinitlError, RuleError, UsageError, ValueRangeError, brief, lookup, unknown
 from minitl.ops.approximate import CHANNELS
 from minitl.ops.quantised import BITS
+from minitl.ops.sparse import SPARSE, expect_pattern, largest
 from minitl.ops.subspace import BASES, IN_SUBSPACE, shapes_of
 from minitl.ops.subspace import RULES as SUBSPACE
-from minitl.parameters import Parameter
+from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
 from minitl.tape import Tape
 
@@ -32,6 +33,7 @@ ROLES = (
     "head_conv", "head_norm", "head_act", "pool", "classifier", "classifier_act", "dropout", "loss",
     "side_pool", "side_conv", "side_norm", "side_act", "side_project", "side_project_norm", "side_up", "side_add",
     "side_fc1", "side_fc_act", "side_fc2", "side_sum", "side_join",
+    "low_rank_down", "low_rank_up", "low_rank_add",
 )  # fmt: skip
 ACTIVATIONS = {op.name: op for op in (ops.relu, ops.relu6, ops.hard_swish, ops.silu, ops.hard_sigmoid, ops.sigmoid)}
 
@@ -48,7 +50,8 @@ class LayerPlan:
     backward computes again. `channels`, with the rule `channels`, are the input channels whose
     weights train, or how many: then those of the largest weights when training begins. `ranks`, with the
     rules `subspace` and `subspace_fixed`, are those of height, width and channels (by default half of the
-    sides and an eighth of the channels). What must be kept follows from these, in the op.
+    sides and an eighth of the channels). `pattern` (N, M) prunes the weight of a 1x1 convolution or
+    linear layer to N of every M (`ops.sparse`). What must be kept follows from these, in the op.
     """
 
     train: frozenset[str] = frozenset()
@@ -57,6 +60,7 @@ class LayerPlan:
     recompute: bool = False
     channels: int | tuple[int, ...] = ()
     ranks: tuple[int, ...] = ()
+    pattern: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check the types; `train` may be any collection of names."""
@@ -133,6 +137,15 @@ class Layer:
     def ran(self, tape: Tape) -> None:
         """Take note that the layer runs on `tape`."""
 
+    def parts(self) -> Iterator[Layer]:
+        """The layer, and those of what stands beside it."""
+        yield self
+
+    @property
+    def trained_count(self) -> int:
+        """How many of its numbers train."""
+        return sum(p.value.size for p in self.parameters.values() if p.trained)
+
     def carried(self) -> dict[str, Array]:
         """What its rule carries from step to step, by name (see `carried`)."""
         return {}
@@ -147,12 +160,50 @@ class Layer:
         return tape.run(op, *inputs, layer=self.path, role=self.role, rule=rule, attrs=attrs)
 
 
+class Adaptor(Protocol):
+    """What stands beside a layer and joins its output."""
+
+    def layers(self) -> Iterator[Layer]:
+        """Its layers in the order they run."""
+
+    def __call__(self, tape: Tape, x: Var, y: Var) -> Var:
+        """The layer's output y, joined by what the adaptor makes of x."""
+
+
 class Product(Layer):
     """A layer that multiplies its input by a weight; its rules keep less of the input (`ops.approximate`)."""
 
     op: ops.Op
     trainable = ("weight", "bias")
     chosen: tuple[int, ...] = ()  # channels that train, where the plan only says how many
+    adaptor: Adaptor | None = None
+
+    def parts(self) -> Iterator[Layer]:
+        """The layer, and those of its adaptor."""
+        yield self
+        yield from self.adaptor.layers() if self.adaptor else ()
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """Its plan, and those of its adaptor."""
+        return tuple(part.plan for part in self.parts())
+
+    @property
+    def exact(self) -> bool:
+        """Whether its backward rule is the derivative of its forward."""
+        return not self.plan.pattern and super().exact
+
+    @property
+    def trained_count(self) -> int:
+        """How many of its numbers train: of the weight only what rule and pattern leave."""
+        weight, many = self.parameters["weight"], self.plan.channels
+        if not weight.trained:
+            return super().trained_count
+        left, size = super().trained_count - weight.value.size, weight.value.size
+        if self.plan.rule == CHANNELS:
+            size = size // self._inputs * (many if isinstance(many, int) else len(many))
+        n, m = self.plan.pattern or (1, 1)
+        return left + size // m * n
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -163,18 +214,31 @@ class Product(Layer):
     def _channels_axis(self) -> int:
         return 0 if self.op is ops.depthwise_conv else 1
 
+    @property
+    def _inputs(self) -> int:
+        return int(self.parameters["weight"].value.shape[self._channels_axis])
+
     def check(self, plan: LayerPlan) -> None:
-        """Raise on what it does not have, such as channels."""
+        """Raise on what it does not have, such as channels, or a pattern that does not fit."""
         super().check(plan)
-        inputs = self.parameters["weight"].value.shape[self._channels_axis]
+        if plan.pattern:
+            if self.op.name not in SPARSE or plan.rule:
+                problem = "a pattern is for a 1x1 convolution or a linear layer without another rule"
+                raise RuleError(problem, layer=self.path, op=self.op.name, remedy="leave it out")
+            expect_pattern(self.op.name, self.parameters["weight"].value.shape, plan.pattern, layer=self.path)
+            expect_writable(self.parameters["weight"].name, self.parameters["weight"].value)
+        inputs = self._inputs
         many = plan.channels if isinstance(plan.channels, int) else len(plan.channels)
         if plan.rule == CHANNELS and not (isinstance(many, int) and 1 <= many <= inputs):
             raise ValueRangeError(layer=self.path, expected=f"1 to {inputs} channels", got=brief(plan.channels))
 
     def apply(self, plan: LayerPlan) -> None:
-        """Follow `plan` from now on; what was carried for the one before is forgotten."""
+        """Follow `plan` from now on: what was carried is forgotten, and a pattern prunes the weight for good."""
         super().apply(plan)
         self.chosen = ()
+        if plan.pattern:
+            weight = self.parameters["weight"].value
+            weight *= largest(weight, plan.pattern, 1)
 
     def carried(self) -> dict[str, Array]:
         """The channels chosen."""
@@ -193,6 +257,17 @@ class Product(Layer):
         if self.plan.rule == CHANNELS:
             return {"channels": self._channels(tape)}
         return {"seed": (tape.seed, crc32(self.path.encode()))} if self.plan.rule in BITS else {}
+
+    def _multiply(self, tape: Tape, x: Var, attrs: Mapping[str, Any]) -> Var:
+        """The product, as plan and adaptor say."""
+        if self.plan.pattern:
+            op, attrs = SPARSE[self.op.name], {"pattern": self.plan.pattern}
+        else:
+            op, attrs = self.op, {**attrs, **self._rule_attrs(tape)}
+        return self._joined(tape, x, self._run(tape, op, x, *self.parameters.values(), attrs=attrs))
+
+    def _joined(self, tape: Tape, x: Var, y: Var) -> Var:
+        return self.adaptor(tape, x, y) if self.adaptor else y
 
     def _channels(self, tape: Tape) -> tuple[int, ...]:
         planned = self.plan.channels
@@ -264,8 +339,9 @@ class Conv(Product):
         """Convolve x (N, H, W, C)."""
         if self.plan.rule in SUBSPACE:
             op, bases = IN_SUBSPACE[self.op.name], self._bases(tape, x)
-            return self._run(tape, op, x, self.parameters["weight"], *bases, attrs=self.attrs)
-        return self._run(tape, self.op, x, *self.parameters.values(), attrs={**self.attrs, **self._rule_attrs(tape)})
+            y = self._run(tape, op, x, self.parameters["weight"], *bases, attrs=self.attrs)
+            return self._joined(tape, x, y)
+        return self._multiply(tape, x, self.attrs)
 
     def _bases(self, tape: Tape, x: Var) -> tuple[Parameter, ...]:
         """The bases for an input of that shape, made where there are none."""
@@ -281,8 +357,9 @@ class Conv(Product):
 
     def gated(self, tape: Tape, x: Var, gate: Var) -> Var:
         """Convolve gate x, for a pointwise convolution without bias, without building the product."""
-        if self.plan.rule:
-            problem = f"rule {self.plan.rule} cannot encode an input that the gate's rule folded never builds"
+        if self.plan.rule or self.plan.pattern or self.adaptor:
+            what = f"rule {self.plan.rule} cannot encode" if self.plan.rule else "nothing can read"
+            problem = f"{what} an input that the gate's rule folded never builds"
             raise RuleError(problem, layer=self.path, op=self.op.name, remedy="give se_scale another rule")
         return self._run(tape, ops.gated_conv, x, gate, self.parameters["weight"])
 
@@ -368,7 +445,7 @@ class Linear(Product):
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Map x (N, I) to (N, O)."""
-        return self._run(tape, ops.linear, x, *self.parameters.values(), attrs=self._rule_attrs(tape))
+        return self._multiply(tape, x, {})
 
 
 class Dropout(Layer):

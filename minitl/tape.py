@@ -50,6 +50,7 @@ class Tape:
         self._mark = object()  # not the tape itself: a value in somebody's hand must not keep it alive
         self.input_gradients: dict[int, Array] = {}  # of `variable`s, by their source, after backward
         self._variables = 0
+        self.idle: list[Parameter] = []  # that the network holds, and this step does not use
         self.keeps, self.rerun = True, False  # see `checkpoint`
         self._held_before_backward: list[Holding] | None = None
         self._witness = Witness()
@@ -195,6 +196,7 @@ class Tape:
         inner = self._fresh()
         inner.keeps = False
         y = segment(inner, inner.variable(x, x.needs_grad))
+        self.idle += inner.idle
         if not y.needs_grad:
             self.records += inner.records
             return Var(y.value)

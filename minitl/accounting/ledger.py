@@ -130,7 +130,8 @@ def ledger(tape: Tape, *, optimizer_slots: int = 0, apply: bool = False, convent
         raise UsageError(op="ledger", expected="a Tape", got=brief(repr(tape)))
     optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, op="ledger")
     rows = tuple(_rows(tape.holdings()))
-    return Ledger(rows, _totals(tape.records, sum(row.bytes for row in rows), optimizer_slots, apply, convention))
+    kept = sum(row.bytes for row in rows)
+    return Ledger(rows, _totals(tape.records, tape.idle, kept, optimizer_slots, apply, convention))
 
 
 def rows_table(rows: Sequence[Row]) -> Table:
@@ -206,8 +207,10 @@ def _rows(holdings: Iterable[Holding]) -> list[Row]:
     return rows
 
 
-def _totals(records: Sequence[Record], kept: int, slots: int, apply: bool, convention: str) -> Totals:
-    parameters: dict[str, Parameter] = {p.name: p for record in records for p in record.parameters}
+def _totals(
+    records: Sequence[Record], idle: Sequence[Parameter], kept: int, slots: int, apply: bool, convention: str
+) -> Totals:
+    parameters = {p.name: p for p in (*idle, *(p for record in records for p in record.parameters))}
     trained = sum(p.nbytes for p in parameters.values() if p.trained)
     statistics = sum(p.nbytes for p in parameters.values() if p.statistic)
     state = sum(p.nbytes for p in parameters.values() if p.state)

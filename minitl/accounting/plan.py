@@ -94,7 +94,7 @@ def entries(
                     total_bytes=totals.total_bytes,
                     peak_bytes=totals.peak_bytes,
                     flops=totals.flops.total,
-                    trained_parameters=sum(value.size for value in model.trained_parameters().values()),
+                    trained_parameters=model.trained_count,
                     exact=model.exact,
                 )
             )

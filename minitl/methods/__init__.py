@@ -14,12 +14,14 @@ from minitl.methods.ft_bias import ft_bias
 from minitl.methods.ft_blocks import ft_blocks
 from minitl.methods.ft_last import ft_last
 from minitl.methods.ft_norm import ft_norm
+from minitl.methods.lora import lora, lora_fa
 from minitl.methods.method import Method
 from minitl.methods.mobiletl import mobiletl
 from minitl.methods.mobiletl_exact import mobiletl_exact
 from minitl.methods.mobiletl_recompute import mobiletl_recompute
 from minitl.methods.rep_net import rep_net
 from minitl.methods.repnet_int8 import repnet_int8
+from minitl.methods.slope import slope
 from minitl.methods.sparse_update import sparse_update
 from minitl.methods.tinytl import tinytl_b, tinytl_l, tinytl_lb
 
@@ -30,7 +32,7 @@ METHODS = {
         *(mobiletl, mobiletl_exact, mobiletl_recompute),
         *(tinytl_b, tinytl_l, tinytl_lb, rep_net, additive_attention, multiplicative_attention),
         *(repnet_int8, back_razor, sparse_update),
-        *(quantised, gradient_filter, subspace, subspace_fixed),
+        *(quantised, gradient_filter, subspace, subspace_fixed, slope, lora, lora_fa),
     ]
 }
 

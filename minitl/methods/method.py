@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from minitl.checks import expect_count
 from minitl.errors import MinitlError, UsageError, ValueRangeError, brief, unknown
-from minitl.layers import Activation, Conv, Layer, LayerPlan, Linear, Norm
+from minitl.layers import Activation, Adaptor, Conv, Layer, LayerPlan, Linear, Norm, Product
 from minitl.networks.network import Model, Network
 from minitl.parameters import Parameter
-from minitl.sides import Side
+from minitl.sides import LowRank, Side
 
 M = TypeVar("M", bound=Model)
 
@@ -32,8 +32,11 @@ class Method:
     block and runs the block again in backward. `rules` are pairs of a role or an activation's
     name and the backward rule it takes instead of the policy's.
 
-    `sides` makes the modules that stand beside the blocks, by the blocks' numbers. They stay where the
-    network already has those of this method, and a method without takes them away.
+    `sides` makes the modules that stand beside the blocks, by the blocks' numbers; `rank` says of a
+    convolution or linear layer of what rank a low-rank adaptor stands beside it, 0 for none. Both stay where
+    the network already has those of this method, and a method without takes them away.
+
+    `late` is the policy of the last hundredth of a training run, where that is another.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Method:
     checkpoint: bool = False
     rules: tuple[tuple[str, str], ...] = ()
     sides: Callable[[Network], Mapping[int, Side]] | None = None
+    rank: Callable[[Product, int], int] | None = None
+    late: Callable[[Layer, int], LayerPlan] | None = None
 
     def __repr__(self) -> str:
         options = [f"{self.blocks} blocks"] if self.blocks else []
@@ -81,23 +86,31 @@ class Method:
                 else:
                     parameter.restore()
         network.method, network.tuned_blocks, network.checkpoint = self.name, blocks, self.checkpoint
+        network.late = replace(self, policy=self.late, late=None).apply if self.late else None
         return network
 
     def _plans(self, network: Model, blocks: int) -> dict[Layer, LayerPlan]:
-        """Every layer's plan, with this method's side modules attached; where one is refused, as it was before."""
-        if not isinstance(network, Network):
-            if self.sides:
-                problem = "its side modules need a whole network, not a single block"
-                raise UsageError(problem, op=self.name, layer=network.name)
-            return {layer: self._checked_plan(layer, blocks) for layer in network.layers()}
-        before = network.sides
-        if network.method != self.name:
-            network.attach(self.sides(network) if self.sides else {})
+        """Every layer's plan, with this method's modules and adaptors there; where one is refused, as it was before."""
+        if self.sides and not isinstance(network, Network):
+            problem = "its side modules need a whole network, not a single block"
+            raise UsageError(problem, op=self.name, layer=network.name)
+        sides, adaptors = network.sides, network.adaptors
         try:
+            if network.method != self.name:
+                network.attach(self.sides(network) if self.sides and isinstance(network, Network) else {})
+            network.adapt(self._adaptors(network, blocks))
             return {layer: self._checked_plan(layer, blocks) for layer in network.layers()}
         except MinitlError:
-            network.attach(before)
+            network.attach(sides)
+            network.adapt(adaptors)
             raise
+
+    def _adaptors(self, network: Model, blocks: int) -> dict[str, Adaptor]:
+        """The adaptors by their layers' paths; those that the network has by this method already."""
+        known = network.adaptors if network.method == self.name else {}
+        products = [layer for layer in network.layers() if isinstance(layer, Product)] if self.rank else []
+        ranks = {layer: self.rank(layer, blocks) for layer in products if self.rank}
+        return {layer.path: known.get(layer.path) or LowRank(layer, rank) for layer, rank in ranks.items() if rank}
 
     def _check_rules(self, network: Model) -> None:
         acts = [layer for layer in network.layers() if isinstance(layer, Activation)]

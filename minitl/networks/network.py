@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import dropwhile
 from os import PathLike
 from typing import Any
@@ -16,7 +16,7 @@ from minitl.arrays import FLOATS, Array, to_numpy
 from minitl.blocks import Build, ConvNorm, InvertedResidual
 from minitl.checks import as_number, expect_count
 from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, UsageError, ValueRangeError, brief
-from minitl.layers import Activation, Dropout, Layer, Linear, Norm, Pool, cross_entropy
+from minitl.layers import Activation, Adaptor, Dropout, Layer, Linear, Norm, Pool, Product, cross_entropy
 from minitl.networks.describe import describe, summary
 from minitl.networks.mirror import mirrored_images, mirrored_kernel
 from minitl.networks.names import Outline
@@ -32,6 +32,8 @@ from minitl.tape import Tape
 
 Classifier = Linear | Activation | Dropout
 
+LATE = 100  # a method's last phase is this part of a run
+
 
 class Model:
     """Something with layers that can be trained: a whole network, or a single block.
@@ -45,9 +47,11 @@ class Model:
 
     def __init__(self, name: str, blocks: Sequence[InvertedResidual], *, input_channels: int, dtype: str) -> None:
         self.name, self.blocks, self.input_channels, self.dtype = name, tuple(blocks), input_channels, dtype
-        self.method = "none"  # this and the next two are set by Method.apply
+        self.method = "none"  # this and the next three are set by Method.apply
         self.tuned_blocks: int | None = None
         self.checkpoint = False
+        self.late: Callable[[Any], object] | None = None  # applies the method's last phase
+        self.sides: dict[int, Side] = {}  # beside the blocks with these numbers
         for height, block in enumerate(reversed(self.blocks), start=1):
             for layer in block.layers():
                 layer.height = height
@@ -123,6 +127,35 @@ class Model:
         above = dropwhile(lambda layer: not layer.plan.train, self.layers())
         return all(layer.exact for layer in above)
 
+    def attach(self, sides: Mapping[int, Side]) -> None:
+        """Put side modules beside the blocks with these numbers (from 0, at the bottom), in place of any others."""
+        for number, side in sides.items():
+            if number not in range(len(self.blocks)):
+                known = f"a block from 0 to {len(self.blocks) - 1}"
+                raise ValueRangeError(layer=side.spec.path, expected=known, got=str(number))
+            for layer in side.layers():
+                layer.height = len(self.blocks) - number
+        self.sides = dict(sides)
+
+    @property
+    def adaptors(self) -> dict[str, Adaptor]:
+        """What stands beside convolutions and linear layers, by their paths."""
+        return {layer.path: layer.adaptor for layer in self.layers() if isinstance(layer, Product) and layer.adaptor}
+
+    def adapt(self, adaptors: Mapping[str, Adaptor]) -> None:
+        """Put adaptors beside the layers with these paths, in place of any others."""
+        for layer in self.layers():
+            if isinstance(layer, Product):
+                layer.adaptor = adaptors.get(layer.path)
+
+    def begin_step(self, step: int, steps: int) -> None:
+        """Take note that step `step` (from 0) of `steps` begins: in the last hundredth a method may do otherwise.
+
+        Once that has begun it stays, until a method is applied again.
+        """
+        if self.late and step >= steps - max(1, steps // LATE):
+            self.late(self)
+
     def expect_labels(self, labels: Any, count: int) -> None:
         """Raise unless `labels` are what `loss` takes for `count` images; a single block takes any."""
 
@@ -130,6 +163,11 @@ class Model:
         """All parameters and running statistics, in the order of their layers."""
         for layer in self.layers():
             yield from layer.parameters.values()
+
+    @property
+    def trained_count(self) -> int:
+        """How many numbers the current method trains: of a weight that trains in part only that part."""
+        return sum(layer.trained_count for layer in self.layers())
 
     def trained_parameters(self) -> dict[str, Array]:
         """The arrays the current method trains, by name; an optimizer updates them in place."""
@@ -207,7 +245,6 @@ class Network(Model):
         super().__init__(table["name"], blocks, input_channels=3, dtype=dtype)
         self._table, self.outline = dict(table), outline
         self.stem, self.head, self.pool, self.classifier = stem, head, pool, tuple(classifier)
-        self.sides: dict[int, Side] = {}  # beside the blocks with these numbers
         self.mirrored = table["padding"] == "same"
         self.num_classes = classifier[-1].parameters["weight"].value.shape[0]
         for layer in stem.layers():
@@ -280,16 +317,6 @@ class Network(Model):
         tops = [self.head] if self.head and beside is None else []
         return [self.stem, *self.blocks[:beside], *tops]
 
-    def attach(self, sides: Mapping[int, Side]) -> None:
-        """Put side modules beside the blocks with these numbers (from 0, at the bottom), in place of any others."""
-        for number, side in sides.items():
-            if number not in range(len(self.blocks)):
-                known = f"a block from 0 to {len(self.blocks) - 1}"
-                raise ValueRangeError(layer=side.spec.path, expected=known, got=str(number))
-            for layer in side.layers():
-                layer.height = len(self.blocks) - number
-        self.sides = dict(sides)
-
     def loss(self, tape: Tape, output: Var, labels: Any) -> Var:
         """Softmax cross-entropy of the logits, the mean over the batch."""
         return cross_entropy(tape, output, labels)
@@ -321,7 +348,8 @@ class Network(Model):
         if self.head:
             yield from self.head.layers()
         yield self.pool
-        yield from self.classifier
+        for layer in self.classifier:
+            yield from layer.parts()
 
 
 def build(seed: int, dtype: str, *, eps: float, momentum: float) -> Build:

@@ -136,7 +136,7 @@ def _result(choice: Choice, held: Ledger, task: Task, runs: Sequence[Adaptation]
         kept_bytes=held.totals.kept_bytes,
         peak_bytes=held.totals.peak_bytes,
         total_bytes=held.totals.total_bytes,
-        trained_parameters=sum(array.size for array in network(task, choice.build()).trained_parameters().values()),
+        trained_parameters=network(task, choice.build()).trained_count,
         flops=held.totals.flops.total,
         seconds=sum(run.seconds for run in own) / len(own),
     )

@@ -66,6 +66,7 @@ def fit(
         for _ in range(epochs):
             seen, correct, total_loss = 0, 0, 0.0
             for images, labels in batches(data, batch_size, rng, augment):
+                network.begin_step(done, steps)
                 scale, dropout = schedule(done, steps), int(rng.integers(1 << 32))
                 loss, logits = take_step(
                     network, optimizer, images, labels, lr_scale=scale, dropout=dropout, apply=apply

@@ -145,6 +145,8 @@ def continue_from(file: ModelFile, trainer: Trainer) -> None:
         progress, steps = Progress.from_json(file.about["progress"]), file.about["progress"]["steps"]
         if progress.batches > len(trainer.spans):
             raise ValueError(f"{progress.batches} batches of {len(trainer.spans)}")
+        done = len(progress.epochs) * len(trainer.spans) + progress.batches
+        trainer.network.begin_step(done - 1, trainer.steps)  # the last one taken: its optimizer state is in the file
         states = dict(_states(file, trainer, steps))
         best = {name.removeprefix(BEST): a for name, a in file.arrays.items() if name.startswith(BEST)}
         trainer.network.load_state_dict({**file.state, **best})  # which checks the best, too

@@ -124,6 +124,7 @@ class Trainer:
         groups = [order[start:stop] for start, stop in self.spans[progress.batches :]]
         for images, labels in self.train.batches(groups, seed, epoch):
             dropout = int(np.random.SeedSequence((seed, epoch, progress.batches, 1)).generate_state(1)[0])
+            self.network.begin_step(self.steps_done, self.steps)
             scale = self.schedule(self.steps_done, self.steps)
             loss, logits = take_step(
                 self.network,

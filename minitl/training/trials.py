@@ -178,8 +178,7 @@ def account(comparison: Comparison, choice: Choice, images: Source) -> Account:
         prepared.preprocessing.resolution,
     )
     held = predict(network, batch=settings.batch, resolution=resolution, optimizer_slots=slots)
-    trained = sum(array.size for array in network.trained_parameters().values())
-    return Account(held, trained, f"{network.name}, batch {settings.batch}, {resolution} px")
+    return Account(held, network.trained_count, f"{network.name}, batch {settings.batch}, {resolution} px")
 
 
 def tell(outcome: Outcome) -> str:

@@ -17,11 +17,11 @@ def all_or_nothing(network: Model, optimizer: Optimizer) -> Iterator[None]:
     Meanwhile it holds a copy of what training changes: trained parameters, running statistics and
     the optimizer's state.
     """
-    arrays = [p.value for p in network.parameters() if p.trained or p.statistic]
+    arrays = [p.value for p in network.parameters() if p.trained or p.statistic or network.late]
     arrays += [array for state in optimizer.state.values() for array in state.arrays]
     copies = [array.copy() for array in arrays]
     batches = {layer: layer.batches for layer in network.layers() if isinstance(layer, Norm)}
-    states = dict(optimizer.state)
+    states, plans, late = dict(optimizer.state), [(layer, layer.plan) for layer in network.layers()], network.late
     try:
         yield
     except Exception:
@@ -29,5 +29,8 @@ def all_or_nothing(network: Model, optimizer: Optimizer) -> Iterator[None]:
             array[...] = copy
         for layer, count in batches.items():
             layer.batches = count
-        optimizer.state = states
+        optimizer.state, network.late = states, late
+        for changed, plan in plans:
+            if changed.plan is not plan:
+                changed.apply(plan)
         raise
