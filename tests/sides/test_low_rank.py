@@ -136,7 +136,7 @@ def test_a_method_without_adaptors_takes_them_away_and_the_same_method_keeps_the
 
 def test_a_rank_that_does_not_fit_names_the_layer_and_what_fits() -> None:
     for role, rank, words in (
-        ("expand", 17, r"features\.2\.conv\.0\.0: expected a rank from 1 to 16, got 17"),
+        ("expand", 17, r"features\.1\.conv\.0\.0: expected a rank from 1 to 16, got 17"),
         ("depthwise", 1, r"features\.1\..* \(depthwise_conv\): a low-rank adaptor stands beside a 1x1 convolution"),
     ):
         ranks = {role: rank}
