@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint pages clean
+.PHONY: demo test test-fast lint docs pages clean
 
 demo: .venv/demo.installed
 	$(BIN)/minitl compare --plots demo
@@ -10,10 +10,20 @@ demo: .venv/demo.installed
 test: .venv/test.installed
 	$(BIN)/python -m pytest -n 2
 
+# Less than a minute once kernels are compiled: no folder of compiled blocks, networks, oracle cases or tutorials.
+FAST = $(wildcard tests/*.py) $(addprefix tests/,accounting data devices ops sides training verbs/test_output.py)
+
+test-fast: .venv/test.installed
+	$(BIN)/python -m pytest -n 2 $(FAST)
+
 lint: .venv/lint.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The API reference, from the docstrings: docs/index.html.
+docs: .venv/docs.installed
+	$(BIN)/pdoc --output-directory docs minitl $(addprefix minitl.,data devices errors export layers oracle training)
 
 # The tutorials' pages and figures, made by running them.
 pages: .venv/demo.installed
@@ -30,4 +40,4 @@ pages: .venv/demo.installed
 	$(PYTHON) -m venv .venv
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo docs

@@ -1,11 +1,14 @@
 """minitl: MobileTL in NumPy and Numba, every retained byte explicit and accounted.
 
-net = minitl.networks.mobilenet_v3_small(num_classes=10, seed=0)
-net = minitl.methods.get("mobiletl", blocks=5).apply(net)
-tape = minitl.Tape()
-loss = minitl.cross_entropy(tape, net(tape, images), labels)
-print(minitl.accounting.ledger(tape))
-gradients = tape.backward(loss)
+    net = minitl.networks.mobilenet_v3_small(num_classes=10, seed=0)
+    net = minitl.methods.get("mobiletl", blocks=5).apply(net)
+    tape = minitl.Tape()
+    loss = minitl.cross_entropy(tape, net(tape, images), labels)
+    print(minitl.accounting.ledger(tape))
+    gradients = tape.backward(loss)
+
+Besides what is listed here: `minitl.training`, `minitl.data`, `minitl.export`, `minitl.devices`, `minitl.oracle`,
+`minitl.layers`, `minitl.errors`.
 """
 
 from importlib import import_module

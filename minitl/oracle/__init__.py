@@ -1,7 +1,9 @@
 """The oracle: cases that tell whether somebody else's implementation of a step is right, and where it is not.
 
-for case in minitl.oracle.cases("irb*"):
-    case.check(implementation(case))     # a dictionary of arrays by name, made from case.inputs and case.attrs
+    for case in minitl.oracle.cases("irb*"):
+        case.check(implementation(case))     # a dictionary of arrays by name, made from case.inputs and case.attrs
+
+`make` gives cases of one's own.
 """
 
 from minitl.oracle.builtin import cases, entries

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -160,7 +160,8 @@ def results(comparison: Comparison, images: Source, known: Sequence[Outcome]) ->
     return [_result(comparison, choice, account(comparison, choice, images), known) for choice in comparison.choices]
 
 
-class Account(NamedTuple):
+@dataclass(frozen=True)
+class Account:
     """What one step of training by a choice holds, how many parameters it trains, and on what."""
 
     ledger: Ledger
