@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+ENOUGH = 2  # LLVM's level of optimisation: tiles are vectors already, and level 3 compiles 1.4 times as long
 _lock = threading.RLock()
 _warned = False
 
@@ -69,11 +70,16 @@ def _compile(function: Callable[[int], None]) -> Any:
     import numba
 
     options: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
+    config: Any = numba.config
+    level = config.OPT
+    config.OPT = min(level, type(level)(ENOUGH))
     try:
         return numba.cfunc("void(int64)", cache=True, **options)(function)
     except Exception as error:  # anything at all may be wrong with a file in the cache, or with the disk under it
         _warn(error)
         return numba.cfunc("void(int64)", **options)(function)
+    finally:
+        config.OPT = level
 
 
 def _warn(error: Exception) -> None:

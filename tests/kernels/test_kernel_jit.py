@@ -53,6 +53,7 @@ import minitl.kernels.depthwise as module
 y = run(make(NAMES["depthwise_conv"], Dims(), needs=[False] * 3)).y
 print(module.__file__)
 print(y.tobytes().hex())
+print(int(numba.config.OPT))
 """
 
 
@@ -69,6 +70,7 @@ def expected() -> str:
 
 @pytest.mark.parametrize("writable", [True, False])
 def test_kernels_run_where_nothing_can_be_cached(tmp_path: Path, writable: bool) -> None:
+    """They leave Numba's own settings, which others in the process compile by, as they were."""
     package = isolated(tmp_path)
     if not writable:
         (package / "kernels" / "compiled" / "__pycache__").write_text("a file where Numba would make a directory")
@@ -79,25 +81,50 @@ def test_kernels_run_where_nothing_can_be_cached(tmp_path: Path, writable: bool)
         HOME=nowhere,
         XDG_CACHE_HOME=nowhere,
         NUMBA_CACHE_DIR=None,
+        NUMBA_OPT=None,
         PYTHONDONTWRITEBYTECODE="1",
     ).split("\n")
     assert Path(out[0]) == package / "kernels" / "depthwise.py"
-    assert out[1] == expected()
+    assert out[1:3] == [expected(), "3"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x80\x05garbage", None])
-@pytest.mark.parametrize("ending", ["nbi", "nbc"])
-def test_a_damaged_cache_is_no_obstacle(tmp_path: Path, ending: str, damage: bytes | None) -> None:
+DAMAGED = """
+import contextlib, io, os, sys
+from numba import config
+from minitl.kernels import compile, depthwise, tasks
+from minitl.kernels.compiled import depthwise as kernels, runner
+from test_kernel_jit import expected
+
+warnings = []
+for cache in sys.argv[1:]:
+    os.environ["NUMBA_CACHE_DIR"] = cache
+    config.reload_config()
+    compile._warned = False
+    for made in (kernels.convolve, runner.runner, depthwise.forward_table):
+        made.cache_clear()
+    with contextlib.redirect_stderr(io.StringIO()) as warned:
+        print(expected())
+    warnings.append(warned.getvalue().count(f"emptying {cache} may mend it"))
+print(warnings)
+"""
+
+
+def test_a_damaged_cache_is_no_obstacle(tmp_path: Path) -> None:
     """Emptied, overwritten or cut short: kernels are compiled anew, and the folder is named, once."""
-    cache = tmp_path / "cache"
-    options = {"path": Path(__file__).parent, "NUMBA_CACHE_DIR": str(cache)}
-    run_script(UNCACHED, **options)
-    files = list(cache.rglob(f"*.{ending}"))
-    assert files
-    for file in files:
-        file.write_bytes(file.read_bytes()[:40] if damage is None else damage)
-    out = run_script(UNCACHED, **options).split("\n")
-    assert out[1] == expected()
+    whole = tmp_path / "whole"
+    run_script(UNCACHED, path=Path(__file__).parent, NUMBA_CACHE_DIR=str(whole))
+    caches = []
+    for ending in ("nbi", "nbc"):
+        for damage in (b"", b"\x80\x05garbage", None):
+            caches.append(tmp_path / f"{len(caches)}")
+            shutil.copytree(whole, caches[-1])
+            files = list(caches[-1].rglob(f"*.{ending}"))
+            assert files
+            for file in files:
+                file.write_bytes(file.read_bytes()[:40] if damage is None else damage)
+    *found, warnings = run_script(DAMAGED, *caches, path=Path(__file__).parent).splitlines()
+    assert found == [expected()] * len(caches)
+    assert warnings == str([1] * len(caches))
 
 
 @pytest.mark.parametrize("module", ["minitl", "minitl.ops"])
