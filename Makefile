@@ -8,7 +8,7 @@ demo: .venv/demo.installed
 	$(BIN)/minitl compare --plots demo
 
 test: .venv/test.installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Less than a minute once kernels are compiled: no folder of compiled blocks, networks, oracle cases or tutorials.
 FAST = $(wildcard tests/*.py) $(addprefix tests/,accounting data devices ops sides training verbs/test_output.py)

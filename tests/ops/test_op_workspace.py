@@ -16,14 +16,12 @@ SIZES = {  # large weights besides, for the ops that have them
     "conv": (
         Dims(n=2, h=32, w=32, c=128, o=32),
         Dims(n=3, h=5, w=5, c=160, o=128),
-        Dims(n=3, h=5, w=5, c=160, o=128),
         Dims(n=4, h=160, w=160, c=3, o=16, stride=2),
     ),
     "depthwise_conv": (
         MAP,
-        Dims(n=8, h=4, w=4, c=1024, k=7),
-        Dims(n=8, h=4, w=4, c=1024, k=7),
-        Dims(n=8, h=8, w=8, c=512, k=5, stride=2),
+        Dims(n=8, h=4, w=4, c=1021, k=5),
+        Dims(n=8, h=8, w=8, c=509, k=7, stride=2),
     ),
     "pointwise_conv": (MAP, Dims(n=2, h=4, w=4, c=640, o=512), Dims(n=4, h=32, w=32, c=64, o=8)),
     "gated_conv": (MAP, Dims(n=2, h=4, w=4, c=640, o=512)),

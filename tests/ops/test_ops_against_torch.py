@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import NAMES, Case, Dims, Run, bounds, everything, gamma, make, run, unit
+from cases import NAMES, WINDOWS, Case, Dims, Run, bounds, everything, gamma, make, run, unit
 from checks import check_within
 
 from minitl import ops
@@ -98,9 +98,8 @@ def reference(case: Case, saved: Any) -> tuple[Run, list[Array]]:
 
 def random_dims(rng: np.random.Generator) -> Dims:
     n, h, w, c, o = rng.integers(1, 9, 5)
-    k, stride = rng.choice([1, 3, 5, 7]), rng.choice([1, 2])
-    bias, flag = rng.integers(0, 2, 2)
-    return Dims(int(n), int(h), int(w), int(c) * 3 - 2, int(o) * 2 - 1, int(k), int(stride), bool(bias), bool(flag))
+    window, flag = rng.integers(len(WINDOWS)), rng.integers(2)
+    return Dims(int(n), int(h), int(w), int(c) * 3 - 2, int(o) * 2 - 1, *WINDOWS[window], bool(flag))
 
 
 def off_the_grid(case: Case, rng: np.random.Generator) -> Case:
