@@ -17,6 +17,7 @@ from minitl import carried, ops
 from minitl.arrays import Array
 from minitl.checks import expect_flag
 from minitl.errors import MinitlError, RuleError, UsageError, ValueRangeError, brief, lookup, unknown
+from minitl.ops.activation import ACTIVATIONS
 from minitl.ops.approximate import CHANNELS
 from minitl.ops.quantised import BITS
 from minitl.ops.sparse import SPARSE, expect_pattern, largest
@@ -35,7 +36,6 @@ ROLES = (
     "side_fc1", "side_fc_act", "side_fc2", "side_sum", "side_join",
     "low_rank_down", "low_rank_up", "low_rank_add",
 )  # fmt: skip
-ACTIVATIONS = {op.name: op for op in (ops.relu, ops.relu6, ops.hard_swish, ops.silu, ops.hard_sigmoid, ops.sigmoid)}
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,21 @@ keeps a band mask for ReLU6, and the input for Hard-Swish.
 
 from dataclasses import replace
 
+from minitl.kernels.rules import Codes, FromOutput
 from minitl.layers import Activation, Layer, LayerPlan
 from minitl.methods.method import Method
 from minitl.methods.mobiletl import mobiletl
+from minitl.ops import Op
 
-ABOVE = {"relu6": "band"}
+
+def exact_rule(op: Op, *, output_kept: bool) -> str:
+    """The exact rule that takes least memory: from the output where that is kept anyway, else of the fewest bits."""
+    rules = {name: rule for name, rule in (op.elementwise or {}).items() if name not in op.approximate}
+    from_output = [name for name, rule in rules.items() if isinstance(rule, FromOutput)]
+    if from_output and (output_kept or len(from_output) == len(rules)):
+        return from_output[0]
+    bits = {name: rule.bits if isinstance(rule, Codes) else 32 for name, rule in rules.items()}
+    return min((name for name in rules if name not in from_output), key=bits.__getitem__)
 
 
 def policy(layer: Layer, blocks: int) -> LayerPlan:
@@ -29,9 +39,9 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
     if layer.height > blocks:
         return plan
     if isinstance(layer, Activation) and layer.role in ("expand_act", "depthwise_act"):
-        return replace(plan, rule="output" if "output" in layer.op.rules else "exact")
+        return replace(plan, rule=exact_rule(layer.op, output_kept=True))
     if isinstance(layer, Activation) and layer.role in ("head_act", "classifier_act"):
-        return replace(plan, rule=ABOVE.get(layer.op.name, "exact"))
+        return replace(plan, rule=exact_rule(layer.op, output_kept=False))
     return replace(plan, rule="folded") if layer.role == "se_scale" else plan
 
 

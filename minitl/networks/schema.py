@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minitl.layers import ACTIVATIONS
 from minitl.networks.keys import anything, choice, flag, number, section, text, whole
 from minitl.networks.names import STYLES
+from minitl.ops.activation import ACTIVATIONS
 
 MOST_CHANNELS = 1 << 15
 SCALES = ("always", "up", "never")  # when the width multiplies a number of channels; "up": if it is above 1

@@ -37,13 +37,18 @@ from minitl.ops.op import (
 )
 from minitl.saved import Saved
 
+ACTIVATIONS: dict[str, Op] = {}  # all there are, by name
+
 
 def activation(
     name: str, value: Formula, rules: Mapping[str, Rule], *, flops: int, approximate: Sequence[str] = ()
 ) -> Op:
-    """The op of that name; the first rule is the default, `flops` are those of the value per element."""
+    """The op of that name; the first rule is the default, `flops` are those of the value per element.
+
+    This makes it known everywhere: to layers, network tables, methods, the fused path and accounting.
+    """
     register(name, value, dict(rules))
-    return Op(
+    ACTIVATIONS[name] = Op(
         name,
         ("x",),
         partial(output_shape, name),
@@ -54,6 +59,7 @@ def activation(
         approximate=tuple(approximate),
         elementwise=dict(rules),
     )
+    return ACTIVATIONS[name]
 
 
 def tensor_of(codes: Codes) -> str:

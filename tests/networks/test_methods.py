@@ -243,7 +243,7 @@ def test_a_policy_that_asks_for_what_a_layer_has_not(case: str) -> None:
 def test_an_unknown_role_and_activation() -> None:
     with pytest.raises(UnknownNameError, match="here: unknown role 'middle'; choose one of: stem, stem_norm"):
         Layer("here", "middle")
-    with pytest.raises(UnknownNameError, match="expand_act: unknown activation 'gelu'; choose one of: relu, relu6"):
+    with pytest.raises(UnknownNameError, match="expand_act: unknown activation 'gelu'; choose one of: hard_sigmoid"):
         minitl.networks.irb(activation="gelu")
 
 

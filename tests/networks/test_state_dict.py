@@ -207,7 +207,10 @@ def test_an_unknown_network() -> None:
         ({"out_channels": 2.5}, "channels"),
         ({"se_channels": -1}, "irb: expected se_channels to be a whole number, at least 0, got -1"),
         ({"expand": False}, "irb: expected expanded_channels to be those coming in, without expand, got 576"),
-        ({"activation": "gelu"}, "expand_act: unknown activation 'gelu'; choose one of: relu, relu6, hard_swish"),
+        (
+            {"activation": "gelu"},
+            "expand_act: unknown activation 'gelu'; choose one of: hard_sigmoid, hard_swish",
+        ),
         ({"width": 2}, "irb: unknown attribute 'width'; choose one of: in_channels, expanded_channels, out_channels"),
     ],
 )
