@@ -14,7 +14,6 @@ from minitl.arrays import Shape, dtype_name
 from minitl.fused.frozen import constants_size
 from minitl.fused.program import Program, compile_records
 from minitl.layers import Layer
-from minitl.ops.approximate import RULES
 from minitl.records import Var
 from minitl.saved import Saved
 from minitl.shadow import ShadowTape
@@ -28,7 +27,7 @@ class Segment:
     """Layers with one map going in and one coming out; `compose` runs them op by op."""
 
     def __init__(self) -> None:
-        self._programs: dict[Any, Program | None] = {}
+        self._programs: dict[Any, Program | str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes programs of its own."""
@@ -44,18 +43,19 @@ class Segment:
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Run x (N, H, W, C) through the layers: fused, unless the tape or the layers' rules do not allow it."""
-        program = self._program(tape, x) if tape.fused else None
-        if program is None:
+        program = self._program(tape, x) if tape.fused else "the tape does not fuse"
+        if isinstance(program, str):
+            tape.not_fused([layer.path for layer in self.layers()], program)
             return self.compose(tape, x)
         for layer in self.layers():
             layer.ran(tape)
         return tape.run_fused(program, x)
 
-    def _program(self, tape: Tape, x: Var) -> Program | None:
+    def _program(self, tape: Tape, x: Var) -> Program | str:
         return self.program(tape, x.shape, dtype_name(x.value.dtype), x.needs_grad)
 
-    def program(self, tape: Tape, shape: Shape, dtype: str, needs_grad: bool) -> Program | None:
-        """What a map of that shape goes through on such a tape, or None where it goes op by op."""
+    def program(self, tape: Tape, shape: Shape, dtype: str, needs_grad: bool) -> Program | str:
+        """What a map of that shape goes through on such a tape; or why it goes op by op."""
         settings = tuple(layer.settings for layer in self.layers())
         key = (settings, shape, dtype, needs_grad, tape.training, tape.rerun)
         if key not in self._programs:
@@ -64,13 +64,12 @@ class Segment:
             self._programs[key] = self._compile(shape, dtype, needs_grad, tape)
         return self._programs[key]
 
-    def _compile(self, shape: Shape, dtype: str, needs_grad: bool, tape: Tape) -> Program | None:
+    def _compile(self, shape: Shape, dtype: str, needs_grad: bool, tape: Tape) -> Program | str:
         shadow = ShadowTape(training=tape.training, fused=False)
         shadow.rerun = tape.rerun
         x = shadow.variable(Var(shadow.phantom(shape, dtype)), needs_grad)
         self.compose(shadow, x)
-        kept_otherwise = any(record.rule in RULES for record in shadow.records)  # run op by op
-        program = None if kept_otherwise else compile_records(shadow.records, shadow.holdings())
+        program = compile_records(shadow.records, shadow.holdings())
         for record in shadow.records:
             record.saved = Saved()
         return program
@@ -86,7 +85,7 @@ def run_frozen(tape: Tape, segments: Sequence[Segment], x: Var) -> tuple[Var, in
     while tape.fused and not x.needs_grad and done + len(programs) < len(segments):
         shape = programs[-1].stages[-1].y if programs else x.shape
         program = segments[done + len(programs)].program(tape, shape, dtype_name(x.value.dtype), False)
-        if program is None or program.trains:
+        if isinstance(program, str) or program.trains:
             break
         if programs and constants_size([*programs, program], dtype_name(x.value.dtype)) > MOST_READY:
             x, done, programs = tape.run_frozen(programs, x), done + len(programs), []

@@ -138,6 +138,9 @@ class Tape:
         if any(flow.tape not in (None, self._mark) for flow in flows):
             raise UsageError("a value of another tape", op=op, layer=layer, remedy="use one Tape for a whole step")
 
+    def not_fused(self, layers: Sequence[str], why: str) -> None:
+        """Take note that these layers run op by op, or parts of them do (see `accounting.op_by_op`)."""
+
     def rewind(self, count: int) -> None:
         """Forget all records after the first `count`: those of a forward pass that was refused."""
         del self.records[count:]

@@ -4,7 +4,7 @@ A stage is a convolution, the norm after it and perhaps an activation; before it
 may stand a squeeze-and-excite. An inverted residual block is two or three stages, a stem or a
 head is one. Nothing is decided here: which parameters train, which backward rules are used and
 what must be kept stand in the records, and what a rule is stands in its op. Records that are not
-of this form run op by op, and `why` says so.
+of this form run op by op, and `compile_records` says why.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from minitl.kernels.groups import group_size
 from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of
 from minitl.kernels.tasks import Table
 from minitl.kernels.window import Window
+from minitl.ops.approximate import RULES
 from minitl.ops.window import window
 from minitl.parameters import Parameter
 from minitl.records import Checkpoint, Holding, OpRecord, Record
@@ -159,43 +160,46 @@ class Run:
     source: int
 
 
-def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence[Holding]) -> Program | None:
-    """The program of these records, or None where they cannot be fused."""
-    left = [record for record in records if isinstance(record, OpRecord)]
-    if len(left) < len(records):
-        return None
-    plain, stages = tuple(left), []
+def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence[Holding]) -> Program | str:
+    """The program of these records; or, where they cannot be fused, why not."""
+    plain, stages = list[OpRecord](), list[Stage]()
+    for record in records:
+        if isinstance(record, Checkpoint):
+            return f"{record.layer} is run again in backward"
+        if record.rule in RULES:
+            return f"{record.layer} keeps its input by the rule {record.rule}"
+        plain.append(record)
+    left = plain.copy()
     while left and left[0].op is not ops.add:
         stage = _stage(left)
-        if stage is None:
-            return None
+        if isinstance(stage, str):
+            return stage
         stages.append(stage)
     residual = left.pop(0) if left else None
     if left or not 1 <= len(stages) <= 3 or not all(stage.pointwise for stage in (stages[:-2] + stages[1:][-1:])):
-        return None
-    return Program(tuple(stages), residual, plain, tuple(holdings))
+        return f"{plain[0].layer} does not begin an inverted residual block"
+    return Program(tuple(stages), residual, tuple(plain), tuple(holdings))
 
 
-def _stage(left: list[OpRecord]) -> Stage | None:
-    """Take a stage off the front of the list."""
+def _stage(left: list[OpRecord]) -> Stage | str:
+    """Take a stage off the front of the list, or say what stands in the way."""
     squeeze = _squeeze(left)
-    takes_gate = squeeze is not None and squeeze.scale is None
-    if len(left) < 2 or left[0].op not in ((ops.gated_conv,) if takes_gate else CONVS) or left[1].op not in NORMS:
-        return None
+    if isinstance(squeeze, str):
+        return squeeze
+    convs = (ops.gated_conv,) if squeeze is not None and squeeze.scale is None else CONVS
+    if len(left) < 2 or left[0].op not in convs or left[1].op not in NORMS:
+        return f"{left[0].layer} ({left[0].name}) is no convolution with a norm after it"
     conv, norm, act = left.pop(0), left.pop(0), None
-    if (
-        (conv.op is ops.conv and conv.needs[0])
-        or len(conv.parameters) > 1
-        or conv.rule != conv.op.rules[0]
-        or norm.rule != norm.op.rules[0]
-    ):
-        return None
+    if conv.op is ops.conv and conv.needs[0]:
+        return f"{conv.layer} is a dense convolution whose input wants a gradient"
+    if len(conv.parameters) > 1:
+        return f"{conv.layer} has a bias"
     if left and left[0].op.elementwise is not None:
         act = left.pop(0)
     return Stage(squeeze, conv, norm, act)
 
 
-def _squeeze(left: list[OpRecord]) -> Squeeze | None:
+def _squeeze(left: list[OpRecord]) -> Squeeze | str | None:
     """Take a squeeze-and-excite off the front of the list, if one stands there."""
     if len(left) < 6 or left[0].op is not ops.global_avg_pool:
         return None
@@ -203,5 +207,5 @@ def _squeeze(left: list[OpRecord]) -> Squeeze | None:
     squeeze = Squeeze(pool, fc1, act, fc2, gate, left.pop(0) if left[0].op is ops.scale else None)
     takes = squeeze.scale or left[0]
     if any(takes.needs[:2]) and not all(takes.needs[:2]):
-        return None
+        return f"{takes.layer} passes a gradient to its map or to its gate alone"
     return squeeze
