@@ -20,7 +20,6 @@ from minitl.kernels.groups import group_size
 from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of
 from minitl.kernels.tasks import Table
 from minitl.kernels.window import Window
-from minitl.ops.approximate import RULES
 from minitl.ops.window import window
 from minitl.parameters import Parameter
 from minitl.records import Checkpoint, Holding, OpRecord, Record
@@ -166,7 +165,7 @@ def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence
     for record in records:
         if isinstance(record, Checkpoint):
             return f"{record.layer} is run again in backward"
-        if record.rule in RULES:
+        if record.op.elementwise is None and record.rule != record.op.rules[0]:
             return f"{record.layer} keeps its input by the rule {record.rule}"
         plain.append(record)
     left = plain.copy()
