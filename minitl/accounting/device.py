@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minitl.accounting.predict import predict
-from minitl.accounting.table import table
+from minitl.accounting.table import Table, table
 from minitl.accounting.traffic import passes
 from minitl.devices import Device, answer
 from minitl.devices.work import BOUND, KNOWN, UNKNOWN, Answer, Work
@@ -102,10 +102,11 @@ def estimate(model: Model, device: Device, *, batch: int, resolution: int, optim
     return Estimate(device, rows, peak)
 
 
-def rows_table(rows: tuple[Row, ...]) -> str:
+def rows_table(rows: tuple[Row, ...]) -> Table:
     """One line per layer and pass."""
     header = ("layer", "op", "pass", "kind", "ms", "mJ", "FLOPs", "bytes moved", "why, or what is counted")
-    return table(header, [_line(row) for row in rows], right=(4, 5, 6, 7))
+    dropped = ("mJ", "bytes moved", "FLOPs", "op")
+    return table(header, [_line(row) for row in rows], right=(4, 5, 6, 7), optional=dropped)
 
 
 def totals_text(found: Estimate) -> str:

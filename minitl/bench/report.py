@@ -11,8 +11,8 @@ from minitl.bench.compare import Result
 from minitl.bench.scale import Size
 
 
-def results_table(results: Sequence[Result], means: Mapping[str, float]) -> str:
-    """A line a result, then the geometric means of the ratios over the blocks."""
+def results_tables(results: Sequence[Result], means: Mapping[str, float]) -> list[str]:
+    """A line a result; then the geometric means of the ratios over the blocks, and a warning where it was busy."""
     body = [
         (
             r.case,
@@ -32,12 +32,13 @@ def results_table(results: Sequence[Result], means: Mapping[str, float]) -> str:
     peaks = ("minitl MB", "predicted MB", "torch's modules MB", "fastest MB")
     header = ("case", "method", *times, *peaks, "steps", "spread %")
     right = [i for i in range(2, len(header)) if i != header.index("torch's fastest")]
-    lines: list[str] = [table(header, body, right=right)]
-    lines += [f"geometric mean of the ratios of the blocks, {name}: {mean:.3f}" for name, mean in means.items()]
-    return "\n".join(lines) + warning([r.others_busy for r in results if r.others_busy is not None])
+    dropped = ("steps", *peaks[:1:-1], "spread %", "gemm ms", "predicted MB", "torch's fastest")
+    lines = [f"geometric mean of the ratios of the blocks, {name}: {mean:.3f}" for name, mean in means.items()]
+    busy = warning([r.others_busy for r in results if r.others_busy is not None])
+    return [table(header, body, right=right, optional=dropped), "\n".join(lines) + busy]
 
 
-def sizes_table(sizes: Sequence[Size]) -> str:
+def sizes_tables(sizes: Sequence[Size]) -> list[str]:
     """A line a size."""
     body = [
         (
@@ -59,14 +60,14 @@ def sizes_table(sizes: Sequence[Size]) -> str:
         "all in all MB",
         "kept MB",
     )
-    return f"{sizes[0].network}, {sizes[0].method}\n" + table(header, body, right=range(len(header)))
+    return [f"{sizes[0].network}, {sizes[0].method}", table(header, body, right=range(len(header)))]
 
 
-def firsts_table(firsts: Sequence[First], importing: float) -> str:
+def firsts_tables(firsts: Sequence[First], importing: float) -> list[str]:
     """A line a step."""
     body = [(f.case, f.method, f"{f.cold_s:.2f}", f"{f.cached_s:.2f}", f"{f.warm_s:.3f}") for f in firsts]
     header = ("case", "method", "compiling s", "from the cache s", "a step s")
-    return table(header, body, right=(2, 3, 4)) + f"\nimport minitl: {importing:.2f} s"
+    return [table(header, body, right=(2, 3, 4)), f"import minitl: {importing:.2f} s"]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -18,9 +18,9 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.errors import DtypeError, ValueRangeError
+from minitl.files import write_whole
 from minitl.oracle.case import SCHEMA, Case
 from minitl.oracle.recipes import SYMMETRIC, padding
-from minitl.oracle.store import write_whole
 from minitl.version import VERSION
 
 BOUND = "tol.f32."

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minitl import files
 from minitl.arrays import Array
-from minitl.errors import MinitlError
+from minitl.errors import MinitlError, UsageError
 from minitl.oracle import updates
 from minitl.oracle.case import SCHEMA, Case
 
@@ -37,7 +36,7 @@ class CaseError(MinitlError):
 
 
 def save(case: Case, folder: Path | str) -> None:
-    """Write the case into `folder`, which is made if need be."""
+    """Write the case into `folder`, which is made if need be; raises CaseError or UsageError where it cannot be."""
     import safetensors.numpy
 
     if not NAME.fullmatch(case.name):
@@ -57,8 +56,8 @@ def save(case: Case, folder: Path | str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CaseError(f"{folder}: cannot write: {error.strerror or error}") from None
-    write_whole(folder / TENSORS, safetensors.numpy.save(arrays))
-    write_whole(folder / JSON, _json_text(about).encode())
+    files.write_whole(folder / TENSORS, safetensors.numpy.save(arrays))
+    files.write_whole(folder / JSON, _json_text(about).encode())
 
 
 def _json_text(about: Mapping[str, Any]) -> str:
@@ -72,19 +71,6 @@ def _json_text(about: Mapping[str, Any]) -> str:
         return json.dumps(value)
 
     return "{\n" + ",\n".join(f" {json.dumps(k)}: {text(v)}" for k, v in about.items()) + "\n}\n"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; raises CaseError where it cannot be written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        raise CaseError(f"{path}: cannot write: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def load(folder: Path | str) -> Case:
@@ -117,17 +103,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def read_bytes(path: Path, largest: int) -> bytes:
-    """The bytes of a plain file of at most `largest` of them."""
+    """The bytes of a plain file of at most `largest` of them; raises CaseError."""
     try:
-        if not path.is_file():
-            raise CaseError(f"{path}: no such file")
-        if path.stat().st_size > largest:
-            raise CaseError(f"{path}: larger than {largest} bytes")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        if isinstance(error, CaseError):
-            raise
-        raise CaseError(f"{path}: cannot read: {error}") from None
+        return files.read_bytes(path, largest)
+    except UsageError as error:
+        raise CaseError(str(error)) from None
 
 
 def read_safetensors(path: Path) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from minitl.errors import ValueRangeError
 from minitl.kernels.heap import keep_freed_memory
 from minitl.training.progress import bar
 from minitl.verbs import options
+from minitl.verbs.terminal import show
 
 HELP = "time and memory of training steps, beside PyTorch's where it is installed"
 DESCRIPTION = """Times forward and backward (batch 8, float32) of blocks and networks in minitl and in PyTorch by
@@ -48,19 +49,19 @@ def run(args: argparse.Namespace) -> int:
     keep_freed_memory()  # PyTorch's processes do so too
     about = machine.describe(args.threads)
     if args.compile:
-        found, text = _compile()
+        found, parts = _compile()
     elif args.scale:
-        found, text = _scale(args)
+        found, parts = _scale(args)
     else:
-        found, text = _compare(args, cases)
+        found, parts = _compare(args, cases)
     if args.json:
         options.print_json("bench", {"machine": about, **found})
     else:
-        print(f"{machine.text(about)}\n\n{text}")
+        show(machine.text(about), *parts)
     return 0
 
 
-def _compare(args: argparse.Namespace, cases: list[Case]) -> tuple[dict[str, Any], str]:
+def _compare(args: argparse.Namespace, cases: list[Case]) -> tuple[dict[str, Any], list[str]]:
     with bar("bench", len(cases)) as shown:
         if not rivals.installed():
             shown.say(rivals.REMEDY)
@@ -68,19 +69,19 @@ def _compare(args: argparse.Namespace, cases: list[Case]) -> tuple[dict[str, Any
     blocks = {case.name for case in cases if case.network == "irb"}
     means = geometric_means([result for result in found if result.case in blocks])
     data = {"results": [asdict(result) for result in found], "geometric_means": means}
-    return data, f"{report.results_table(found, means)}\n\n{NOTE}"
+    return data, [*report.results_tables(found, means), NOTE]
 
 
-def _scale(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def _scale(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     cases = scale.sizes()
     with bar("bench", len(cases)) as shown:
         found = scale.scale(cases, seconds=args.seconds, count=args.threads, peak=not args.no_peak, shown=shown)
-    return {"results": [], "scale": [asdict(size) for size in found]}, report.sizes_table(found)
+    return {"results": [], "scale": [asdict(size) for size in found]}, report.sizes_tables(found)
 
 
-def _compile() -> tuple[dict[str, Any], str]:
+def _compile() -> tuple[dict[str, Any], list[str]]:
     importing = cold.import_seconds()
     with bar("bench", len(cold.firsts())) as shown:
         found = cold.compile_times(shown)
     data = {"results": [], "import_s": importing, "compile": [asdict(first) for first in found]}
-    return data, report.firsts_table(found, importing)
+    return data, report.firsts_tables(found, importing)

@@ -8,6 +8,7 @@ from minitl import devices, methods
 from minitl.accounting.device import estimate, rows_table, totals_text
 from minitl.devices import Device
 from minitl.verbs import options
+from minitl.verbs.terminal import show
 
 HELP = "time and energy of a training step on a device: known, bound or unknown"
 DESCRIPTION = """Says of every pass of every layer how long it takes on a device: known from a published model, at
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         options.print_json("estimate", {**about, **found.to_json(), "figures": figures, "note": device.note})
     else:
         heading = f"{model.name}, {model.method}, batch {args.batch}, {args.resolution} x {args.resolution}"
-        print(f"{heading}, on {device.title}\n\n{_figures(device)}\n\n{rows_table(found.rows)}\n\n{totals_text(found)}")
+        show(f"{heading}, on {device.title}", _figures(device), rows_table(found.rows), totals_text(found))
     return 0
 
 

@@ -16,6 +16,7 @@ from minitl.errors import DataError, UsageError
 from minitl.training.model_file import ModelFile, read_model
 from minitl.training.trainer import Judged, evaluate
 from minitl.verbs import options
+from minitl.verbs.terminal import show
 
 HELP = "accuracy of a model on images"
 DESCRIPTION = """Classifies the images of DATA with a model that `minitl train` wrote. By default all of them, or the
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
         options.print_json("evaluate", {**found, "classes": _rows(model, judged)})
     else:
         rows = [(r["class"], r["count"], f"{r['accuracy']:.1%}") for r in _rows(model, judged)]
-        print(table(("class", "images", "accuracy"), rows, right=(1, 2)))
-        print(f"\naccuracy: {judged.accuracy:.1%} of {count} images, loss {judged.loss:.4f}")
+        total = f"accuracy: {judged.accuracy:.1%} of {count} images, loss {judged.loss:.4f}"
+        show(table(("class", "images", "accuracy"), rows, right=(1, 2)), total)
     return 0
 
 

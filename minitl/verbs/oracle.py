@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from minitl import oracle
-from minitl.accounting.table import table
+from minitl.accounting.table import Table, table
 from minitl.errors import ValueRangeError
+from minitl.files import write_whole
 from minitl.oracle.answers import reader
 from minitl.oracle.c_header import write_header, write_table
 from minitl.oracle.junit import junit
 from minitl.oracle.recipes import ATTRS, METHODS, parse_attr
-from minitl.oracle.store import JSON, TENSORS, CaseError, write_whole
+from minitl.oracle.store import JSON, TENSORS, CaseError
 from minitl.verbs import options
+from minitl.verbs.terminal import show
 
 HELP = "cases to check another implementation with"
 DESCRIPTION = """Writes cases (inputs, true results, and how far off a correct result may be) and checks what another
@@ -126,7 +128,7 @@ def _list(args: argparse.Namespace) -> int:
         options.print_json("oracle", {"cases": rows})
     else:
         body = [(e.name, e.op, "x".join(map(str, e.size)), _attrs_text(e.attrs)) for e in entries]
-        print(table(("case", "op", "N x H x W", "attributes"), body))
+        show(table(("case", "op", "N x H x W", "attributes"), body, optional=("attributes", "op")))
     return 0
 
 
@@ -199,8 +201,8 @@ def _check(args: argparse.Namespace) -> int:
         cases = [report.to_json() for report in checked.reports]
         options.print_json("oracle", {"ok": not failed, "cases": cases, "missing": checked.missing})
     else:
-        print("\n".join([*map(str, checked.reports), *(f"{name}: missing, no answer" for name in checked.missing)]))
-        print(f"\n{_summary(checked)}\n\n{_verdict(checked)}")
+        lines = [*map(str, checked.reports), *(f"{name}: missing, no answer" for name in checked.missing)]
+        show("\n".join(lines), _summary(checked), _verdict(checked))
     return int(failed)
 
 
@@ -241,7 +243,7 @@ def _folders(ref: Path, got: Path) -> Sequence[tuple[Path, str]]:
     return [(folder, folder.name) for folder in folders]
 
 
-def _summary(checked: _Checked) -> str:
+def _summary(checked: _Checked) -> Table:
     """A table of passes, failures and missing answers by op."""
     right, wrong, missing = (
         Counter(checked.kinds[name] for name in names)

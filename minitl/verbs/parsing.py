@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from typing import Any, NoReturn
 
 from minitl.errors import did_you_mean
@@ -14,7 +15,7 @@ MOST = 10**12  # of anything that is counted
 
 
 class Help(argparse.HelpFormatter):
-    """Help that shows defaults, and leaves examples as they are."""
+    """Help that shows defaults, and breaks examples only where a shell reads them alike."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
@@ -22,7 +23,9 @@ class Help(argparse.HelpFormatter):
         return f"{text} (default: %(default)s)" if shown and "default" not in text else text
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
+        if not text.startswith(EXAMPLES):
+            return super()._fill_text(text, width, indent)
+        return "\n".join(row for line in text.splitlines() for row in _rows(line, width))
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,6 +68,15 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(
                 action, f"invalid choice: {value!r}{did_you_mean(value, names)} (choose from {listed})"
             )
+
+
+def _rows(line: str, width: int) -> list[str]:
+    """An example as it is, or its remark above it, and the command with a backslash at each break."""
+    if len(line) <= width:
+        return [line]
+    command, _, comment = line.partition("  #")
+    rows = textwrap.wrap(command, width - 2, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
+    return [*([f"  #{comment}"] if comment else []), *(f"{row} \\" for row in rows[:-1]), rows[-1]]
 
 
 def one_line(text: str) -> str:

@@ -15,6 +15,7 @@ from minitl.errors import UsageError
 from minitl.tape import Tape
 from minitl.training.model_file import ModelFile, read_model
 from minitl.verbs import options
+from minitl.verbs.terminal import show
 
 HELP = "classify image files with a model"
 DESCRIPTION = """Prints the most probable class of each image, by a model that `minitl train` wrote."""
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         options.print_json("predict", {"results": results})
     else:
         rows = [(r["image"], r["class"], f"{r['probability']:.1%}") for r in results]
-        print(table(("image", "class", "probability"), rows, right=(2,)))
+        show(table(("image", "class", "probability"), rows, right=(2,)))
     return 0
 
 

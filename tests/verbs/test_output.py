@@ -157,7 +157,8 @@ sys.exit(os.waitstatus_to_exitcode(pty.spawn([sys.executable, "-m", "minitl", *s
     [
         "inspect irb", "inspect irb --against ft-blocks", "inspect mobilenet_v3_small --by block",
         "inspect digits_irb --method ft-all,ft-blocks,mobiletl", "plan digits_irb --budget 4MB", "reproduce table1",
-        "inspect irb --measure --method mobiletl-exact", "oracle list relu*", "--help", "inspect --help",
+        "inspect irb --measure --method mobiletl-exact", "oracle list", "--help", "inspect --help", "compare --help",
+        "train --help", "estimate digits_irb --device raspberry-pi-4",
     ],
 )  # fmt: skip
 def test_a_real_terminal_of_80_columns_is_wide_enough(line: str) -> None:
