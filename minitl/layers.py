@@ -156,7 +156,7 @@ class Layer:
             raise ValueError(f"{self.path} carries nothing from step to step")
 
     def _run(self, tape: Tape, op: ops.Op, *inputs: Var | Parameter, attrs: Mapping[str, Any] | None = None) -> Var:
-        rule = self.plan.rule if len(op.rules) > 1 else ""
+        rule = self.plan.rule if len(op.rules) > 1 and tape.training else ""
         return tape.run(op, *inputs, layer=self.path, role=self.role, rule=rule, attrs=attrs)
 
 
@@ -337,7 +337,7 @@ class Conv(Product):
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Convolve x (N, H, W, C)."""
-        if self.plan.rule in SUBSPACE:
+        if self.plan.rule in SUBSPACE and tape.training:
             op, bases = IN_SUBSPACE[self.op.name], self._bases(tape, x)
             y = self._run(tape, op, x, self.parameters["weight"], *bases, attrs=self.attrs)
             return self._joined(tape, x, y)
@@ -349,7 +349,7 @@ class Conv(Product):
             shapes = shapes_of(x.shape, self.plan.ranks)
         except MinitlError as error:
             raise error.at(self.path) from None
-        if not (tape.computes and tape.training):
+        if not tape.computes:
             return carried.stand_ins(self.path, x.value.dtype, shapes)
         if tuple(p.value.shape for p in self.bases) != shapes:
             self.bases = carried.bases(self.path, x.value, shapes, self.plan.rule)

@@ -115,12 +115,15 @@ class Checkpoint(Record):
     def cost(self) -> Cost:
         """The segment's work, and its forward work once more."""
         costs = [record.cost for record in self.inner]
-        macs, flops = (sum((getattr(cost, kind) for cost in costs), Split()) for kind in ("macs", "flops"))
+        macs, flops, moved = (
+            sum((getattr(cost, kind) for cost in costs), Split()) for kind in ("macs", "flops", "moved")
+        )
         return Cost(
             output=costs[-1].output,
             kept=(keeps_input("x", 0, self.shapes[0], self.dtype, ("recompute",)),),
             macs=macs + Split(recompute=macs.forward),
             flops=flops + Split(recompute=flops.forward),
+            moved=moved + Split(recompute=moved.forward),
         )
 
 

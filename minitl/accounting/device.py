@@ -77,9 +77,11 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Rows and totals."""
+        return {"device": self.device.name, "rows": [row.to_json() for row in self.rows], **self.totals()}
+
+    def totals(self) -> dict[str, Any]:
+        """Seconds by kind, energy of the known rows, counts, and whether the peak fits."""
         return {
-            "device": self.device.name,
-            "rows": [row.to_json() for row in self.rows],
             "known_seconds": self.seconds(KNOWN),
             "bound_seconds": self.seconds(BOUND),
             "unknown_rows": sum(row.answer.kind == UNKNOWN for row in self.rows),
@@ -111,11 +113,7 @@ def rows_table(rows: tuple[Row, ...]) -> Table:
 
 def totals_text(found: Estimate) -> str:
     """`known 2.1 s + at least 0.3 s + 120 rows unknown`, the energy of the known part, counts, and whether it fits."""
-    data = found.to_json()
-    parts = [f"known {found.seconds(KNOWN):.4g} s"] if found.seconds(KNOWN) else []
-    parts += [f"at least {found.seconds(BOUND):.4g} s"] if found.seconds(BOUND) else []
-    parts += [f"{data['unknown_rows']} of {len(found.rows)} rows unknown"]
-    lines = ["time: " + " + ".join(parts)]
+    lines = ["time: " + time_text(found)]
     if found.joules is not None:
         lines.append(f"energy of the known part: {found.joules:.4g} J")
     lines += [f"{name.replace('_', ' ')}: {count:,}" for name, count in found.counts.items()]
@@ -124,6 +122,13 @@ def totals_text(found: Estimate) -> str:
         "its memory is not published" if memory is None else f"{'fits' if found.fits else 'does not fit'} {memory:,.0f}"
     )
     return "\n".join([*lines, f"peak of a step: {found.peak_bytes:,} bytes; {verdict}"])
+
+
+def time_text(found: Estimate) -> str:
+    """The known part, the part that takes at least so long, and how many rows are unknown: never one number."""
+    parts = [f"known {found.seconds(KNOWN):.4g} s"] if found.seconds(KNOWN) else []
+    parts += [f"at least {found.seconds(BOUND):.4g} s"] if found.seconds(BOUND) else []
+    return " + ".join([*parts, f"{found.totals()['unknown_rows']} of {len(found.rows)} rows unknown"])
 
 
 def _row(device: Device, work: Work) -> Row:

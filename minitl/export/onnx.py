@@ -15,6 +15,7 @@ import numpy as np
 from minitl.arrays import Array
 from minitl.errors import UsageError
 from minitl.networks.network import Network
+from minitl.ops.sparse import largest
 from minitl.ops.standardised_conv import standardise
 from minitl.records import OpRecord, Var
 from minitl.tape import Tape
@@ -46,8 +47,15 @@ Emit = Callable[[Graph, OpRecord, list[str], str], str]
 
 
 def _conv(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
-    weight, *bias = (p.array() for p in record.parameters)
+    weight, *bias = _arrays(record)
     return _convolve(graph, record, inputs[0], output, weight, bias[0] if bias else None)
+
+
+def _arrays(record: OpRecord) -> list[Array]:
+    """Weight and bias as they are multiplied: pruned, where they have a pattern."""
+    weight, *bias = (p.array() for p in record.parameters)
+    pattern = record.attrs.get("pattern")
+    return [weight * largest(weight, pattern, 1) if pattern else weight, *bias]
 
 
 def _convolve(graph: Graph, record: OpRecord, x: str, output: str, weight: Array, bias: Array | None) -> str:
@@ -66,7 +74,8 @@ def _norm(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str
 
 
 def _linear(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:
-    names = [graph.weight(p.name, p.array(), record.dtype) for p in record.parameters]
+    named = zip(record.parameters, _arrays(record), strict=True)
+    names = [graph.weight(p.name, array, record.dtype) for p, array in named]
     return graph.node("Gemm", [*inputs, *names], output, transB=1)
 
 

@@ -78,17 +78,13 @@ def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, par
 
 
 def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """The op's own, with what the rule keeps, and in passing a sample in float64 to encode and x to decode.
-
-    A filter's work is counted as the exact one's, of which it does a part.
-    """
+    """The op's own, with what the rule keeps, and in passing a sample in float64 to encode and x to decode."""
     exact = op.cost(shapes, dtype, attrs=_own(op, attrs), needs=needs)
     if rule == EXACT:
         return exact
     x = shapes[0]
     if rule in PATCH:
-        kept = gradient_filter.kept(x, exact.output, dtype, PATCH[rule]) if needs[1] else ()
-        return replace(exact, kept=kept)
+        return gradient_filter.cost(exact, shapes, dtype, PATCH[rule], needs)
     if not needs[1]:
         return exact
     coded: tuple[Kept, ...]

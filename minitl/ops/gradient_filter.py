@@ -13,13 +13,14 @@ exact always.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from minitl.arrays import Array, Shape
+from minitl.arrays import Array, Shape, positions, size
 from minitl.ops.linear import pointwise_conv
-from minitl.ops.op import Kept, Needs, keeps_array
+from minitl.ops.op import Cost, Kept, Needs, Split, keeps_array
 from minitl.saved import Saved
 
 PATCH = {f"filter{r}": r for r in (2, 4, 7)}
@@ -33,6 +34,26 @@ def sums_shape(x: Shape, y: Shape, r: int) -> Shape:
 def kept(x: Shape, y: Shape, dtype: str, r: int) -> tuple[Kept, ...]:
     """The sums."""
     return (keeps_array("x_sums", sums_shape(x, y, r), dtype, ("grad_weight",)),)
+
+
+def cost(exact: Cost, shapes: Sequence[Shape], dtype: str, r: int, needs: Needs) -> Cost:
+    """An exact convolution's cost, with the sums kept and, for each gradient, a product per patch instead of position.
+
+    To that come the sums over patches of x and of gy, and for gx those of the weight over its taps.
+    """
+    x, weight, y = shapes[0], shapes[1], exact.output
+    products = positions(sums_shape(y, y, r)) * size(weight[:2])
+    means, of_bias = size(y), exact.flops.grad_weight - 2 * exact.macs.grad_weight
+    return replace(
+        exact,
+        kept=kept(x, y, dtype, r) if needs[1] else (),
+        macs=Split(exact.macs.forward, needs[0] * products, needs[1] * products),
+        flops=Split(
+            exact.flops.forward + needs[1] * size(x),
+            needs[0] * (2 * products + means + size(weight)),
+            needs[1] * (2 * products + (not needs[0]) * means) + of_bias,
+        ),
+    )
 
 
 def keep(saved: Saved, x: Array, y: Shape, r: int, stride: int) -> None:

@@ -8,7 +8,7 @@ backward can use only what its arguments bring.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -96,6 +96,7 @@ class Cost:
     convention: 2 for a multiply-add, 1 for each add, subtract, multiply, divide, minimum,
     maximum, exponential and logarithm; comparisons, packing and copies count nothing. Only what
     the wanted gradients really compute is counted.
+    `moved` counts bytes, every array that enters or leaves a pass once (see `moved_bytes`).
     `*_workspace` is memory in bytes that a call holds at its highest moment beyond what it
     leaves behind (output and kept buffers, or gradients). It counts maps and weights; vectors
     of one number a channel, a few of which most calls use in passing, it leaves out.
@@ -105,6 +106,7 @@ class Cost:
     kept: tuple[Kept, ...] = ()
     macs: Split = Split()
     flops: Split = Split()
+    moved: Split = Split()
     forward_workspace: int = 0
     backward_workspace: int = 0
     passes_gradient: bool = False  # the gradients are `gy` itself, not new arrays
@@ -221,7 +223,29 @@ class Op:
 @lru_cache(maxsize=4096)  # a planner asks for the same layers over and over
 def _cost(op: Op, shapes: tuple[Shape, ...], dtype: str, attrs: Any, needs: tuple[bool, ...], rule: str) -> Cost:
     op._check(shapes, dict(attrs), needs, rule)
-    return op.account(shapes, dtype, attrs=dict(attrs), needs=needs, rule=rule or op.rules[0])
+    cost = op.account(shapes, dtype, attrs=dict(attrs), needs=needs, rule=rule or op.rules[0])
+    return replace(cost, moved=moved_bytes(op, shapes, dtype, needs, cost))
+
+
+def moved_bytes(op: Op, shapes: Sequence[Shape], dtype: str, needs: Needs, cost: Cost) -> Split:
+    """The least that must cross between an op and memory: a smaller cache moves more, a fused run of several ops less.
+
+    forward       inputs and parameters read; the output and each kept buffer of its own written
+    grad_input    the output's gradient, parameters and the buffers kept for it read; input gradients written
+    grad_weight   the output's gradient and the buffers kept for it read; parameter gradients written
+    """
+    flows, y = op.activations, nbytes(cost.output, dtype)
+    sizes = [nbytes(s, "int64" if name == "labels" else dtype) for name, s in zip(op.inputs, shapes, strict=False)]
+    wanted = [size * need for size, need in zip(sizes, needs, strict=True)]
+    of_input, of_weight = (
+        sum(k.nbytes for k in cost.kept if set(k.needed_for) & set(what))
+        for what in (("grad_input",), ("grad_weight", "grad_bias", "grad_scale"))
+    )
+    return Split(
+        forward=sum(sizes) + y + sum(k.nbytes for k in cost.kept if k.source is None),
+        grad_input=any(needs[:flows]) * (y + of_input + sum(sizes[flows:]) + sum(wanted[:flows])),
+        grad_weight=any(needs[flows:]) * (y + of_weight + sum(wanted[flows:])),
+    )
 
 
 def beyond(left: int, *moments: int) -> int:

@@ -9,12 +9,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from minitl import devices
 from minitl.accounting.plan import QUANTITIES, Entry, Plan, entries, plan
 from minitl.accounting.plot import new_figure, save
 from minitl.accounting.table import table
 from minitl.accounting.tidy import csv_text
 from minitl.errors import ValueRangeError
-from minitl.verbs import options
+from minitl.verbs import options, plan_device
 from minitl.verbs.terminal import show
 
 HELP = "what to tune within a budget of memory or work"
@@ -25,6 +26,7 @@ minitl plan mobilenet_v3_small --budget 40MB --of peak
 minitl plan mobilenet_v2 --budget 16MiB --of kept --batch 4 --plot plan.png
 minitl plan mobilenet_v3_small --budget 2GFLOPs
 minitl plan irb --budget 1,500,000 --csv
+minitl plan mobilenet_v3_small --device raspberry-pi-4
 """
 
 # A budget is a number, its thousands perhaps apart by commas, and a unit in any case.
@@ -43,7 +45,9 @@ PUBLIC = ("method", "blocks", "kept_bytes", "total_bytes", "peak_bytes", "flops"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `plan`."""
     options.add_model(parser)
-    parser.add_argument("--budget", required=True, metavar="SIZE", help="as 16MiB, 40MB, 500,000; FLOPs as 2GFLOPs")
+    told = "as 16MiB, 40MB, 500,000; FLOPs as 2GFLOPs (default: the device's memory)"
+    parser.add_argument("--budget", metavar="SIZE", help=told)
+    parser.add_argument("--device", metavar="NAME|FILE.toml", help="as in estimate: does it fit, how long, what energy")
     parser.add_argument(
         "--of", choices=tuple(QUANTITIES), help="what is budgeted (default: total; flops where the budget is FLOPs)"
     )
@@ -57,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan; 0 if something fits (else an error says what would)."""
-    budget, of = parse_budget(args.budget, args.of)
+    budget, of = parse_budget(plan_device.budget(args), args.of)
     model = options.model(args)
     ways = entries(
         model,
@@ -67,15 +71,24 @@ def run(args: argparse.Namespace) -> int:
         method=lambda name, blocks: options.method(args, name, blocks),
     )
     found = plan(ways, budget=budget, of=of)
+    told = found.entries if args.csv else [*found.pareto, *filter(None, [found.next])]
+    on_device = plan_device.answers(args, model, told)
     if args.json:
-        options.print_json("plan", _json(found))
+        options.print_json("plan", _json(found, on_device))
     elif args.csv:
         about = {"network": model.name, "batch": args.batch, "resolution": args.resolution}
-        print(csv_text({**about, **_line(way, found)} for way in found.entries), end="")
+        lines = (
+            {**about, **_line(way, found), **plan_device.columns(on_device.get(way), "device_")}
+            for way in found.entries
+        )
+        print(csv_text(lines), end="")
     else:
         step = f"batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}"
         print(f"{model.name}, {step}{options.options_text(args)}")
         _print(found)
+        if on_device:
+            print(f"\non {devices.get(args.device).title}:\n")
+            show(plan_device.text(on_device))
     if args.plot:
         _plot(found, args.plot, f"{model.name}, batch {args.batch}, {args.resolution} px")
         options.tell_plot(args)
@@ -102,19 +115,19 @@ def parse_budget(text: str, of: str | None = None) -> tuple[int, str]:
     return budget, of
 
 
-def _json(found: Plan) -> dict[str, Any]:
+def _json(found: Plan, on_device: plan_device.Answers) -> dict[str, Any]:
+    def entry(way: Entry) -> dict[str, Any]:
+        public = {name: value for name, value in asdict(way).items() if name in PUBLIC}
+        return {**public, "device": plan_device.columns(on_device[way])} if way in on_device else public
+
     return {
         "budget_bytes": found.budget,
         "of": found.of,
-        "best": _entry(found.best),
-        "pareto": [_entry(way) for way in found.pareto],
+        "best": entry(found.best),
+        "pareto": [entry(way) for way in found.pareto],
         "binding": _binding(found),
-        "next": _entry(found.next) if found.next else None,
+        "next": entry(found.next) if found.next else None,
     }
-
-
-def _entry(way: Entry) -> dict[str, Any]:
-    return {name: value for name, value in asdict(way).items() if name in PUBLIC}
 
 
 def _line(way: Entry, found: Plan) -> dict[str, Any]:

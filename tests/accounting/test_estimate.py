@@ -57,6 +57,9 @@ def test_macs_and_flops_of_the_passes_are_the_ledgers() -> None:
         totals = predict(model, batch=2, resolution=24).totals
         assert sum(row.work.flops for row in found.rows) == totals.flops.total
         assert sum(row.work.macs for row in found.rows) == totals.macs.total
+        tape = ShadowTape(fused=False)
+        forward_backward(model, tape, tape.phantom((2, 24, 24, 3), "float32"), tape.phantom((2,), "int64"))
+        assert sum(row.work.bytes for row in found.rows) == sum(record.cost.moved.total for record in tape.records)
         assert found.peak_bytes == totals.peak_bytes
 
 

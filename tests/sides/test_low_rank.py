@@ -8,6 +8,7 @@ import pytest
 from minitl import methods, networks
 from minitl.accounting import measure, predict
 from minitl.errors import MinitlError
+from minitl.export.onnx import largest_difference, to_onnx
 from minitl.layers import FROZEN, LayerPlan, Product
 from minitl.methods.lora import ADAPTED, RANK
 from minitl.methods.lora import rank as rank_of
@@ -15,6 +16,7 @@ from minitl.networks import Network
 from minitl.ops.sparse import largest
 from minitl.sides import LowRank
 from minitl.step import loss_and_gradients
+from minitl.tape import Tape
 from minitl.training.data import Dataset
 from minitl.training.fit import fit
 from minitl.training.optimizers import SGD
@@ -154,3 +156,17 @@ def test_the_gates_rule_folded_takes_no_adaptor() -> None:
     network = method.apply(networks.digits_irb())
     with pytest.raises(MinitlError, match="nothing can read an input that the gate's rule folded never builds"):
         predict(network, batch=2, resolution=24)
+
+
+@pytest.mark.parametrize("name", ["slope", "lora", "subspace"])
+def test_the_exported_network_is_that_of_evaluation(name: str) -> None:
+    """Also with dense weights loaded after the method: what its pattern leaves out does not count."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    network = methods.get(name, 2).apply(networks.digits_irb())
+    network.load_state_dict({key: array + 0.01 * (array.ndim > 1) for key, array in network.state_dict().items()})
+    images = IMAGES.astype("float32")
+    network(Tape(), images)
+    found = largest_difference(to_onnx(network, 24, {}), network, images)
+    assert found
+    assert found[0] < 1e-5 * found[1]
