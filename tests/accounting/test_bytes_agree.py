@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import block, block_attrs, block_inputs, noise, trained
+from models import ACTIVATIONS, block, block_attrs, block_inputs, noise, trained
 
 import minitl
 from minitl.accounting import Ledger, ledger, measure, predict
@@ -91,6 +91,43 @@ def test_in_networks(network: Any, method: Any, options: Any, n: int, height: in
     name, size = network
     model = trained(minitl.networks.get(name, num_classes=7, dtype=dtype, **size), *method, **options)
     check(model, noise((n, height, width, 3), dtype=dtype), np.arange(n))
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> dict[str, Any]:
+    """A network of two to four blocks, with channels that 8 divides, as group norms want them."""
+    channels = st.sampled_from([8, 16, 24])
+    stage = st.fixed_dictionaries({
+        "channels": channels, "stride": st.sampled_from([1, 2]), "kernel": st.sampled_from([3, 5]),
+        "expansion": st.sampled_from([1.0, 2.0, 3.0]), "repeats": st.integers(1, 2),
+        "activation": st.sampled_from([*ACTIVATIONS, "silu"]), "squeeze_excite": st.booleans(),
+        "kind": st.sampled_from(["irb", "auto"]), "residual": st.booleans(),
+    })  # fmt: skip
+    return {
+        "num_classes": draw(st.integers(2, 5)),
+        "stem": {"channels": draw(channels), "activation": draw(st.sampled_from(ACTIVATIONS))},
+        "stages": draw(st.lists(stage, min_size=2, max_size=2)),
+        **draw(st.sampled_from([{}, {"head": {"channels": 32}}])),
+        **draw(st.sampled_from([{}, {"classifier": {"hidden": 16}}])),
+    }
+
+
+@pytest.mark.parametrize("method", minitl.methods.METHODS)
+@settings(max_examples=max(1, settings().max_examples // 4))
+@given(
+    table=tables(), n=st.integers(2, 4), height=st.integers(16, 40), width=st.integers(16, 40), dtype=DTYPES,
+    blocks=st.integers(1, 4), options=st.sampled_from([{}, {}, {"checkpoint": True}, {"quantised": True}]),
+)  # fmt: skip
+def test_in_random_networks_with_every_method(
+    method: str, table: Any, n: int, height: int, width: int, dtype: str, blocks: int, options: Any
+) -> None:
+    net = minitl.networks.from_table(table, dtype=dtype)
+    few = min(blocks, len(net.blocks)) if minitl.methods.METHODS[method].takes_blocks else None
+    net = trained(net, method, few, **options)
+    check(net, noise((n, height, width, 3), dtype=dtype), np.arange(n) % 2)
+    if net.late:
+        net.begin_step(99, 100)
+        check(net, noise((n, height, width, 3), dtype=dtype), np.arange(n) % 2)
 
 
 @given(attrs=block_attrs(), shape=block_inputs(), input_grad=st.booleans())
