@@ -212,6 +212,13 @@ class InvertedResidual(Segment):
         h = self._project(tape, self._widen(tape, x))
         return self.add(tape, h, x) if self.add else h
 
+    def feeds(self) -> Iterator[tuple[Activation, Conv]]:
+        """Each inner activation that a convolution follows, whose input is then its output."""
+        after = (self.depthwise.conv, None if self.se else self.project.conv)
+        for part, conv in zip((self.expand, self.depthwise), after, strict=True):
+            if part and part.act and conv:
+                yield part.act, conv
+
     def _widen(self, tape: Tape, x: Var) -> Var:
         """Expand, then depthwise; with `recompute`, keep x instead of the depthwise convolution's input."""
         if self.expand and self.expand.conv.plan.recompute:

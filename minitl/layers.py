@@ -15,7 +15,7 @@ import numpy as np
 
 from minitl import carried, ops
 from minitl.arrays import Array
-from minitl.checks import expect_flag
+from minitl.checks import as_count, expect_flag
 from minitl.errors import MinitlError, RuleError, UsageError, ValueRangeError, brief, lookup, unknown
 from minitl.ops.activation import ACTIVATIONS
 from minitl.ops.approximate import CHANNELS
@@ -63,12 +63,21 @@ class LayerPlan:
     pattern: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        """Check the types; `train` may be any collection of names."""
+        """Check the types; `train` may be any collection of names, and numbers any whole numbers."""
         if isinstance(self.train, str) or not isinstance(self.train, Set | Sequence):
             raise UsageError(op="LayerPlan", expected="train to be names of parameters", got=brief(repr(self.train)))
         for name in (*self.train, self.statistics, self.rule):
             if not isinstance(name, str):
                 raise UsageError(op="LayerPlan", expected="names", got=brief(repr(name)))
+        counts = {"ranks": self.ranks, "pattern": self.pattern or ()}
+        many = as_count(self.channels)
+        for name, numbers in (counts if many is not None else {**counts, "channels": self.channels}).items():
+            given = [as_count(number) for number in numbers] if isinstance(numbers, Sequence) else [None]
+            if None in given or (name == "pattern" and len(given) not in (0, 2)):
+                raise UsageError(op="LayerPlan", expected=f"{name} in whole numbers", got=brief(repr(numbers)))
+            object.__setattr__(self, name, tuple(given) or (None if name == "pattern" else ()))
+        if many is not None:
+            object.__setattr__(self, "channels", many)
         object.__setattr__(self, "train", frozenset(self.train))
         object.__setattr__(self, "recompute", expect_flag("recompute", self.recompute, op="LayerPlan"))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from minitl import methods
 from minitl.accounting.predict import check_model, predict
 from minitl.checks import as_number
-from minitl.errors import ShapeError, ValueRangeError, brief, lookup
+from minitl.errors import RuleError, ShapeError, ValueRangeError, brief, lookup
 from minitl.networks import Model, Network
 
 QUANTITIES = {"kept": "kept_bytes", "total": "total_bytes", "peak": "peak_bytes", "flops": "flops"}
@@ -77,14 +77,16 @@ def entries(
         if known.sides and not isinstance(model, Network):
             continue  # a single block has no place for side modules
         for blocks in range(1, len(model.blocks) + 1) if known.takes_blocks else (None,):
-            if not method(name, blocks).apply(model).trained_parameters():
-                continue  # a single block has no final linear layer for ft-last to train
             try:
+                if not method(name, blocks).apply(model).trained_parameters():
+                    continue  # a single block has no final linear layer for ft-last to train
                 totals = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals
             except ShapeError:
                 if not known.sides:
                     raise
                 continue  # its modules halve a map that is too small for it
+            except RuleError:
+                continue  # its own rules and one asked for exclude each other
             assert totals.peak_bytes is not None
             found.append(
                 Entry(

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from minitl.checks import expect_count
-from minitl.errors import MinitlError, UsageError, ValueRangeError, brief, unknown
+from minitl.errors import MinitlError, RuleError, UsageError, ValueRangeError, brief, unknown
 from minitl.layers import Activation, Adaptor, Conv, Layer, LayerPlan, Linear, Norm, Product
 from minitl.networks.network import Model, Network
+from minitl.ops.op import EXACT
 from minitl.parameters import Parameter
 from minitl.sides import LowRank, Side
 
@@ -99,11 +100,13 @@ class Method:
             if network.method != self.name:
                 network.attach(self.sides(network) if self.sides and isinstance(network, Network) else {})
             network.adapt(self._adaptors(network, blocks))
-            return {layer: self._checked_plan(layer, blocks) for layer in network.layers()}
+            plans = {layer: self._checked_plan(layer, blocks) for layer in network.layers()}
+            _expect_shared(network, plans)
         except MinitlError:
             network.attach(sides)
             network.adapt(adaptors)
             raise
+        return plans
 
     def _adaptors(self, network: Model, blocks: int) -> dict[str, Adaptor]:
         """The adaptors by their layers' paths; those that the network has by this method already."""
@@ -153,6 +156,15 @@ class Method:
             return None
         blocks = min(DEFAULT_BLOCKS, available) if self.blocks is None else self.blocks
         return expect_count("blocks", blocks, most=available, layer=network)
+
+
+def _expect_shared(network: Model, plans: Mapping[Layer, LayerPlan]) -> None:
+    """Raise RuleError where an activation's rule reads its output from a convolution that keeps it encoded."""
+    for act, conv in (pair for block in network.blocks for pair in block.feeds()):
+        rule = plans[conv].rule
+        if plans[act].rule == "output" and plans[conv].train and rule not in ("", EXACT):
+            problem = f"rule output reads what {conv.path} keeps, which its rule {rule} encodes"
+            raise RuleError(problem, layer=act.path, op=act.op.name, remedy="give one of them another rule")
 
 
 def trained_as_usual(layer: Layer) -> LayerPlan:

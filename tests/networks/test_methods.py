@@ -10,7 +10,7 @@ import pytest
 from models import batch, settle, stir, trained
 
 import minitl
-from minitl.errors import RuleError, UnknownNameError, ValueRangeError
+from minitl.errors import MinitlError, RuleError, UnknownNameError, UsageError, ValueRangeError
 from minitl.layers import FROZEN, Activation, Layer, LayerPlan, Norm
 from minitl.networks import Network
 from minitl.tape import Tape
@@ -238,6 +238,63 @@ def test_a_policy_that_asks_for_what_a_layer_has_not(case: str) -> None:
     number = {"expand": 0, "expand_norm": 1, "expand_act": 2}[role]
     assert str(caught.value).startswith(f"features.1.conv.0.{number}")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"channels": (1, "2")},
+        {"channels": None},
+        {"ranks": (1.5,)},
+        {"ranks": 3},
+        {"pattern": (2,)},
+        {"pattern": (2, True)},
+    ],
+)
+def test_plans_of_other_than_whole_numbers(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"LayerPlan: expected {next(iter(wrong))} in whole numbers, got"):
+        LayerPlan(**wrong)
+    assert LayerPlan(ranks=np.array([1, 2, 3])[:].tolist(), pattern=[2, 4]) == LayerPlan(
+        ranks=(1, 2, 3), pattern=(2, 4)
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", ["quantised2", "razor", "filter2", "subspace", "channels"])
+def test_a_rule_that_reads_what_another_encodes_is_refused(rule: str) -> None:
+    net = trained(minitl.networks.digits_irb(), "ft-last")
+    words = r"features\.3\.conv\.0\.2 \(hard_swish\): rule output reads what features\.3\.conv\.1\.0 keeps, which its rule"
+    if rule == "channels":
+        words = "expected 1 to .* channels"
+    with pytest.raises(MinitlError, match=words):
+        minitl.methods.get("mobiletl-exact", rules={"depthwise": rule}).apply(net)
+    assert net.method == "ft-last"
+    minitl.methods.get("mobiletl", rules={"depthwise": "quantised2"}).apply(net)
+
+
+@pytest.mark.parametrize("channels", [0, 17, (), tuple(range(17))])
+def test_channels_that_a_layer_has_not(channels: Any) -> None:
+    plan = LayerPlan(train={"weight"}, rule="channels", channels=channels)  # type: ignore[arg-type]
+    method = minitl.methods.Method("some", "", lambda layer, blocks: plan if layer.role == "expand" else FROZEN)
+    with pytest.raises(ValueRangeError, match=r"features\.1\.conv\.0\.0: expected 1 to 16 channels, got"):
+        method.apply(minitl.networks.digits_irb())
+
+
+def test_sparse_update_chooses_channels_when_training_begins() -> None:
+    """Of the weights that were loaded after the method was applied; predicting and evaluating choose none."""
+    net = trained(minitl.networks.digits_irb(), "sparse-update", 1)
+    conv = net.blocks[-1].expand.conv
+    state = net.state_dict()
+    weight = state[f"{conv.path}.weight"]
+    largest = list(range(3, weight.shape[1], 4))
+    weight[:, largest] += 100 * np.sign(weight[:, largest])
+    images, _ = batch(net, resolution=24)
+    minitl.accounting.predict(net, batch=2, resolution=24)
+    net.predict(images)
+    assert conv.carried() == {}
+    net.load_state_dict(state)
+    net(Tape(), images)
+    assert conv.carried()["channels"].tolist() == largest
+    assert net.trained_count < sum(value.size for value in net.trained_parameters().values())
 
 
 def test_an_unknown_role_and_activation() -> None:
