@@ -37,6 +37,14 @@ class Meter:
         """`workspace` bytes more were alive for a moment."""
         self.peak = max(self.peak, self.live + workspace)
 
+    def born(self, phantom: Phantom) -> None:
+        """A stand-in comes to life."""
+        self.add(phantom.nbytes)
+
+    def died(self, phantom: Phantom) -> None:
+        """It is let go of."""
+        self.add(-phantom.nbytes)
+
 
 class Phantom:
     """Stands for an array of that shape and dtype, and counts its bytes for as long as it lives."""
@@ -44,10 +52,10 @@ class Phantom:
     def __init__(self, shape: Shape, dtype: str, meter: Meter) -> None:
         self.shape, self.dtype, self.meter = shape, np.dtype(dtype), meter
         self.nbytes = nbytes(shape, dtype)
-        meter.add(self.nbytes)
+        meter.born(self)
 
     def __del__(self) -> None:
-        self.meter.add(-self.nbytes)
+        self.meter.died(self)
 
 
 class ShadowTape(Tape):

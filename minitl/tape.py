@@ -222,11 +222,12 @@ class Tape:
         self.records.append(record)
         return Var(y.value, len(self.records) - 1, True, self._mark)
 
-    def _run_again(self, record: Checkpoint, gy: Array) -> Gradients:
+    def _run_again(self, record: Checkpoint, given: list[Array]) -> Gradients:
         inner = self._fresh()
         inner.rerun = True
         x = inner.variable(Var(record.saved["x"]), record.needs[0])
-        gradients = inner.backward(record.segment(inner, x), gy)
+        last = record.segment(inner, x).source  # its value is not needed
+        gradients = inner._walk_back(last, given, Sink(None, inner.records), own=False)
         return (inner.input_gradients.get(x.source), *(gradients.get(p.name) for p in record.parameters))
 
     def _fresh(self) -> Tape:
@@ -264,36 +265,56 @@ class Tape:
             raise ShapeError(op="backward", expected=expected, got=f"{gy.shape}, {gy.dtype}")
         self._witness.expect_unchanged()
         sink = Sink(apply, self.records[: loss.source + 1])
+        seed = [self._ones_like(loss.value) if gy is None else gy]
+        return self._walk_back(loss.source, seed, sink, own=gy is None)
+
+    def _walk_back(self, last: int, given: list[Array], sink: Sink, *, own: bool) -> dict[str, Array]:
+        """Walk the records back from number `last`, whose value's gradient is in `given`, which is emptied.
+
+        `own` says whether that gradient may be written over. A gradient goes from hand to hand, so that none
+        outlives its last reader: no frame that waits holds one.
+        """
         self._held_before_backward = self.holdings()
-        pending: dict[int, Array] = {loss.source: self._ones_like(loss.value) if gy is None else gy}
-        for number in reversed(range(loss.source + 1)):
-            gy = pending.pop(number, None)
-            if gy is None:
+        pending: dict[int, Array] = {last: given.pop()}
+        self._lent = set() if own else {last}
+        for number in reversed(range(last + 1)):
+            if number not in pending:
                 continue
+            given = [pending.pop(number)]
             if run := self._programs.pop(number, None):
-                given = [gy]  # handed on, so that it is let go of where it is read for the last time
-                del gy
-                self._walk_back_fused(run, given, pending, sink)
-                continue
-            record = self.records[number]
-            flows = len(record.sources)
-            results = self._run_again(record, gy) if isinstance(record, Checkpoint) else self._backward(record, gy)
-            record.saved = Saved()
-            for source, gradient in zip(record.sources, results[:flows], strict=True):
-                if gradient is not None:
-                    self._accumulate(pending, source, gradient, gy)
-            for parameter, gradient in zip(record.parameters, results[flows:], strict=True):
-                if gradient is not None:
-                    self._accumulate(sink.gradients, parameter.name, gradient, gy)
-            del gy, results
-            sink.walked(record)
+                self._walk_back_fused(run, given, pending, sink, own=number not in self._lent)
+            else:
+                record = self.records[number]
+                self._walk_back_one(record, given, pending, sink)
+                sink.walked(record)
         self.input_gradients = pending
         return dict(reversed(sink.gradients.items()))
 
-    def _walk_back_fused(self, run: Run, given: list[Array], pending: dict[int, Array], sink: Sink) -> None:
+    def _walk_back_one(
+        self, record: OpRecord | Checkpoint, given: list[Array], pending: dict[int, Array], sink: Sink
+    ) -> None:
+        flows = len(record.sources)
+        if isinstance(record, Checkpoint):
+            gy, results = None, self._run_again(record, given)
+        else:
+            gy = given.pop()
+            results = self._backward(record, gy)
+        record.saved = Saved()
+        for source, gradient in zip(record.sources, results[:flows], strict=True):
+            if gradient is not None:
+                if gy is not None and owner(gradient) is owner(gy) and source not in pending:
+                    self._lent.add(source)
+                self._accumulate(pending, source, gradient, gy)
+        for parameter, gradient in zip(record.parameters, results[flows:], strict=True):
+            if gradient is not None:
+                self._accumulate(sink.gradients, parameter.name, gradient, gy)
+
+    def _walk_back_fused(
+        self, run: Run, given: list[Array], pending: dict[int, Array], sink: Sink, *, own: bool
+    ) -> None:
         values = {p: self._read(p) for p in run.program.parameters}
         work = self._work(run.program, given[0])
-        gx, by_parameter = backward(run, given, values, work, self._backward, sink.take)
+        gx, by_parameter = backward(run, given, values, work, self._backward, sink.take, own=own)
         for record in run.records.values():
             record.saved = Saved()
         if gx is not None:

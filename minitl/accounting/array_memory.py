@@ -19,18 +19,44 @@ NAME = b"minitl counts array memory"
 
 
 class ArrayMemory:
-    """Bytes alive, the most there ever were, and the bytes alive after each change where `events` is a list."""
+    """Memory from the C library: bytes alive, and the most there ever were. Others may serve it from elsewhere."""
 
     def __init__(self) -> None:
         self.live = self.peak = 0
-        self.events: list[int] | None = None
+        self._sizes: dict[int, int] = {}
+        self._libc = ctypes.CDLL(None)
+        self._libc.calloc.restype = ctypes.c_void_p
 
-    def add(self, count: int) -> None:
-        """`count` more bytes are alive (fewer, if negative)."""
-        self.live += count
-        self.peak = max(self.peak, self.live)
-        if self.events is not None:
-            self.events.append(self.live)
+    def allocate(self, size: int) -> int | None:
+        """The address of `size` bytes of zeros; None where there is no room."""
+        place: int | None = self._libc.calloc(ctypes.c_size_t(1), ctypes.c_size_t(size or 1))
+        return place
+
+    def release(self, place: int) -> None:
+        """Take back what was given at `place`."""
+        self._libc.free(ctypes.c_void_p(place))
+
+    def come(self, size: int) -> int | None:
+        """An array's data comes."""
+        place = self.allocate(size)
+        if place:
+            self._sizes[place] = size
+            self.live += size
+            self.peak = max(self.peak, self.live)
+        return place
+
+    def grow(self, place: int, size: int) -> int | None:
+        """An array's data moves to where it has room for `size`."""
+        new = self.come(size)
+        if new:
+            ctypes.memmove(new, place, min(size, self._sizes[place]))
+            self.go(place)
+        return new
+
+    def go(self, place: int) -> None:
+        """An array's data goes."""
+        self.live -= self._sizes.pop(place)
+        self.release(place)
 
     def reset_peak(self) -> None:
         """Forget what was before."""
@@ -57,9 +83,9 @@ _kept: list[object] = []  # handlers that arrays made under them may still need 
 
 
 @contextmanager
-def counting() -> Iterator[ArrayMemory]:
+def counting(memory: ArrayMemory | None = None) -> Iterator[ArrayMemory]:
     """Count the arrays made while this is active (on this thread and those that it starts)."""
-    memory = ArrayMemory()
+    memory = memory or ArrayMemory()
     handler = _handler(memory)
     _kept.append(handler)
     before = _set(_capsule(handler))
@@ -70,34 +96,18 @@ def counting() -> Iterator[ArrayMemory]:
 
 
 def _handler(memory: ArrayMemory) -> _Handler:
-    libc = ctypes.CDLL(None)
-    for name in ("malloc", "calloc", "realloc"):
-        getattr(libc, name).restype = ctypes.c_void_p
-    sizes: dict[int, int] = {}
-
-    def note(place: int | None, size: int) -> int | None:
-        if place:
-            sizes[place] = size
-            memory.add(size)
-        return place
-
-    def forget(place: int | None) -> None:
-        if place:
-            memory.add(-sizes.pop(place, 0))
-
     def malloc(_: int, size: int) -> int | None:
-        return note(libc.malloc(ctypes.c_size_t(size)), size)
+        return memory.come(size)
 
     def calloc(_: int, count: int, size: int) -> int | None:
-        return note(libc.calloc(ctypes.c_size_t(count), ctypes.c_size_t(size)), count * size)
+        return memory.come(count * size)
 
     def realloc(_: int, place: int | None, size: int) -> int | None:
-        forget(place)
-        return note(libc.realloc(ctypes.c_void_p(place), ctypes.c_size_t(size)), size)
+        return memory.grow(place, size) if place else memory.come(size)
 
     def free(_: int, place: int | None, size: int) -> None:
-        forget(place)
-        libc.free(ctypes.c_void_p(place))
+        if place:
+            memory.go(place)
 
     a = _Allocator
     return _Handler(NAME, 1, a(None, a.MALLOC(malloc), a.CALLOC(calloc), a.REALLOC(realloc), a.FREE(free)))

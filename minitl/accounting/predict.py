@@ -15,6 +15,7 @@ from minitl.accounting.ledger import Ledger, ledger
 from minitl.arrays import Array
 from minitl.checks import expect_count
 from minitl.errors import UsageError, ValueRangeError, brief
+from minitl.gradients import Apply
 from minitl.networks.network import Model
 from minitl.parameters import Parameter
 from minitl.shadow import ShadowTape
@@ -42,17 +43,23 @@ def predict(
     `totals.gradient_bytes` is that of the largest.
     """
     check_model(model)
+    optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, layer=model.name)
+    tape = ShadowTape()
+    shadow_step(model, tape, batch, resolution, LetGo() if apply else None)
+    found = ledger(tape, optimizer_slots=optimizer_slots, apply=apply, convention=convention)
+    totals = replace(found.totals, peak_bytes=found.totals.resident_bytes + tape.meter.peak + FEW)
+    return replace(found, totals=totals)
+
+
+def shadow_step(model: Model, tape: ShadowTape, batch: int, resolution: int, apply: Apply | None) -> None:
+    """Run a step on a shadow tape; raises ValueRangeError for what is no batch or no resolution."""
     for name, value in (("batch", batch), ("resolution", resolution)):
         if expect_count(name, value, layer=model.name) > MOST[name]:
             raise ValueRangeError(layer=model.name, expected=f"{name} of at most {MOST[name]}", got=brief(value))
     batch, resolution = int(batch), int(resolution)
-    optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, layer=model.name)
-    tape = ShadowTape()
     images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)
-    forward_backward(model, tape, images, tape.phantom((batch,), "int64"), apply=LetGo() if apply else None)
-    found = ledger(tape, optimizer_slots=optimizer_slots, apply=apply, convention=convention)
-    totals = replace(found.totals, peak_bytes=found.totals.resident_bytes + tape.meter.peak + FEW)
-    return replace(found, totals=totals)
+    labels = tape.phantom((batch,), "int64")
+    forward_backward(model, tape, images, labels, apply=apply)
 
 
 def check_model(model: Model) -> None:

@@ -40,16 +40,17 @@ Take = Callable[[Parameter, Array], bool]
 
 
 def backward(
-    run: Run, given: list[Array], values: Values, work: Work, walk_back: WalkBack, take: Take
+    run: Run, given: list[Array], values: Values, work: Work, walk_back: WalkBack, take: Take, *, own: bool
 ) -> tuple[Array | None, ByParameter]:
     """The input's gradient, where it is wanted, and those of the trained parameters. Destroys what was kept.
 
     `given` holds the gradient of the output, and is emptied: so it is let go of when it was read for the last time.
+    `own` says that it may be written over.
     `walk_back` gives the gradients of a single record. `take(parameter, gradient)` is offered each gradient once
     nothing will read the parameter any more; those that it does not take are returned.
     """
     walk = _Backward(run, values, work, walk_back, take)
-    return walk(given), walk.gradients
+    return walk(given, own=own), walk.gradients
 
 
 class _Backward:
@@ -63,17 +64,19 @@ class _Backward:
         """What the record kept under that name."""
         return self.records[record].saved[tensor]
 
-    def __call__(self, given: list[Array]) -> Array | None:
+    def __call__(self, given: list[Array], *, own: bool) -> Array | None:
         stages = self.program.stages
         past = given[0] if self.program.residual else None
-        g, own = self.descend(stages[-1], given.pop())
+        g, own = self.descend(stages[-1], given.pop(), own=own and past is None)
         for number in reversed(range(len(stages))):
             stage = stages[number]
+            self.work.enter(stage)
             if stage.batch:
                 g, own = self.batch_norm(stage, g, number, own=own), True
-            gx = self.convolution(stage, g, number)
-            for record in (stage.conv, stage.norm, *((stage.act,) if stage.act else ())):
+            for record in (stage.norm, *((stage.act,) if stage.act else ())):
                 self.records[record].saved = Saved()  # what is still to be read, the steps hold
+            gx = self.convolution(stage, g, number)
+            self.records[stage.conv].saved = Saved()
             if gx is None:
                 return None
             g, own = gx, True
@@ -95,10 +98,10 @@ class _Backward:
 
     # A stage's activation and norm.
 
-    def descend(self, stage: Stage, gy: Array) -> tuple[Array, bool]:
-        """The top stage's slope and norm, of the gradient that comes from above, which is not ours to write over."""
+    def descend(self, stage: Stage, gy: Array, *, own: bool) -> tuple[Array, bool]:
+        """The top stage's slope and norm, of the gradient that comes from above: over it, if it is our own."""
         changed = stage.rule is not None or not stage.batch
-        g = self.work.new(stage.y) if changed else gy
+        g = self.work.new(stage.y) if changed and not own else gy
         step, arrays = self.down(stage, g)
 
         def whole(to: Recorder, unit: Unit, gy: Place, *places: Place) -> None:
@@ -106,7 +109,7 @@ class _Backward:
                 step(to, unit, band, gy, *places)
 
         self.work.each(whole, gy, *arrays)
-        return g, changed
+        return g, changed or own
 
     def down(self, stage: Stage, g: Array) -> tuple[Callable[..., None], tuple[Array, ...]]:
         """The step for a band: g = gy slope, and the norm's part. It takes gy's place, and those of the arrays."""
@@ -329,9 +332,10 @@ class _Backward:
             for parameter, gradient in zip(record.parameters, gradients, strict=True):
                 if gradient is not None:
                     self.gradients[parameter] = gradient
-        if self.work.dry:
-            return self.work.new(slopes.shape)
-        return np.asarray(slopes / positions(se.pool.shapes[0][1:]))
+        out = self.work.new(slopes.shape)
+        if not self.work.dry:
+            np.divide(slopes, positions(se.pool.shapes[0][1:]), out=out)
+        return out
 
     def gated(self, stage: Stage, se: Squeeze, g: Array, number: int) -> Array:
         """The weight's and the gate's gradient of a convolution that takes the gate (see `ops.gated_conv`).

@@ -61,6 +61,7 @@ class _Forward:
     def __call__(self, x: Array) -> tuple[Array, Kept]:
         h, stages = x, self.program.stages
         for stage in stages:
+            self.work.enter(stage)
             if stage.squeeze:
                 h = self.excite(stage, stage.squeeze, h)
             residual = x if self.program.residual and stage is stages[-1] else None
@@ -82,8 +83,8 @@ class _Forward:
         """Convolution, norm, activation, and the residual."""
         self.kept[stage.conv, "x"] = x
         raw = self.work.new(stage.y)
-        filters = self.filters(stage)
-        self.work.each(self.convolution(stage), x, filters, raw, self.kept.get((stage.conv, "gate"), NOTHING))
+        gate = self.kept.get((stage.conv, "gate"), NOTHING)
+        self.work.each(self.convolution(stage), x, self.filters(stage), raw, gate)  # which the steps alone hold
         if not stage.batch:
             scale, shift = norm_factors(stage, self.values, self.work)
             return self.finish(stage, FROZEN, raw, (scale, shift, NOTHING, NOTHING), residual)

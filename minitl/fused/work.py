@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minitl.arrays import Array, Shape
-from minitl.fused.program import Program
+from minitl.fused.program import Program, Stage
 from minitl.kernels.tasks import Place, Recorder, scratch_bytes
 
 PASSING = 6  # float64 vectors per channel that the few numbers of a norm take while they are made
@@ -48,6 +48,9 @@ class Work:
         """Unit `number`."""
         return Unit(number, number * self.size, min((number + 1) * self.size, self.count))
 
+    def enter(self, stage: Stage) -> None:
+        """Take note that what follows is for that stage."""
+
     def new(self, shape: Shape, dtype: str = "") -> Array:
         """An uninitialised array."""
         return self.allocate(shape, dtype or self.dtype)
@@ -63,7 +66,7 @@ class Work:
         """`count` vectors (C,) that `make` gives; it takes `passing` float64 numbers meanwhile."""
         if not self.dry:
             return make()
-        self.allocate((passing,), "float64")
+        _meanwhile = self.allocate((passing,), "float64")
         return tuple(self.new((passing // PASSING,)) for _ in range(count))
 
     def each(self, step: Step, *arrays: Array) -> None:

@@ -23,7 +23,7 @@ from minitl.arrays import Array, Shape, nbytes, positions, size
 from minitl.kernels import pointwise
 from minitl.kernels.sums import in_order
 from minitl.ops.linear import pointwise_shape
-from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, keeps_input
+from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, keeps_input
 from minitl.ops.scale import output_shape as gated_shape
 from minitl.saved import Saved
 
@@ -53,6 +53,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     matrix, dtype = params[0][:, :, 0, 0], gy.dtype
     gx = np.empty((*gy.shape[:-1], matrix.shape[1]), dtype) if needs[0] else None
     ggate = np.empty((len(gy), 1, 1, matrix.shape[1]), dtype) if needs[1] else None
+    gw = np.empty(params[0].shape, dtype) if needs[2] else None
     total, products = np.zeros(matrix.shape), np.empty_like(matrix)
     for n in range(len(gy)):
         here = slice(n, n + 1)
@@ -64,7 +65,9 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
                 ggate[n, 0, 0] = in_order(np.multiply(matrix, products, dtype=np.float64))
             if needs[2]:
                 total += np.multiply(products, saved["gate"][n, 0, 0], dtype=np.float64)
-    return gx, ggate, total.astype(dtype).reshape(params[0].shape) if needs[2] else None
+    if gw is not None:
+        gw[:, :, 0, 0] = total
+    return gx, ggate, gw
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
@@ -78,8 +81,7 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     if needs[0] or needs[2]:
         kept.append(keeps_input("gate", 1, gate, dtype, ("grad_input",) * needs[0] + ("grad_weight",) * needs[2]))
     macs = Split(m, needs[0] * m, both * m)
-    matrix, gx = nbytes(w, dtype), needs[0] * nbytes(x, dtype)
-    ggate, gw = needs[1] * nbytes(gate, dtype), needs[2] * matrix
+    matrix = nbytes(w, dtype)
     i, o, itemsize = x[3], w[0], np.dtype(dtype).itemsize
     doubles, back = 8 * weights, pointwise.packed_size((o, i), dtype, False) * itemsize
     return Cost(
@@ -92,13 +94,9 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
             2 * macs.grad_weight + 2 * needs[2] * n * weights,
         ),
         forward_workspace=matrix + pointwise.packed_size((o, i), dtype, True) * itemsize,
-        backward_workspace=beyond(
-            gx + ggate + gw,
-            gx + ggate + doubles + matrix + needs[0] * (matrix + back),
-            gx + ggate + doubles + matrix + both * pointwise.grad_weight_scratch(i, o, dtype),
-            gx + ggate + doubles + matrix + both * doubles,
-            gx + ggate + doubles + matrix + gw,
-        ),
+        backward_workspace=doubles
+        + matrix
+        + max(needs[0] * (matrix + back), both * pointwise.grad_weight_scratch(i, o, dtype), both * doubles),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, size
+from minitl.arrays import Array, Shape, nbytes, size
 from minitl.kernels import channels
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, expect_map
 from minitl.saved import Saved
@@ -43,7 +43,12 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """An add for each value and a division for each mean forward; a division for each mean backward."""
     y = output_shape(shapes, attrs)
-    return Cost(output=y, flops=Split(size(shapes[0]) + size(y), needs[0] * size(y)))
+    return Cost(
+        output=y,
+        flops=Split(size(shapes[0]) + size(y), needs[0] * size(y)),
+        forward_workspace=2 * nbytes(y, "float64"),  # the sums, and the means before they are rounded
+        backward_workspace=needs[0] * nbytes(y, dtype),
+    )
 
 
 global_avg_pool = Op("global_avg_pool", ("x",), output_shape, forward, backward, cost, attrs=("keepdims",))

@@ -7,12 +7,15 @@ from dataclasses import asdict
 from typing import Any
 
 from minitl import methods
-from minitl.accounting import measure, predict
+from minitl.accounting import Arena, arena, measure, page, predict, timeline
+from minitl.accounting.arena_file import FORMS, write_arena
 from minitl.accounting.conventions import CONVENTIONS, STANDARD
 from minitl.accounting.plot import plot_kept
 from minitl.accounting.report import Key, block_of, by_layer, by_network, sums
 from minitl.accounting.tidy import buffers, csv_text, parts, totals
+from minitl.accounting.timeline_plot import plot_timelines
 from minitl.errors import UsageError
+from minitl.kernels.threads import count
 from minitl.networks import Model
 from minitl.verbs import options
 from minitl.verbs.inspection import Inspection
@@ -27,6 +30,9 @@ minitl inspect irb --attr activation=relu6 --against ft-blocks
 minitl inspect mobilenet_v2 --method ft-blocks,mobiletl --by block
 minitl inspect mobilenet_v2 --blocks 3 --batch 4 --measure
 minitl inspect mobilenet_v2 --by layer --plot memory.png
+minitl inspect mobilenet_v2 --timeline --apply --optimizer none
+minitl inspect mobilenet_v2 --method ft-blocks,mobiletl --timeline --plot timeline.png
+minitl inspect mobilenet_v3_small --html step.html --arena step.h
 """
 ABOUT = ("network", "method", "blocks", "batch", "resolution")
 
@@ -44,11 +50,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
     options.add_method_options(parser)
     options.add_step(parser)
+    options.add_memory(parser)
     parser.add_argument("--flops", default=STANDARD, metavar="NAME", help=f"how FLOPs are counted: {_conventions()}")
     parser.add_argument("--by", choices=("layer", "block", "network"), default="layer", help="what a row or bar is of")
     parser.add_argument("--against", metavar="METHOD", help="show the difference from this method")
     parser.add_argument("--measure", action="store_true", help="also run the step, and compare with what it held")
-    options.add_plot(parser, "the kept memory")
+    parser.add_argument(
+        "--timeline", action="store_true", help="show what is alive at the peak, and why; --plot draws the whole step"
+    )
+    parser.add_argument(
+        "--arena", type=options.file_of(*FORMS), metavar="FILE",
+        help="place every array of the step in one block of memory, and write the offsets (.json, or .h for C)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--html", type=options.file_of(".html"), metavar="FILE",
+        help="write one page: sortable ledger, bars, and the timeline with what is alive under the pointer",
+    )  # fmt: skip
+    options.add_plot(parser, "the kept memory, or the timeline")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object on stdout")
     form.add_argument("--csv", action="store_true", help="what --by asks for as comma-separated values on stdout")
@@ -57,28 +75,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Inspect; 1 if measured bytes are not the predicted ones, else 0."""
     names = args.method.split(",")
-    if len(set(names)) < len(names) or (args.against and len(names) > 1):
-        remedy = "name each method once, and one where there is --against"
+    alone = [f"--{name}" for name in ("against", "arena", "html") if getattr(args, name)]
+    if len(set(names)) < len(names) or (alone and len(names) > 1):
+        remedy = f"name each method once{f', and one where there is {alone[0]}' * bool(alone)}"
         raise UsageError(f"--method {args.method} cannot be shown side by side", remedy=remedy)
-    model = options.model(args)
+    if args.html:
+        page.check()
+    with options.threads(args):
+        return _run(args, options.model(args), names)
+
+
+def _run(args: argparse.Namespace, model: Model, names: list[str]) -> int:
     found = [_inspect(args, model, name, args.blocks, measured=args.measure) for name in names]
+    block = arena(model, **_step(args)) if args.arena else None
     other = None
     if args.against:
         blocks = options.blocks_for(args.against, found[0].about["blocks"])
         other = _inspect(args, model, args.against, blocks)
     everything = [*found, *([other] if other else [])]
     if args.json:
-        options.print_json("inspect", _json(found, other, args.by))
+        options.print_json("inspect", _json(found, other, args.by, block))
     elif args.csv:
         print(csv_text(line for one in everything for line in _lines(one, args.by)), end="")
     elif len(found) == 1:
         print_one(found[0], other, args)
     else:
         print_several(found, args)
-    if args.plot:
-        _plot(everything, args)
-        options.tell_plot(args)
+    _write(args, everything, block)
     return int(not all(one.reconciled for one in found))
+
+
+def _write(args: argparse.Namespace, found: list[Inspection], block: Arena | None) -> None:
+    """The files asked for."""
+    if args.plot:
+        _plot(found, args)
+        options.tell_file(args, args.plot)
+    if args.arena and block:
+        write_arena(block, args.arena, found[0].title)
+        size = f"{block.size_bytes:,} bytes, {block.ratio:.4f} of the lower bound"
+        options.tell_file(args, args.arena, f" ({size})")
+    if args.html and (line := found[0].timeline):
+        page.write(args.html, found[0].title, found[0].ledger, line)
+        options.tell_file(args, args.html)
+
+
+def _step(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "batch": args.batch,
+        "resolution": args.resolution,
+        "optimizer_slots": options.slots(args),
+        "apply": args.apply,
+    }
 
 
 def _inspect(
@@ -86,11 +133,7 @@ def _inspect(
 ) -> Inspection:
     """One method's step."""
     options.method(args, name, options.blocks_for(name, blocks) if "," in args.method else blocks).apply(model)
-    step: dict[str, Any] = {
-        "batch": args.batch,
-        "resolution": args.resolution,
-        "optimizer_slots": options.slots(args),
-    }
+    step = _step(args)
     ledger = predict(model, **step, convention=args.flops)
     about = {
         "network": model.name,
@@ -105,20 +148,25 @@ def _inspect(
         "int8": args.int8,
         "checkpoint": args.checkpoint,
         "rules": args.rule,
+        "apply": args.apply,
+        "threads": count(),
     }
-    return Inspection(about, block_of(model), ledger, measure(model, **step) if measured else None)
+    line = timeline(model, **step) if args.timeline or args.html else None
+    return Inspection(about, block_of(model), ledger, measure(model, **step) if measured else None, line)
 
 
-def _json(found: list[Inspection], other: Inspection | None, by: str) -> dict[str, Any]:
+def _json(found: list[Inspection], other: Inspection | None, by: str, block: Arena | None) -> dict[str, Any]:
     def data(one: Inspection) -> dict[str, Any]:
-        block = {"by_block": sums(one.ledger.rows, one.block)} if by == "block" else {}
+        parts = {"by_block": sums(one.ledger.rows, one.block)} if by == "block" else {}
         measured = {"measured": asdict(one.measured)} if one.measured else {}
-        return {**one.about, **one.ledger.to_json(), **block, **measured}
+        line = {"timeline": one.timeline.to_json()} if one.timeline else {}
+        return {**one.about, **one.ledger.to_json(), **parts, **measured, **line}
 
     if len(found) > 1:
         return {"inspections": [data(one) for one in found]}
     against = {"against": {"method": other.about["method"], **other.ledger.to_json()}} if other else {}
-    return {**data(found[0]), **against}
+    placed = {"arena": block.to_json()} if block else {}
+    return {**data(found[0]), **against, **placed}
 
 
 def _lines(one: Inspection, by: str) -> Any:
@@ -129,10 +177,11 @@ def _lines(one: Inspection, by: str) -> Any:
 
 
 def _plot(found: list[Inspection], args: argparse.Namespace) -> None:
+    if lines := {one.label: one.timeline for one in found if one.timeline and args.timeline}:
+        plot_timelines(lines, args.plot, title=found[0].step)
+        return
     by: dict[str, Key] = {"layer": by_layer, "block": found[0].block, "network": by_network}
-    about = found[0].about
-    title = f"{about['network']}, batch {args.batch}, {args.resolution} px"
-    plot_kept({one.label: one.ledger for one in found}, args.plot, title=title, by=by[args.by])
+    plot_kept({one.label: one.ledger for one in found}, args.plot, title=found[0].step, by=by[args.by])
 
 
 def _conventions() -> str:

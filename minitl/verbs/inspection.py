@@ -7,6 +7,7 @@ from typing import Any
 
 from minitl.accounting import Ledger, Measured
 from minitl.accounting.report import Key
+from minitl.accounting.timeline import Timeline
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,24 @@ class Inspection:
     block: Key
     ledger: Ledger
     measured: Measured | None = None
+    timeline: Timeline | None = None
 
     @property
     def label(self) -> str:
         """The method, and how many blocks it tunes: `mobiletl (5 blocks)`."""
         count = self.about["blocks"]
         return str(self.about["method"]) + (f" ({count} block{'s' * (count > 1)})" if count else "")
+
+    @property
+    def step(self) -> str:
+        """Which step: `mobilenet_v2, batch 8, 224 px`."""
+        about = self.about
+        return f"{about['network']}, batch {about['batch']}, {about['resolution']} px"
+
+    @property
+    def title(self) -> str:
+        """Which step, and by which method."""
+        return f"{self.step}, {self.label}"
 
     @property
     def reconciled(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from minitl import methods
 from minitl.accounting import Ledger, Measured
-from minitl.accounting.ledger import rows_table, totals_tables
+from minitl.accounting.ledger import rows_table, shape_text, totals_tables
 from minitl.accounting.report import (
     against_table,
     block_table,
@@ -18,6 +18,7 @@ from minitl.accounting.report import (
     totals_beside,
 )
 from minitl.accounting.table import Table, table
+from minitl.accounting.timeline import Timeline
 from minitl.verbs import options
 from minitl.verbs.inspection import Inspection
 from minitl.verbs.terminal import show
@@ -29,7 +30,8 @@ normalised input and 1 / standard deviation, `mask` and `codes` packed bits that
 select an activation's slope, `gate` the multiplier of squeeze-and-excite. A
 layer without a row keeps nothing."""
 PARTS = "Kept bytes, and the gradient that needs them (the first, of several):"
-TRACED = "(the traced peak includes Python's own objects, and vectors of one number\nper channel)"
+TRACED = "(the predicted peak has a room of a few kilobytes for vectors of one number\nper channel)"
+SMALL = 0.002  # of the peak: smaller buffers are told together
 
 
 def print_one(found: Inspection, other: Inspection | None, args: argparse.Namespace) -> None:
@@ -39,6 +41,8 @@ def print_one(found: Inspection, other: Inspection | None, args: argparse.Namesp
     if other:
         key = {"layer": by_layer, "block": found.block, "network": by_network}[args.by]
         parts.append(against_table(ledger, other.ledger, (found.about["method"], other.about["method"]), key))
+    elif found.timeline and args.timeline:
+        parts += timeline_parts(found.timeline)
     elif args.by == "layer":
         parts += [READING, rows_table(ledger.rows)]
     elif args.by == "block":
@@ -53,13 +57,46 @@ def print_several(found: Sequence[Inspection], args: argparse.Namespace) -> None
     """Several methods' steps side by side."""
     ledgers = {one.about["method"]: one.ledger for one in found}
     parts: list[str] = ["\n".join([_network(found[0], args), *map(_trains, found)])]
-    if args.by != "network":
+    for one in found:
+        if one.timeline and args.timeline:
+            parts += [one.label, *timeline_parts(one.timeline)]
+    if args.by != "network" and not args.timeline:
         parts.append(methods_table(ledgers, by_layer if args.by == "layer" else found[0].block))
     parts.append(totals_beside(ledgers))
     for one in found:
         if one.measured:
             parts += [one.label, _measured_table(one.ledger, one.measured)]
     show(*parts)
+
+
+def timeline_parts(line: Timeline) -> list[str]:
+    """When the peak is, and what is alive then: large buffers one by one, the others together."""
+    peak, kinds = line.peak, line.by_kind()
+    alive = [b for b in line.alive(peak.at) if b.bytes]
+    shown = [b for b in alive if b.bytes >= SMALL * peak.bytes and not b.always]
+    body = [(b.layer, b.name, b.why, b.shape, b.bytes, _when(line, b.first), b.until) for b in shown]
+    for what, rest in (
+        ("held between steps", [b for b in alive if b.always]),
+        (f"smaller than {SMALL:.1%}", [b for b in alive if not b.always and b not in shown]),
+    ):
+        count = f"{len(rest)} arrays"
+        body.append(("", count, what, (), sum(b.bytes for b in rest), "", "the end" if rest and rest[0].always else ""))
+    rows = [
+        (layer, name, why, shape_text(shape), f"{count:,}", f"{100 * count / peak.bytes:.1f}", first, last)
+        for layer, name, why, shape, count, first, last in body
+    ]
+    header = ("layer", "buffer", "why it is there", "shape", "bytes", "%", "since", "until")
+    optional = ("shape", "since", "until", "%")
+    parts = [(kind, f"{steps[peak.at]:,}", f"{max(steps):,}") for kind, steps in kinds.items()]
+    return [
+        f"Peak: {peak.bytes:,} bytes in {peak.where} (moment {peak.at} of {len(line.moments)}). Alive then:",
+        table(header, rows, right=(4, 5), optional=optional),
+        table(("bytes of", "at the peak", "most ever"), parts, right=(1, 2)),
+    ]
+
+
+def _when(line: Timeline, at: int) -> str:
+    return line.moments[at].where if at else "the beginning"
 
 
 def _network(found: Inspection, args: argparse.Namespace) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from minitl import methods, networks
 from minitl.accounting.plot import check as check_plot
-from minitl.errors import MinitlError, ValueRangeError, unknown
+from minitl.errors import MinitlError, UsageError, ValueRangeError, unknown
+from minitl.files import check_writable
+from minitl.kernels import threads as kernel_threads
 from minitl.methods import METHODS, Method
 from minitl.networks import Model
 from minitl.networks.irb import PAPER
@@ -52,6 +55,24 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", default="sgd", metavar="NAME", help="none, sgd (with momentum) or adam")
 
 
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """What else decides how much memory a step takes."""
+    parser.add_argument("--apply", action="store_true", help="apply each gradient as it comes, then let it go")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads, each with scratch memory (default: cores)")
+
+
+@contextmanager
+def threads(args: argparse.Namespace) -> Iterator[None]:
+    """Work with as many threads as were asked for."""
+    before = kernel_threads.count()
+    if args.threads is not None:
+        kernel_threads.set_threads(args.threads)
+    try:
+        yield
+    finally:
+        kernel_threads.set_threads(before)
+
+
 def add_plot(parser: argparse.ArgumentParser, what: str) -> None:
     """Where a plot goes."""
     parser.add_argument("--plot", type=plot_file, metavar="FILE", help=f"draw {what} (.png, .pdf, .svg)")
@@ -59,17 +80,32 @@ def add_plot(parser: argparse.ArgumentParser, what: str) -> None:
 
 def plot_file(text: str) -> Path:
     """A file for a plot, for an option's `type`; refused before any work is done where none could be written."""
+    return _checked(Path(text), check_plot)
+
+
+def file_of(*types: str) -> Callable[[str], Path]:
+    """The same for a file of one of these types."""
+
+    def check(path: Path) -> None:
+        if path.suffix.lower() not in types:
+            raise UsageError(f"unknown file type {path.suffix!r} of {path}", remedy=f"use {' or '.join(types)}")
+        check_writable(path)
+
+    return lambda text: _checked(Path(text), check)
+
+
+def _checked(path: Path, check: Callable[[Path], None]) -> Path:
     try:
-        check_plot(Path(text))
+        check(path)
     except MinitlError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return Path(text)
+    return path
 
 
-def tell_plot(args: argparse.Namespace) -> None:
-    """Say that the plot is there; a program that reads what is printed knows."""
+def tell_file(args: argparse.Namespace, path: Path, more: str = "") -> None:
+    """Say that a file is there; a program that reads what is printed knows."""
     if not (args.json or getattr(args, "csv", False)):
-        print(f"\nwrote {args.plot}")
+        print(f"\nwrote {path}{more}")
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +142,7 @@ def rules(pairs: Sequence[str]) -> dict[str, str]:
 def options_text(args: argparse.Namespace) -> str:
     """The method's options as they are told in a heading."""
     told = ["frozen weights int8"] * args.int8 + ["checkpointed blocks"] * args.checkpoint + args.rule
+    told += ["gradients applied as they come"] * getattr(args, "apply", False)
     return "".join(f", {option}" for option in told)
 
 

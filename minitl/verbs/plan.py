@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             show(plan_device.text(on_device))
     if args.plot:
         _plot(found, args.plot, f"{model.name}, batch {args.batch}, {args.resolution} px")
-        options.tell_plot(args)
+        options.tell_file(args, args.plot)
     return 0
 
 

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         _print(found)
     if args.plot:
         plot_kept(figure1.ledgers(), args.plot, title="One block: 96 -> 576 -> 96, 7x7, batch 8 (SE 144 in V3)")
-        options.tell_plot(args)
+        options.tell_file(args, args.plot)
     return 0
 
 
