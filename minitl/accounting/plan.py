@@ -65,6 +65,7 @@ def entries(
     batch: int,
     resolution: int,
     optimizer_slots: int,
+    apply: bool = False,
     method: Callable[[str, int | None], methods.Method] = methods.get,
 ) -> tuple[Entry, ...]:
     """Every method, with every number of blocks it can take, applied in turn to a copy of `model`.
@@ -80,7 +81,9 @@ def entries(
             try:
                 if not method(name, blocks).apply(model).trained_parameters():
                     continue  # a single block has no final linear layer for ft-last to train
-                totals = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals
+                totals = predict(
+                    model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots, apply=apply
+                ).totals
             except ShapeError:
                 if not known.sides:
                     raise
@@ -123,6 +126,34 @@ def plan(ways: Sequence[Entry], *, budget: float, of: str) -> Plan:
     better = [way for way in ways if way.rank > best.rank]
     following = min(better, key=lambda way: (way.need(of), *(-r for r in way.rank)), default=None)
     return Plan(budget, of, best, pareto(ways, of), following, tuple(ways))
+
+
+def bests(found: Plan) -> dict[str, Entry | None]:
+    """The best way within the same number of bytes of each of kept, total and peak; None where nothing fits.
+
+    What is kept is part of the total, and most of either is alive at the peak, with images and activations
+    in flight; so they seldom choose alike.
+    """
+    chosen: dict[str, Entry | None] = {}
+    for of in ("kept", "total", "peak"):
+        affordable = [way for way in found.entries if way.need(of) <= found.budget]
+        chosen[of] = max(affordable, key=lambda way: (*way.rank, -way.need(of)), default=None)
+    return chosen
+
+
+def largest(fits: Callable[[int], bool], start: int, most: int) -> int:
+    """The largest number up to `most` that fits, searched from `start` on; 0 where not even 1 does.
+
+    What a step takes grows with its batch and its resolution, so the number after it does not fit.
+    """
+    low, high = 0, start
+    while high <= most and fits(high):
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def pareto(ways: Iterable[Entry], of: str) -> tuple[Entry, ...]:

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, model: Model, names: list[str]) -> int:
     found = [_inspect(args, model, name, args.blocks, measured=args.measure) for name in names]
-    block = arena(model, **_step(args)) if args.arena else None
+    block = arena(model, **options.step(args)) if args.arena else None
     other = None
     if args.against:
         blocks = options.blocks_for(args.against, found[0].about["blocks"])
@@ -119,21 +119,12 @@ def _write(args: argparse.Namespace, found: list[Inspection], block: Arena | Non
         options.tell_file(args, args.html)
 
 
-def _step(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "batch": args.batch,
-        "resolution": args.resolution,
-        "optimizer_slots": options.slots(args),
-        "apply": args.apply,
-    }
-
-
 def _inspect(
     args: argparse.Namespace, model: Model, name: str, blocks: int | None, *, measured: bool = False
 ) -> Inspection:
     """One method's step."""
     options.method(args, name, options.blocks_for(name, blocks) if "," in args.method else blocks).apply(model)
-    step = _step(args)
+    step = options.step(args)
     ledger = predict(model, **step, convention=args.flops)
     about = {
         "network": model.name,

@@ -55,6 +55,16 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", default="sgd", metavar="NAME", help="none, sgd (with momentum) or adam")
 
 
+def step(args: argparse.Namespace) -> dict[str, Any]:
+    """Which step, as `predict` takes it."""
+    return {
+        "batch": args.batch,
+        "resolution": args.resolution,
+        "optimizer_slots": slots(args),
+        "apply": args.apply,
+    }
+
+
 def add_memory(parser: argparse.ArgumentParser) -> None:
     """What else decides how much memory a step takes."""
     parser.add_argument("--apply", action="store_true", help="apply each gradient as it comes, then let it go")

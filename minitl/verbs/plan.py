@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from minitl import devices
-from minitl.accounting.plan import QUANTITIES, Entry, Plan, entries, plan
-from minitl.accounting.plot import new_figure, save
+from minitl.accounting import predict, timeline
+from minitl.accounting.plan import QUANTITIES, Entry, Plan, bests, entries, largest, plan
+from minitl.accounting.plan_plot import plot_plan
+from minitl.accounting.predict import MOST
 from minitl.accounting.table import table
 from minitl.accounting.tidy import csv_text
-from minitl.errors import ValueRangeError
+from minitl.accounting.timeline import Timeline
+from minitl.errors import ShapeError, ValueRangeError
+from minitl.kernels.threads import count
+from minitl.networks import Model
 from minitl.verbs import options, plan_device
 from minitl.verbs.terminal import show
 
@@ -22,8 +27,9 @@ HELP = "what to tune within a budget of memory or work"
 DESCRIPTION = """Tries every method with every number of blocks, on shapes alone, and names the best that fits: the one
 that trains most parameters, then exact gradients before approximate ones, then fewer FLOPs."""
 EXAMPLES = """
-minitl plan mobilenet_v3_small --budget 40MB --of peak
+minitl plan mobilenet_v3_small --budget 40MB
 minitl plan mobilenet_v2 --budget 16MiB --of kept --batch 4 --plot plan.png
+minitl plan mobilenet_v2 --budget 40MB --apply --optimizer none --largest batch
 minitl plan mobilenet_v3_small --budget 2GFLOPs
 minitl plan irb --budget 1,500,000 --csv
 minitl plan mobilenet_v3_small --device raspberry-pi-4
@@ -49,10 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="SIZE", help=told)
     parser.add_argument("--device", metavar="NAME|FILE.toml", help="as in estimate: does it fit, how long, what energy")
     parser.add_argument(
-        "--of", choices=tuple(QUANTITIES), help="what is budgeted (default: total; flops where the budget is FLOPs)"
+        "--of", choices=tuple(QUANTITIES), help="what is budgeted (default: peak; flops where the budget is FLOPs)"
     )
     options.add_step(parser)
+    options.add_memory(parser)
     options.add_method_options(parser)
+    parser.add_argument(
+        "--largest", choices=tuple(MOST), help="also find the largest that each way of the Pareto set can take"
+    )
     options.add_plot(parser, "the Pareto set")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -62,48 +72,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan; 0 if something fits (else an error says what would)."""
     budget, of = parse_budget(plan_device.budget(args), args.of)
-    model = options.model(args)
-    ways = entries(
-        model,
-        batch=args.batch,
-        resolution=args.resolution,
-        optimizer_slots=options.slots(args),
-        method=lambda name, blocks: options.method(args, name, blocks),
-    )
-    found = plan(ways, budget=budget, of=of)
-    told = found.entries if args.csv else [*found.pareto, *filter(None, [found.next])]
-    on_device = plan_device.answers(args, model, told)
-    if args.json:
-        options.print_json("plan", _json(found, on_device))
-    elif args.csv:
-        about = {"network": model.name, "batch": args.batch, "resolution": args.resolution}
-        lines = (
-            {**about, **_line(way, found), **plan_device.columns(on_device.get(way), "device_")}
-            for way in found.entries
-        )
-        print(csv_text(lines), end="")
-    else:
-        step = f"batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}"
-        print(f"{model.name}, {step}{options.options_text(args)}")
-        _print(found)
-        if on_device:
-            print(f"\non {devices.get(args.device).title}:\n")
-            show(plan_device.text(on_device))
+    with options.threads(args):
+        model = options.model(args)
+        ways = entries(model, **options.step(args), method=lambda name, blocks: options.method(args, name, blocks))
+        found = plan(ways, budget=budget, of=of)
+        told = found.entries if args.csv else [*found.pareto, *filter(None, [found.next])]
+        on_device = plan_device.answers(args, model, told)
+        limits = [_largest(args, found, model, way) for way in found.pareto] if args.largest else []
+        line = _timeline(args, found.best, model)
+        if args.json:
+            about = {"network": model.name, **_about(args)}
+            options.print_json("plan", {**about, **_json(found, line, on_device, limits, args.largest)})
+        elif args.csv:
+            about = {"network": model.name, "batch": args.batch, "resolution": args.resolution}
+            print(csv_text(_lines(about, found, on_device)), end="")
+        else:
+            step = f"batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}"
+            print(f"{model.name}, {step}{options.options_text(args)}")
+            _print(found, line, limits, args.largest)
+            if on_device:
+                print(f"\non {devices.get(args.device).title}:\n")
+                show(plan_device.text(on_device))
     if args.plot:
-        _plot(found, args.plot, f"{model.name}, batch {args.batch}, {args.resolution} px")
+        plot_plan(found, args.plot, f"{model.name}, batch {args.batch}, {args.resolution} px")
         options.tell_file(args, args.plot)
     return 0
+
+
+def _about(args: argparse.Namespace) -> dict[str, Any]:
+    """The step that is planned."""
+    names = ("batch", "resolution", "optimizer", "apply")
+    return {**{name: getattr(args, name) for name in names}, "threads": count()}
+
+
+def _timeline(args: argparse.Namespace, way: Entry, model: Model) -> Timeline:
+    """The step of one way."""
+    options.method(args, way.method, way.blocks).apply(model)
+    return timeline(model, **options.step(args))
+
+
+def _largest(args: argparse.Namespace, found: Plan, model: Model, way: Entry) -> int:
+    """The largest batch or resolution with which the way fits."""
+    options.method(args, way.method, way.blocks).apply(model)
+    step = options.step(args)
+
+    def fits(number: int) -> bool:
+        try:
+            totals = predict(model, **{**step, args.largest: number}).totals
+        except (ShapeError, ValueRangeError):  # too few positions for a norm, or for a side module
+            return False
+        need = totals.flops.total if found.of == "flops" else getattr(totals, QUANTITIES[found.of])
+        return bool(need <= found.budget)
+
+    return largest(fits, step[args.largest], MOST[args.largest])
 
 
 def parse_budget(text: str, of: str | None = None) -> tuple[int, str]:
     """The budget and what it is of: `16MiB`, `40 mb` and `1,000,000` are bytes, `2GFLOPs` operations.
 
-    `of` is what was asked for; without it FLOPs are of `flops`, and anything else of `total`. Raises ValueRangeError
+    `of` is what was asked for; without it FLOPs are of `flops`, and anything else of `peak`. Raises ValueRangeError
     for what cannot be read, or not in the unit that `of` has.
     """
     match = BUDGET.fullmatch(text)
     unit = match[2].lower() if match else ""
-    of = of or ("flops" if unit.endswith(("flop", "flops")) else "total")
+    of = of or ("flops" if unit.endswith(("flop", "flops")) else "peak")
     units = FLOPS if of == "flops" else BYTES
     budget = int(Decimal(match[1].replace(",", "")) * units[unit]) if match and unit in units else 0
     if not 1 <= budget <= 10**18:
@@ -115,19 +147,32 @@ def parse_budget(text: str, of: str | None = None) -> tuple[int, str]:
     return budget, of
 
 
-def _json(found: Plan, on_device: plan_device.Answers) -> dict[str, Any]:
+def _json(
+    found: Plan, line: Timeline, on_device: plan_device.Answers, limits: list[int], what: str | None
+) -> dict[str, Any]:
     def entry(way: Entry) -> dict[str, Any]:
         public = {name: value for name, value in asdict(way).items() if name in PUBLIC}
         return {**public, "device": plan_device.columns(on_device[way])} if way in on_device else public
 
+    front = [entry(way) for way in found.pareto]
+    for way, limit in zip(front, limits, strict=bool(limits)):
+        way[f"largest_{what}"] = limit
+    peak, kinds = line.peak, line.by_kind()
     return {
         "budget_bytes": found.budget,
         "of": found.of,
         "best": entry(found.best),
-        "pareto": [entry(way) for way in found.pareto],
+        "pareto": front,
         "binding": _binding(found),
         "next": entry(found.next) if found.next else None,
+        "best_by": {of: entry(way) if way else None for of, way in bests(found).items()},
+        "peak": {"in": peak.where, "bytes": {kind: steps[peak.at] for kind, steps in kinds.items()}},
     }
+
+
+def _lines(about: dict[str, Any], found: Plan, on_device: plan_device.Answers) -> Iterator[dict[str, Any]]:
+    for way in found.entries:
+        yield {**about, **_line(way, found), **plan_device.columns(on_device.get(way), "device_")}
 
 
 def _line(way: Entry, found: Plan) -> dict[str, Any]:
@@ -141,18 +186,22 @@ def _binding(found: Plan) -> dict[str, Any]:
     return {"of": found.of, "budget": found.budget, "used": used, "left": found.budget - used, "short_of_next": short}
 
 
-def _print(found: Plan) -> None:
-    def line(way: Entry) -> tuple[str, ...]:
+def _print(found: Plan, line: Timeline, limits: list[int], what: str | None) -> None:
+    def cells(way: Entry, limit: list[int]) -> tuple[str, ...]:
         memory = (f"{count / 1e6:,.3f}" for count in (way.kept_bytes, way.total_bytes, way.peak_bytes))
         fits = "best" if way == found.best else "fits" if way.need(found.of) <= found.budget else ""
         gradients = "exact" if way.exact else "approx."
-        return (way.name, f"{way.trained_parameters:,}", gradients, *memory, f"{way.flops / 1e6:,.1f}", fits)
+        most = (f"{n:,}" for n in limit)
+        return (way.name, f"{way.trained_parameters:,}", gradients, *memory, f"{way.flops / 1e6:,.1f}", *most, fits)
 
     print(f"budget: {_amount(found.budget, found.of)} of {found.of}\n\nPareto set, the cheapest first:")
-    header = ("method", "trains", "gradients", "kept MB", "total MB", "peak MB", "MFLOPs", "")
+    asked = (f"largest {what}",) if what else ()
+    header = ("method", "trains", "gradients", "kept MB", "total MB", "peak MB", "MFLOPs", *asked, "")
     spare = [f"{of} MB" for of in ("kept", "total", "peak") if of != found.of]
     optional = ([] if found.of == "flops" else ["MFLOPs"]) + spare
-    show(table(header, [line(way) for way in found.pareto], right=(1, 3, 4, 5, 6), optional=optional))
+    limit = [[n] for n in limits] if what else [[] for _ in found.pareto]
+    body = [cells(way, most) for way, most in zip(found.pareto, limit, strict=True)]
+    show(table(header, body, right=(1, 3, 4, 5, 6, *(7 for _ in asked)), optional=optional))
     print()
     show(f"best: {found.best.name}, {_amount(found.best.need(found.of), found.of)}")
     if found.next:
@@ -160,27 +209,23 @@ def _print(found: Plan) -> None:
         show(f"binding: {found.of}; the next step up is {found.next.name}, {_amount(short, found.of)} over the budget")
     else:
         print("binding: nothing; there is no better method at any budget")
+    if found.of != "flops":
+        show(*_why(found, line))
+
+
+def _why(found: Plan, line: Timeline) -> list[str]:
+    """Where kept, total and peak choose differently, and what the peak of the best is made of."""
+    lines = []
+    for of, way in bests(found).items():
+        if way and way != found.best:
+            over = " over the budget" * (way.peak_bytes > found.budget)
+            lines.append(f"by {of} alone: {way.name}, {_amount(way.need(of), of)}; it peaks at "
+                         f"{_amount(way.peak_bytes, 'peak')}{over}")  # fmt: skip
+    alive = sorted(((n[line.peak.at], kind) for kind, n in line.by_kind().items()), reverse=True)
+    parts = ", ".join(f"{kind} {n / 1e6:,.3f}" for n, kind in alive if n >= 500)
+    why = f"{found.best.name} peaks in {line.peak.where} (MB): {parts}"
+    return [f"{why}\n{chr(10).join(lines)}".rstrip()]
 
 
 def _amount(count: int, of: str) -> str:
     return f"{count / 1e6:,.1f} MFLOPs" if of == "flops" else f"{count:,} bytes ({count / 1e6:,.3f} MB)"
-
-
-def _plot(found: Plan, path: Path, title: str) -> None:
-    figure, (axes,) = new_figure(8, 4.5)
-    for exact, colour in ((True, "#4477aa"), (False, "#ee6677")):
-        ways = [way for way in found.entries if way.exact == exact]
-        needs = [way.need(found.of) / 1e6 for way in ways]
-        label = "exact gradients" if exact else "approximate gradients"
-        axes.scatter(needs, [way.trained_parameters for way in ways], color=colour, alpha=0.4, label=label)
-    steps = [(way.need(found.of) / 1e6, way.trained_parameters) for way in found.pareto]
-    axes.step(*zip(*steps, strict=True), where="post", color="#666666", linewidth=1, label="Pareto set")
-    axes.axvline(found.budget / 1e6, color="#228833", linestyle="--", label="budget")
-    best = (found.best.need(found.of) / 1e6, found.best.trained_parameters)
-    axes.annotate(found.best.name, best, xytext=(6, -12), textcoords="offset points", fontsize=9, weight="bold")
-    unit = "MFLOPs a step" if found.of == "flops" else f"{found.of} memory (MB = 1e6 bytes)"
-    axes.set(xscale="log", xlabel=unit, ylabel="trained parameters", title=title)
-    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        ticks("{x:g}")
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
-    save(figure, path)

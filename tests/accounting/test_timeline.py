@@ -121,7 +121,7 @@ def test_apply_and_threads_are_for_the_prediction(capsys: pytest.CaptureFixture[
 
 
 def test_text_names_the_largest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*SMALL, "--timeline"]) == 0
+    assert main(["inspect", "digits_irb", "--batch", "2", "--method", "ft-all", "--timeline"]) == 0
     text = capsys.readouterr().out
     assert re.search(
         r"Peak: [\d,]+ bytes in (for|back)ward of features\.\S.* \(moment \d+ of \d+\)\. Alive then:", text

@@ -110,7 +110,7 @@ BAD = {
     "plan digits_irb --budget 2GFLOPs --of kept": "budget: cannot read '2GFLOPs' as bytes",
     "plan digits_irb --budget 1MiB --of flops": "budget: cannot read '1MiB' as FLOPs; write it like 2GFLOPs or 500M",
     "plan digits_irb --budget 1e99": "budget: cannot read '1e99'",
-    "plan digits_irb --budget 1kB": "no method fits 1,000 of total; the smallest that would is 598,712 (ft-last)",
+    "plan digits_irb --budget 1kB": "no method fits 1,000 of peak; the smallest that would is",
     "plan digits_irb --budget 1 --of kept": "no method fits 1 of kept; the smallest that would is 6,528 (ft-last)",
     "plan digits_irb --budget 1MB --of time": "argument --of: invalid choice: 'time'",
     "plan digits_irb --budget 1MB --rule relu6=sign": "digits_irb: unknown activation or role 'relu6'",
@@ -337,7 +337,10 @@ def test_a_rule_may_be_for_one_role(cli: Cli) -> None:
 @pytest.mark.parametrize("of", ["kept", "total", "peak", "flops"])
 def test_plan(of: str, cli: Cli) -> None:
     data = read(cli("plan", "digits_irb", "--batch", 2, "--budget", "50M", "--of", of, "--json"), "plan")
-    assert data.keys() == {"budget_bytes", "of", "best", "pareto", "binding", "next"}
+    about = {"network", "batch", "resolution", "optimizer", "apply", "threads"}
+    assert data.keys() == about | {"budget_bytes", "of", "best", "pareto", "binding", "next", "best_by", "peak"}
+    assert (data["network"], data["batch"], data["resolution"], data["optimizer"]) == ("digits_irb", 2, 24, "sgd")
+    assert sum(data["peak"]["bytes"].values()) == data["best"]["peak_bytes"]
     assert (data["budget_bytes"], data["of"]) == (50_000_000, of)
     assert all(way.keys() == WAY for way in (data["best"], *data["pareto"]))
     quantity = "flops" if of == "flops" else f"{of}_bytes"
@@ -351,6 +354,19 @@ def test_plan(of: str, cli: Cli) -> None:
         assert data["next"][quantity] == binding["budget"] + binding["short_of_next"] > 50_000_000
     else:
         assert (data["next"], binding["short_of_next"], data["best"]["method"]) == (None, None, "ft-all")
+
+
+def test_plan_finds_the_largest_batch_and_resolution(cli: Cli) -> None:
+    for what in ("batch", "resolution"):
+        front = read(cli("plan", "digits_irb", "--budget", "2MB", "--largest", what, "--json"), "plan")["pareto"]
+        for way in front[:1]:
+            found = way[f"largest_{what}"]
+            chosen = ("--method", way["method"], "--blocks", way["blocks"]) if way["blocks"] else ()
+            peaks = [
+                read(cli("inspect", "digits_irb", *chosen, f"--{what}", n, "--json"), "inspect")["totals"]["peak_bytes"]
+                for n in (found, found + 1)
+            ]
+            assert peaks[0] <= 2_000_000 < peaks[1]
 
 
 def test_what_plan_says_inspect_says(cli: Cli) -> None:
@@ -367,7 +383,7 @@ def test_what_plan_says_inspect_says(cli: Cli) -> None:
 
 
 def test_a_single_block_can_be_planned(cli: Cli) -> None:
-    data = read(cli("plan", "irb", "--attr", "kernel=3", "--budget", "5MB", "--json"), "plan")
+    data = read(cli("plan", "irb", "--attr", "kernel=3", "--budget", "9MB", "--json"), "plan")
     assert data["best"]["method"].startswith("mobiletl")
 
 
@@ -480,8 +496,11 @@ def test_plan_prints_the_front_and_what_binds(cli: Cli) -> None:
     data = read(cli("plan", "digits_irb", "--budget", "4MB", "--json"), "plan")
     got = cli("plan", "digits_irb", "--budget", "4MB")
     best, following = (f"{data[name]['method']} {data[name]['blocks']}" for name in ("best", "next"))
-    assert f"best: {best}, {data['best']['total_bytes']:,} bytes" in got.out
-    assert f"binding: total; the next step up is {following}, {data['binding']['short_of_next']:,} bytes" in got.out
+    assert f"best: {best}, {data['best']['peak_bytes']:,} bytes" in got.out
+    other = data["best_by"]["kept"]
+    assert f"by kept alone: {other['method']}" in got.out
+    assert other["peak_bytes"] > 4_000_000 >= other["kept_bytes"]
+    assert f"binding: peak; the next step up is {following}, {data['binding']['short_of_next']:,} bytes" in got.out
     table = got.out.split("MFLOPs")[1].split("best: ")[0]
     assert sum(way["method"] in line for way in data["pareto"][:1] for line in table.splitlines()) == 1
     assert len([line for line in table.splitlines()[2:] if line]) == len(data["pareto"])
@@ -510,7 +529,7 @@ def test_compare_prints_a_table_and_what_it_is_no_evidence_of(cli: Cli) -> None:
     "line",
     [
         "inspect digits_irb --by block --against ft-all", "plan digits_irb --budget 4GFLOPs --of flops",
-        "plan irb --budget 4MB --checkpoint", "reproduce figure1",
+        "plan irb --budget 9MB --checkpoint", "reproduce figure1",
     ],
 )  # fmt: skip
 def test_plots(line: str, cli: Cli, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_plan_as_csv_has_every_way(capsys: Captured) -> None:
     assert len(set(ways)) == len(ways) > 20
     assert [row["method"] for row in got if row["best"] == "True"] == [data["best"]["method"]]
     assert sum(row["pareto"] == "True" for row in got) == len(data["pareto"])
-    assert all((int(row["total_bytes"]) <= 4_000_000) == (row["fits"] == "True") for row in got)
+    assert all((int(row["peak_bytes"]) <= 4_000_000) == (row["fits"] == "True") for row in got)
 
 
 # Terminals
