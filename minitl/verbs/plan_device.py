@@ -19,9 +19,9 @@ Answers = dict[Entry, Estimate]
 
 def budget(args: argparse.Namespace) -> str:
     """The budget asked for; by default the device's memory, for the peak, which it sets. Raises UsageError without."""
+    memory = devices.get(args.device).value("memory_bytes") if args.device else None
     if args.budget is not None:
         return str(args.budget)
-    memory = devices.get(args.device).value("memory_bytes") if args.device else None
     if memory is None:
         what = f"the memory of {args.device} is not published" if args.device else "nothing to plan for"
         raise UsageError(f"plan: {what}", remedy="give a --budget")
