@@ -111,14 +111,14 @@ def check(path: Path) -> None:
     check_writable(path)
 
 
-def new_figure(width: float, height: float, count: int = 1) -> tuple[Any, list[Any]]:
-    """A figure and its panels side by side, which share the vertical axis; raises UsageError without matplotlib."""
+def new_figure(width: float, height: float, count: int = 1, *, share_x: bool = True) -> tuple[Any, list[Any]]:
+    """A figure and its panels side by side, which share their axes; raises UsageError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("plots need matplotlib", remedy="pip install 'minitl[demo]'") from None
     figure = Figure(figsize=(width, height), layout="constrained")
-    panels = list(figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0])
+    panels = list(figure.subplots(1, count, sharex=share_x, sharey=True, squeeze=False)[0])
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels

@@ -16,10 +16,14 @@ additive_attention = Method(
     "attention added to blocks, the final linear (after the idea of DA3)",
     lite,
     sides=partial(side_places.attention, multiplies=False),
+    keeps="maps of the adaptors, slopes",
+    published="idea: Yang et al. 2020, arXiv:2012.01362; layers: here",
 )
 multiplicative_attention = Method(
     "multiplicative-attention",
     "attention times blocks, the final linear (additive-attention's costly twin)",
     lite,
     sides=partial(side_places.attention, multiplies=True),
+    keeps="the same and both factors of each product",
+    published="its twin: here",
 )

@@ -19,4 +19,10 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
     return replace(plan, rule="razor") if isinstance(layer, Conv | Linear) else plan
 
 
-back_razor = Method("back-razor", "all but norms; half of each convolution's input is kept (ties by index)", policy)
+back_razor = Method(
+    "back-razor",
+    "all but norms; half of each convolution's input is kept (ties by index)",
+    policy,
+    keeps="half of each convolution's input, a bit a place",
+    published="Jiang et al., NeurIPS 2022; ties: here",
+)

@@ -30,13 +30,21 @@ def policy(layer: Layer, blocks: int, rule: str) -> LayerPlan:
     return trained_as_usual(layer)
 
 
-def encoded(name: str, rule: str, keeps: str) -> Method:
+def encoded(name: str, rule: str, keeps: str, published: str) -> Method:
     """The method of that rule."""
-    summary = f"the top blocks, norms: shift only; of each convolution's input {keeps} is kept"
-    return Method(name, summary, partial(policy, rule=rule), takes_blocks=True)
+    summary = "the top blocks; norms: shift only"
+    return Method(name, summary, partial(policy, rule=rule), takes_blocks=True, keeps=keeps, published=published)
 
 
-quantised = encoded("quantised", "quantised2", "a code of 2 bits a value")
-gradient_filter = encoded("gradient-filter", "filter2", "a sum per patch of 2 x 2")
-subspace = encoded("subspace", "subspace", "a core in bases that follow it")
-subspace_fixed = encoded("subspace-fixed", "subspace_fixed", "a core in calibrated bases")
+quantised = encoded(
+    "quantised", "quantised2", "2 bits per value of inputs, slopes", "Chen et al. 2021, arXiv:2104.14129"
+)
+gradient_filter = encoded(
+    "gradient-filter", "filter2", "sums of inputs over 2 x 2, slopes", "Yang et al. 2023, arXiv:2301.00330"
+)
+subspace = encoded(
+    "subspace", "subspace", "cores of inputs, slopes; bases between steps", "after Nguyen et al. 2025, arXiv:2505.05086"
+)
+subspace_fixed = encoded(
+    "subspace-fixed", "subspace_fixed", "the same, bases calibrated once", "after LANCE, arXiv:2509.21617"
+)

@@ -9,4 +9,10 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
     return trained_as_usual(layer)
 
 
-ft_all = Method("ft-all", "everything, batch statistics", policy)
+ft_all = Method(
+    "ft-all",
+    "everything, batch statistics",
+    policy,
+    keeps="inputs of all layers",
+    published="usual practice",
+)

@@ -17,5 +17,9 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
 
 
 ft_bias = Method(
-    "ft-bias", "norm shifts (frozen statistics and scales), linear and SE biases, the final linear", policy
+    "ft-bias",
+    "norm shifts (frozen statistics and scales), linear and SE biases, the final linear",
+    policy,
+    keeps="slopes of activations",
+    published="Ben Zaken et al. 2022; Cai et al. 2020, arXiv:2007.11622",
 )

@@ -13,4 +13,11 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
     return trained_as_usual(layer) if layer.height <= blocks else FROZEN
 
 
-ft_blocks = Method("ft-blocks", "the top blocks and above, batch statistics", policy, takes_blocks=True)
+ft_blocks = Method(
+    "ft-blocks",
+    "the top blocks and above, batch statistics",
+    policy,
+    takes_blocks=True,
+    keeps="inputs of the tuned part",
+    published="MobileTL's baseline",
+)

@@ -9,4 +9,10 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
     return trained_as_usual(layer) if is_final_linear(layer) else FROZEN
 
 
-ft_last = Method("ft-last", "the final linear layer", policy)
+ft_last = Method(
+    "ft-last",
+    "the final linear layer",
+    policy,
+    keeps="the final linear layer's input",
+    published="usual practice",
+)

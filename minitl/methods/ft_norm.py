@@ -12,4 +12,10 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
     return trained_as_usual(layer) if isinstance(layer, Norm) or is_final_linear(layer) else FROZEN
 
 
-ft_norm = Method("ft-norm", "norm scales and shifts (batch statistics), the final linear", policy)
+ft_norm = Method(
+    "ft-norm",
+    "norm scales and shifts (batch statistics), the final linear",
+    policy,
+    keeps="normalised inputs of norms, slopes",
+    published="a baseline of Cai et al. 2020, arXiv:2007.11622",
+)

@@ -30,7 +30,21 @@ def second(layer: Layer, blocks: int) -> LayerPlan:
     return FROZEN if layer.role == "low_rank_down" else both(layer, blocks)
 
 
-lora = Method("lora", "factors of rank 8 beside 1x1 convolutions, the final linear", both, takes_blocks=True, rank=rank)
+lora = Method(
+    "lora",
+    "factors of rank 8 beside 1x1 convolutions, the final linear",
+    both,
+    takes_blocks=True,
+    rank=rank,
+    keeps="inputs of 1x1 convolutions, factors' own, slopes",
+    published="Hu et al. 2022, arXiv:2106.09685",
+)
 lora_fa = Method(
-    "lora-fa", "as lora, the first factor frozen: keeps 8 numbers a position", second, takes_blocks=True, rank=rank
+    "lora-fa",
+    "as lora, the first factor frozen: keeps 8 numbers a position",
+    second,
+    takes_blocks=True,
+    rank=rank,
+    keeps="8 numbers a position, slopes",
+    published="Zhang et al. 2023, arXiv:2308.03303",
 )

@@ -38,6 +38,8 @@ class Method:
     the network already has those of this method, and a method without takes them away.
 
     `late` is the policy of the last hundredth of a training run, where that is another.
+
+    `summary` says in short what trains, `keeps` what is held for backward, `published` where the method is from.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Method:
     sides: Callable[[Network], Mapping[int, Side]] | None = None
     rank: Callable[[Product, int], int] | None = None
     late: Callable[[Layer, int], LayerPlan] | None = None
+    keeps: str = ""
+    published: str = ""
 
     def __repr__(self) -> str:
         options = [f"{self.blocks} blocks"] if self.blocks else []

@@ -30,5 +30,10 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
 
 
 mobiletl = Method(
-    "mobiletl", "the top blocks; inner norms: shift only; activations: sign rule", policy, takes_blocks=True
+    "mobiletl",
+    "the top blocks; inner norms: shift only; activations: sign rule",
+    policy,
+    takes_blocks=True,
+    keeps="inputs of convolutions, 1 bit per activation",
+    published="Chiang et al. 2023, arXiv:2212.03246",
 )

@@ -46,5 +46,10 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
 
 
 mobiletl_exact = Method(
-    "mobiletl-exact", "as mobiletl, but exact gradients from what is kept anyway", policy, takes_blocks=True
+    "mobiletl-exact",
+    "as mobiletl, but exact gradients from what is kept anyway",
+    policy,
+    takes_blocks=True,
+    keeps="inputs of convolutions, which tell the slopes",
+    published="here",
 )

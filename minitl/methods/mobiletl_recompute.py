@@ -21,5 +21,10 @@ def policy(layer: Layer, blocks: int) -> LayerPlan:
 
 
 mobiletl_recompute = Method(
-    "mobiletl-recompute", "as mobiletl-exact; depthwise inputs are recomputed", policy, takes_blocks=True
+    "mobiletl-recompute",
+    "as mobiletl-exact; depthwise inputs are recomputed",
+    policy,
+    takes_blocks=True,
+    keeps="the same without depthwise inputs",
+    published="here",
 )

@@ -9,4 +9,11 @@ from minitl.methods import side_places
 from minitl.methods.method import Method
 from minitl.methods.tinytl import lite
 
-rep_net = Method("rep-net", "six modules beside the blocks, the final linear", lite, sides=side_places.rep_net)
+rep_net = Method(
+    "rep-net",
+    "six modules beside the blocks, the final linear",
+    lite,
+    sides=side_places.rep_net,
+    keeps="maps of the modules, slopes",
+    published="Yang et al., CVPR 2022",
+)

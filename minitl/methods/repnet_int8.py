@@ -16,4 +16,6 @@ repnet_int8 = Method(
     "rep-net's modules with convolutions in 8-bit integers (minitl's own scheme), the final linear",
     lite,
     sides=partial(side_places.rep_net, integers=True),
+    keeps="codes of the modules' maps, slopes",
+    published="idea: Zhang et al., TCAD 2024; scheme: here",
 )

@@ -38,5 +38,12 @@ def late(layer: Layer, blocks: int) -> LayerPlan:
 
 
 slope = Method(
-    "slope", "as ft-blocks, 1x1 weights 2 of 4; adaptors at the end", policy, takes_blocks=True, rank=rank, late=late
+    "slope",
+    "as ft-blocks, 1x1 weights 2 of 4; adaptors at the end",
+    policy,
+    takes_blocks=True,
+    rank=rank,
+    late=late,
+    keeps="what ft-blocks keeps",
+    published="Mozaffari et al. 2025, arXiv:2405.16325",
 )

@@ -29,4 +29,6 @@ sparse_update = Method(
     "the top blocks' biases, and a quarter of the input channels of their expanding convolutions",
     policy,
     takes_blocks=True,
+    keeps="some channels of inputs, slopes",
+    published="Lin et al. 2022, arXiv:2206.15472; shares: here",
 )

@@ -34,7 +34,19 @@ def is_side(role: str) -> bool:
 
 
 tinytl_b = replace(ft_bias, name="tinytl-b", summary="biases: TinyTL's name for ft-bias, frozen batch norms")
-tinytl_l = Method("tinytl-l", "lite residual modules, the final linear", lite, sides=side_places.tinytl)
+tinytl_l = Method(
+    "tinytl-l",
+    "lite residual modules, the final linear",
+    lite,
+    sides=side_places.tinytl,
+    keeps="maps of the modules, slopes",
+    published="Cai et al. 2020, arXiv:2007.11622",
+)
 tinytl_lb = Method(
-    "tinytl-lb", "lite residual modules and all biases, the final linear", lite_and_biases, sides=side_places.tinytl
+    "tinytl-lb",
+    "lite residual modules and all biases, the final linear",
+    lite_and_biases,
+    sides=side_places.tinytl,
+    keeps="maps of the modules, slopes",
+    published="Cai et al. 2020, arXiv:2007.11622",
 )

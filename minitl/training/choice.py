@@ -51,6 +51,15 @@ CHOICES = (
 )
 
 
+def everything(blocks: int = 2) -> tuple[Choice, ...]:
+    """Every method, of those that differ by name only the first; with so many blocks where that is a choice."""
+    known: dict[object, Choice] = {}
+    for name, method in methods.METHODS.items():
+        does = (method.policy, method.sides, method.rank, method.late)
+        known.setdefault(does, Choice(name, blocks if method.takes_blocks else None))
+    return tuple(known.values())
+
+
 # For each method the best of 0.001, 0.003, 0.01, 0.03, and of 0.1, 0.3, 1 where larger seemed better, by mean
 # accuracy over two seeds that a comparison does not get to (10 and 11). The less a method trains, the larger a
 # step it takes: one rate for all would be a handicap to some. All others take that of the methods that train blocks.

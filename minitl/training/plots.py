@@ -1,17 +1,20 @@
-"""Two pictures of a comparison: accuracy against kept memory, and what the kept memory is made of."""
+"""Pictures of a comparison: accuracy against kept and peak memory, and what the kept memory is made of."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from minitl.accounting.plot import new_figure, plot_kept, save
-from minitl.training.adapt import Task
+from minitl.training.adapt import Task, network
 from minitl.training.compare import Result, ledger
 
+T = TypeVar("T")
+
+KEPT = "kept for backward (MB = 1e6 bytes, log scale)"
 COLOUR, HIGHLIGHT = "#4477aa", "#ee6677"  # of Paul Tol's bright scheme, told apart by all
 AROUND = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
 PLACES = [(radius * x, radius * y) for radius in (9, 18, 27, 36) for x, y in AROUND]  # points from a dot
@@ -25,6 +28,7 @@ class Dot:
     y: float
     spread: float
     name: str
+    filled: bool = True
 
     @property
     def colour(self) -> str:
@@ -39,22 +43,66 @@ def plot_accuracy(results: Sequence[Result], path: Path) -> None:
     matplotlib is missing or the file cannot be written.
     """
     figure, (axes,) = new_figure(7, 4.5)
+    axes.set_title(_title(results), fontsize=10)
+    _draw(figure, {axes: _dots(results, "kept_bytes")}, {axes: KEPT})
+    save(figure, path)
+
+
+def plot_pareto(results: Sequence[Result], path: Path) -> None:
+    """Draw mean accuracy against kept and against peak memory, and the Pareto set of each; as `plot_accuracy`.
+
+    A hollow dot is a method with an approximate gradient.
+    """
+    figure, (left, right) = new_figure(16, 8, 2, share_x=False)
+    exact = {str(r.choice): network(Task(), r.choice.build()).exact for r in results}
+    dots = {axes: _dots(results, of, exact) for axes, of in ((left, "kept_bytes"), (right, "peak_bytes"))}
+    for axes, of in dots.items():
+        front = [(dot.x, dot.y) for dot in pareto(of, lambda dot: (dot.x, dot.y))]
+        axes.step(*zip(*front, strict=True), where="post", color="#999999", linewidth=1, zorder=1, label="Pareto set")
+    left.legend(fontsize=8, frameon=False, loc="lower right")
+    figure.suptitle(f"{_title(results)}; hollow: approximate gradients", fontsize=11)
+    _draw(figure, dots, {left: KEPT, right: "peak of a step (MB = 1e6 bytes, log scale)"})
+    save(figure, path)
+
+
+def pareto(ways: Iterable[T], of: Callable[[T], tuple[float, float]]) -> list[T]:
+    """Those that no other matches in accuracy for as little memory, the cheapest first; `of` gives the two."""
+    front: list[T] = []
+    for way in sorted(ways, key=lambda way: (of(way)[0], -of(way)[1])):
+        if not front or of(way)[1] > of(front[-1])[1]:
+            front.append(way)
+    return front
+
+
+def _title(results: Sequence[Result]) -> str:
+    return f"{setting()}: mean and standard deviation over {results[0].seeds} seeds"
+
+
+def _dots(results: Sequence[Result], of: str, exact: Mapping[str, bool] | None = None) -> list[Dot]:
     dots = []
     for result in results:
         percent = [100 * fraction for fraction in result.accuracy]
-        mean, spread = statistics.mean(percent), statistics.stdev(percent) if len(percent) > 1 else 0.0
+        spread = statistics.stdev(percent) if len(percent) > 1 else 0.0
         name = str(result.choice)
-        dots.append(Dot(result.kept_bytes / 1e6, mean, spread, name))
-        axes.errorbar(dots[-1].x, mean, spread, fmt="o", color=dots[-1].colour, capsize=3, markersize=7)
-    axes.set(xscale="log", xlabel="kept for backward (MB = 1e6 bytes, log scale)", ylabel="test accuracy (%)")
-    axes.set_title(f"{setting()}: mean and standard deviation over {results[0].seeds} seeds", fontsize=10)
-    axes.margins(0.14)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
+        filled = exact is None or exact[name]
+        dots.append(Dot(getattr(result, of) / 1e6, statistics.mean(percent), spread, name, filled))
+    return dots
+
+
+def _draw(figure: Any, dots: Mapping[Any, Sequence[Dot]], labels: Mapping[Any, str]) -> None:
+    for axes, of in dots.items():
+        for dot in of:
+            face = dot.colour if dot.filled else "white"
+            axes.errorbar(dot.x, dot.y, dot.spread, fmt="o", color=dot.colour, mfc=face, capsize=3, markersize=7)
+        axes.set(xscale="log", xlabel=labels[axes], ylabel="test accuracy (%)")
+        axes.margins(0.14)
+        for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            ticks("{x:g}")
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
     figure.draw_without_rendering()  # settles the layout, before places for the labels are looked for
-    label(axes, dots)
-    save(figure, path)
+    for axes, of in dots.items():
+        label(axes, of)
 
 
 def plot_memory(results: Sequence[Result], path: Path, task: Task | None = None) -> None:

@@ -6,15 +6,16 @@ import argparse
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from minitl.accounting.plot import check as check_plot
 from minitl.accounting.plot import new_figure
 from minitl.accounting.table import table
 from minitl.errors import UsageError
-from minitl.training.choice import CHOICES, Choice
+from minitl.training.choice import CHOICES, Choice, everything
 from minitl.training.compare import Result, comparing
-from minitl.training.plots import plot_accuracy, plot_memory
+from minitl.training.plots import pareto, plot_accuracy, plot_memory, plot_pareto
 from minitl.verbs import compare_own, options
 from minitl.verbs.terminal import show
 
@@ -26,6 +27,7 @@ images, once with each method and seed. Prints accuracy, memory and work of each
 EXAMPLES = """
 minitl compare
 minitl compare --methods ft-all,mobiletl:2 --seeds 5 --plots plots
+minitl compare --pareto --seeds 5
 minitl compare --methods mobiletl:2+int8,mobiletl:2+hard_swish=few2
 minitl compare --data photos --weights photos.safetensors --methods ft-last,mobiletl:3 --out trials.json --resume
 """
@@ -45,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many seeds")
     parser.add_argument("--workers", type=int, metavar="N", help="processes to spread the runs over (default: cores)")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write accuracy.png and memory.png there")
+    parser.add_argument(
+        "--pareto", action="store_true", help="all methods, their Pareto sets, and pareto.png in --plots (here: pareto)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     compare_own.add_arguments(parser)
 
@@ -52,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, print, plot."""
     choices = None if args.methods is None else [Choice.parse(text) for text in args.methods.split(",")]
+    if args.pareto:
+        if args.data:
+            raise UsageError("--pareto is for the demonstration's images", remedy="with --data, name the --methods")
+        args.plots, choices = args.plots or Path("pareto"), choices or list(everything())
     if args.plots:
         _prepare(args.plots)
     results: Sequence[Result] = []
@@ -65,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         for results in comparing(choices or CHOICES, seeds=args.seeds, workers=args.workers, progress=True):  # noqa: B007
             pass
         if args.plots:
-            plots.extend(_plots(results, args.plots))
+            plots.extend(_plots(results, args.plots, pareto_too=args.pareto))
     finally:  # an error, Ctrl-C or a full disk takes nothing away that is known
         if results:
             _show(args, results, plots)
@@ -83,9 +92,9 @@ def _prepare(folder: Path) -> None:
         check_plot(folder / name)
 
 
-def _plots(results: Sequence[Result], folder: Path) -> Iterator[Path]:
+def _plots(results: Sequence[Result], folder: Path, *, pareto_too: bool) -> Iterator[Path]:
     """Draw them, and give each once it is written."""
-    for name, plot in PLOTS.items():
+    for name, plot in (PLOTS | {"pareto.png": plot_pareto} if pareto_too else PLOTS).items():
         plot(results, folder / name)
         yield folder / name
 
@@ -95,8 +104,16 @@ def _show(args: argparse.Namespace, results: Sequence[Result], plots: Sequence[P
         options.print_json("compare", {"results": [asdict(r) for r in results], "plots": [str(p) for p in plots]})
     else:
         _print(results, args.data)
+        for of in ("kept", "peak") if args.pareto else ():
+            front = pareto(results, partial(_weigh, of=f"{of}_bytes"))
+            show(f"Pareto set of accuracy and {of} bytes: {', '.join(str(r.choice) for r in front)}")
         for path in plots:
             print(f"wrote {path}")
+
+
+def _weigh(result: Result, of: str) -> tuple[int, float]:
+    """Memory and accuracy."""
+    return getattr(result, of), statistics.mean(result.accuracy)
 
 
 def _print(results: Sequence[Result], data: Path | None) -> None:

@@ -262,7 +262,9 @@ def test_plans_of_other_than_whole_numbers(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("rule", ["quantised2", "razor", "filter2", "subspace", "channels"])
 def test_a_rule_that_reads_what_another_encodes_is_refused(rule: str) -> None:
     net = trained(minitl.networks.digits_irb(), "ft-last")
-    words = r"features\.3\.conv\.0\.2 \(hard_swish\): rule output reads what features\.3\.conv\.1\.0 keeps, which its rule"
+    words = (
+        r"features\.3\.conv\.0\.2 \(hard_swish\): rule output reads what features\.3\.conv\.1\.0 keeps, which its rule"
+    )
     if rule == "channels":
         words = "expected 1 to .* channels"
     with pytest.raises(MinitlError, match=words):
