@@ -5,13 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitl.errors import UsageError
-from minitl.training.choice import CHOICES
+from minitl.methods import METHODS
+from minitl.training.choice import CHOICES, everything
 from minitl.training.compare import Result
 
 pytest.importorskip("matplotlib")
 
 from minitl.accounting.plot import new_figure
-from minitl.training.plots import Dot, label, plot_accuracy, plot_memory
+from minitl.training.plots import Dot, label, pareto, plot_accuracy, plot_memory, plot_pareto
 
 
 def result(choice, kept, *accuracy):
@@ -21,11 +22,23 @@ def result(choice, kept, *accuracy):
 RESULTS = [result(choice, 10 ** (4 + i), 0.5 + 0.05 * i, 0.6) for i, choice in enumerate(CHOICES)]
 
 
-@pytest.mark.parametrize("plot", [plot_accuracy, plot_memory])
+@pytest.mark.parametrize("plot", [plot_accuracy, plot_memory, plot_pareto])
 def test_a_plot_is_a_file(plot, tmp_path):
     plot(RESULTS, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
+
+
+def test_the_pareto_set_holds_what_no_other_matches_for_as_little():
+    ways = [(3, 0.9), (1, 0.5), (2, 0.5), (2, 0.8), (4, 0.9), (3, 0.7), (5, 1.0), (1, 0.4)]
+    assert pareto(ways, lambda way: way) == [(1, 0.5), (2, 0.8), (3, 0.9), (5, 1.0)]
+
+
+def test_every_method_is_compared_once():
+    names = [choice.method for choice in everything()]
+    assert len(set(names)) == len(names)
+    assert set(METHODS) - set(names) == {"tinytl-b"}, "ft-bias by another name"
+    assert all((choice.blocks == 2) == METHODS[choice.method].takes_blocks for choice in everything())
 
 
 def test_one_seed_has_no_spread_and_draws(tmp_path):
