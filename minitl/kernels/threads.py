@@ -1,32 +1,44 @@
 """Threads for the kernels: call machine code on several of them at once.
 
-Which thread does a task changes only when it is done, never what it computes (see `tasks`).
+Which thread does a task changes only when it is done, never what it computes (see `tasks`). A helper that has
+nothing to do watches for the next job for a fraction of a millisecond, as long as Python takes between two
+tables, and then sleeps.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import time
+from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from minitl.arrays import is_count
 from minitl.errors import ValueRangeError
+from minitl.kernels.compile import Lazily
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+compiled = Lazily("minitl.kernels.compiled.runner")
+
+LINE = 8  # numbers in a cache line: each helper's mailbox has one of its own
+PATIENCE = 6000  # looks into the mailbox, some 30 ns each
+NAP = 2e-5  # seconds: of who waits for a helper that the system has made to wait
+
 _threads = os.cpu_count() or 1
-_pool: ThreadPoolExecutor | None = None
+_team: Team | None = None
 
 
 def set_threads(count: int) -> None:
     """Use `count` threads for the kernels from now on (the default is the number of cores)."""
-    global _threads, _pool
+    global _threads, _team
     if not is_count(count, least=1):
         raise ValueRangeError(op="set_threads", expected="a count of at least 1", got=str(count))
-    _threads, _pool = count, None
+    _threads, _team = count, None
 
 
 def count() -> int:
@@ -34,36 +46,64 @@ def count() -> int:
     return _threads
 
 
-def call(function: int, arguments: Sequence[int]) -> None:
-    """Call the kernel at that address once for each argument, each on a thread of its own; return when all are done."""
-    native = _native(function)
-    first, *others = arguments
-    futures = [_executor().submit(native, other) for other in others]
-    native(first)
-    for future in futures:
-        if not future.cancel():
-            future.result()
+def call(function: int, jobs: Sequence[int]) -> None:
+    """Call the kernel at that address once for each job, on a thread of its own where one is free; return when done.
+
+    A job is the address of the kernel's arguments. Jobs share their work, so one that was never begun is not missed.
+    """
+    global _team
+    if len(jobs) == 1:
+        native(function)(jobs[0])
+        return
+    team = _team = _team or Team(_threads - 1)
+    team.call(function, jobs[0], jobs[1 : 1 + team.helpers])
 
 
 @cache
-def _native(function: int) -> Callable[[int], None]:
+def native(function: int) -> Callable[[int], None]:
     """The machine code as a Python function, which releases the GIL."""
     return ctypes.CFUNCTYPE(None, ctypes.c_int64)(function)
 
 
-def _executor() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
+class Team:
+    """Helpers, and their mailboxes (see `compiled.runner`)."""
+
+    def __init__(self, helpers: int) -> None:
         from concurrent.futures import ThreadPoolExecutor  # takes a while to import
 
-        _pool = ThreadPoolExecutor(_threads - 1, "minitl")
-    return _pool
+        self.helpers = helpers
+        self._pool: ThreadPoolExecutor = ThreadPoolExecutor(helpers, "minitl")
+        self._mailboxes = array("q", bytes(8 * LINE * (helpers + 1)))
+        self._first = -(-self._mailboxes.buffer_info()[0] // 64) * 64
+        self._posting = Lock()
+
+    def call(self, function: int, own: int, others: Sequence[int]) -> None:
+        """Do `own` on this thread and the others on the helpers'."""
+        rows = array("q", [number for job in others for number in (job, job)])
+        late = array("q", [0])
+        known = len(others), self._first, rows.buffer_info()[0]
+        request = array("q", known)
+        with self._posting:
+            native(compiled.post().address)(request.buffer_info()[0])
+            asleep = [i for i in range(len(others)) if rows[2 * i + 1] == 0]
+            for i in asleep:
+                self._pool.submit(self._serve, self._first + 8 * LINE * i, function)
+        request = array("q", [function, own, *known, PATIENCE // 4, late.buffer_info()[0]])
+        native(compiled.leader().address)(request.buffer_info()[0])
+        request[1] = 0
+        while late[0]:  # a helper's thread was made to wait by the system: let it run
+            time.sleep(NAP)
+            native(compiled.leader().address)(request.buffer_info()[0])
+
+    def _serve(self, mailbox: int, function: int) -> None:
+        request = array("q", [mailbox, function, PATIENCE])
+        native(compiled.helper().address)(request.buffer_info()[0])
 
 
-def _forget_pool() -> None:
-    """A forked child inherits the pool but none of its threads."""
-    global _pool
-    _pool = None
+def _forget_team() -> None:
+    """A forked child inherits the team but none of its threads."""
+    global _team
+    _team = None
 
 
-os.register_at_fork(after_in_child=_forget_pool)
+os.register_at_fork(after_in_child=_forget_team)

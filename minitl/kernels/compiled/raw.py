@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-I64, I8 = ir.IntType(64), ir.IntType(8)
+I64, I32, I8 = (ir.IntType(bits) for bits in (64, 32, 8))
 
 
 @intrinsic(prefer_literal=True)
@@ -73,6 +73,42 @@ def take(typingctx: Any, address: Any) -> Any:
         return b.atomic_rmw("add", b.inttoptr(values[0], I64.as_pointer()), I64(1), "seq_cst")
 
     return types.int64(types.int64), generate
+
+
+@intrinsic
+def watch(typingctx: Any, address: Any) -> Any:
+    """The int64 at an address that another thread may write meanwhile; what it wrote before that is then seen too."""
+
+    def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        return b.load_atomic(b.inttoptr(values[0], I64.as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def swap(typingctx: Any, address: Any, before: Any, after: Any) -> Any:
+    """Write `after` to the address if `before` is there, at one moment; whether it was."""
+
+    def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        pair = b.cmpxchg(b.inttoptr(values[0], I64.as_pointer()), values[1], values[2], "seq_cst", "seq_cst")
+        return b.extract_value(pair, 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def pause(typingctx: Any) -> Any:
+    """Let the processor's other thread go first for a moment, as is polite in a loop that only looks."""
+
+    def generate(context: Any, b: Any, _: Any, values: Any) -> Any:
+        triple = b.module.triple
+        name, given = ("llvm.x86.sse2.pause", []) if "86" in triple else ("llvm.aarch64.hint", [I32(1)])
+        if "86" in triple or triple.startswith(("aarch64", "arm64")):
+            signature = ir.FunctionType(ir.VoidType(), [I32] * len(given))
+            b.call(cgutils.get_or_insert_function(b.module, signature, name), given)
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 @intrinsic

@@ -1,11 +1,18 @@
-"""The kernel that runs a table of kernel calls: the loop around all others."""
+"""The kernels around all others: one runs a table of calls, one waits for such work, one gives it out.
+
+Whoever has work for a helper writes the address of its arguments, a *job*, into the helper's mailbox. The helper
+takes it by adding one (addresses are even), and when it is done says that it is waiting again. Between two jobs it
+watches the mailbox for a while: to wake a thread that sleeps takes longer than many a table.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 
 from minitl.kernels.compile import Kernel, kernel, sources
-from minitl.kernels.compiled.raw import arguments, call, load8, load64, store64, take
+from minitl.kernels.compiled.raw import arguments, call, load8, load64, pause, store64, swap, take, watch
+
+ASLEEP, WAITING = 0, 1  # what is in a mailbox that has no job
 
 
 @cache
@@ -32,3 +39,80 @@ def runner(width: int) -> Kernel:
                 call(load64(rows + 8 * row * width), room)
 
     return run
+
+
+@cache
+def helper() -> Kernel:
+    """Does the jobs that come into its mailbox with `function`; returns, asleep, when none comes for `patience` looks.
+
+    Arguments: addresses of the mailbox and of the function, the patience.
+    """
+    version = sources()
+
+    @kernel
+    def serve(p: int) -> None:
+        mailbox, function, patience = arguments(p, 3, version)
+        while True:
+            for _ in range(patience):
+                if watch(mailbox) > WAITING:
+                    break
+                pause()
+            job = watch(mailbox)
+            if job <= WAITING:
+                if swap(mailbox, WAITING, ASLEEP):
+                    break
+            elif swap(mailbox, job, job + 1):
+                call(function, job)
+                swap(mailbox, job + 1, WAITING)
+
+    return serve
+
+
+@cache
+def post() -> Kernel:
+    """Puts jobs into the mailboxes of helpers that have none, and says what was in each before.
+
+    Arguments: how many, the addresses of the mailboxes and of a row for each: its job, then what was there.
+    """
+    version = sources()
+
+    @kernel
+    def put(p: int) -> None:
+        count, mailboxes, rows = arguments(p, 3, version)
+        for i in range(count):
+            mailbox, row = mailboxes + 64 * i, rows + 16 * i
+            before = watch(mailbox)
+            if before > WAITING or not swap(mailbox, before, load64(row)):
+                before = load64(row)  # busy, with somebody else's job
+            store64(row + 8, before)
+
+    return put
+
+
+@cache
+def leader() -> Kernel:
+    """Does its own job, takes back those that no helper has begun, and waits for `patience` looks for the others.
+
+    Arguments: the addresses of the function and of its own job, how many helpers, the addresses of mailboxes
+    and rows (see `post`), the patience, and where to write how many helpers are still at work.
+    """
+    version = sources()
+
+    @kernel
+    def lead(p: int) -> None:
+        function, own, count, mailboxes, rows, patience, late = arguments(p, 7, version)
+        if own:
+            call(function, own)
+        left = 0
+        for i in range(count):
+            mailbox, job = mailboxes + 64 * i, load64(rows + 16 * i)
+            if load64(rows + 16 * i + 8) != job and not swap(mailbox, job, WAITING):
+                for _ in range(patience):
+                    if watch(mailbox) != job + 1:
+                        break
+                    pause()
+                if watch(mailbox) == job + 1:
+                    left += 1
+        store64(late, left)
+
+    return lead
