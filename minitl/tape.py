@@ -7,7 +7,6 @@ its records' `Saved`: what is not kept there is freed as soon as the caller lets
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -170,7 +169,7 @@ class Tape:
 
     def _recorded(self, program: Program, x: Var, y: Array, kept: Kept) -> Var:
         first = len(self.records)
-        copies: dict[Record, OpRecord] = {record: replace(record, saved=Saved()) for record in program.records}
+        copies: dict[Record, OpRecord] = {record: record.again() for record in program.records}
         for record in copies.values():
             record.saved.input_shape, record.saved.rule = record.shapes[0], record.rule
             record.sources = tuple(x.source if source < 0 else first + source for source in record.sources)

@@ -1,25 +1,25 @@
-"""Backward of a program: its stages from the last to the first.
+"""Backward of a program: its stages from the last to the first, as links from one gradient to the next (see `work`).
 
-For each stage, per unit of samples: the activation's slope and the norm's part, in place on the gradient g of
-its output; then, all units together, the weight's gradient; then, per unit again, the gradient of
-its input, band by band, and at once the slope and norm of the stage below. A gradient is written over the
-map it is of, once nothing will read the map any more. So beyond what was kept, backward
-holds little more than the gradients it returns.
+For each stage: the activation's slope and the norm's part, in place on the gradient g of its output; and the
+gradient of its input, band by band, with the slope and norm of the stage below at once. Along with it
+goes the weight's gradient, group by group, where that is small; else it is added up in pieces, all samples
+together. A gradient is written over the map it is of, once nothing will read the map any more. So
+beyond what was kept, backward holds little more than the gradients it returns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from minitl.arrays import Array, positions
 from minitl.fused import calls
-from minitl.fused.calls import Band
 from minitl.fused.forward import norm_factors
 from minitl.fused.program import Run, Squeeze, Stage, Values
-from minitl.fused.work import PASSING, Unit, Work
-from minitl.kernels import elementwise
+from minitl.fused.work import PASSING, Band, Unit, Work
+from minitl.kernels import elementwise, pointwise
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import BATCH, FROZEN, NOTHING
 from minitl.kernels.groups import Groups
@@ -32,7 +32,7 @@ from minitl.parameters import Parameter
 from minitl.records import OpRecord
 from minitl.saved import Saved
 
-channels, pointwise = (Lazily(f"minitl.kernels.compiled.{name}") for name in ("channels", "pointwise"))
+channels = Lazily("minitl.kernels.compiled.channels")
 
 ByParameter = dict[Parameter, Array]
 WalkBack = Callable[[OpRecord, Array], Gradients]
@@ -59,6 +59,8 @@ class _Backward:
         self.walk_back, self.take = walk_back, take
         self.gradients: ByParameter = {}
         self._sums: list[Callable[[], None]] = []  # to finish when all units are done
+        gated = (calls.filter_size(s, work.dtype, back=True) for s in self.program.stages if s.gated)
+        self.panels_bytes = -(-max(gated, default=0) * calls.itemsize(work.dtype) // 64) * 64
 
     def kept(self, record: OpRecord, tensor: str) -> Array:
         """What the record kept under that name."""
@@ -103,12 +105,7 @@ class _Backward:
         changed = stage.rule is not None or not stage.batch
         g = self.work.new(stage.y) if changed and not own else gy
         step, arrays = self.down(stage, g)
-
-        def whole(to: Recorder, unit: Unit, gy: Place, *places: Place) -> None:
-            for band in calls.bands(stage.y, unit, self.work.dtype):
-                step(to, unit, band, gy, *places)
-
-        self.work.each(whole, gy, *arrays)
+        self.work.link(step, stage.y, gy, *arrays)
         return g, changed or own
 
     def down(self, stage: Stage, g: Array) -> tuple[Callable[..., None], tuple[Array, ...]]:
@@ -133,7 +130,7 @@ class _Backward:
             *((stage.act.name, stage.act.rule) if stage.act and rule else ("identity", "")),
         )
 
-        def step(to: Recorder, unit: Unit, band: Band, gy: Place, g: Place, *places: Place) -> None:
+        def step(to: Recorder, _: Unit, band: Band, gy: Place, g: Place, *places: Place) -> None:
             *others, sums, dots = places
             at = band.n // groups.size * c * 8
             sums, dots = sums + at, dots + at if stage.batch else dots
@@ -152,9 +149,9 @@ class _Backward:
         self.barrier(("back", number, "sums"))
         work, norm, (sums, dots) = self.work, stage.norm, self.totals
         gamma, beta = norm.parameters[:2]
-        for parameter, partial, needed in ((gamma, dots, norm.needs[1]), (beta, sums, norm.needs[2])):
+        for parameter, groups, needed in ((gamma, dots, norm.needs[1]), (beta, sums, norm.needs[2])):
             if needed:
-                self.sum_up(parameter, partial)
+                self.sum_up(parameter, groups)
         if not norm.needs[0]:
             return gy
 
@@ -166,11 +163,10 @@ class _Backward:
         x_hat = self.kept(norm, "x_hat")
         out = gy if own else x_hat
 
-        def step(to: Recorder, unit: Unit, gy: Place, x_hat: Place, out: Place, *factors: Place) -> None:
-            for band in calls.bands(stage.y, unit, work.dtype):
-                to.call(channels.combine(work.dtype), gy, x_hat, out, *band.span, stage.y[3], *factors)
+        def combine(to: Recorder, _: Unit, band: Band, gy: Place, x_hat: Place, out: Place, *factors: Place) -> None:
+            to.call(channels.combine(work.dtype), gy, x_hat, out, *band.span, stage.y[3], *factors)
 
-        work.each(step, gy, x_hat, out, *factors)
+        work.link(combine, stage.y, gy, x_hat, out, *factors)
         return out
 
     # A stage's convolution.
@@ -178,24 +174,29 @@ class _Backward:
     def convolution(self, stage: Stage, g: Array, number: int) -> Array | None:
         """The gradients of its weight and of its input, the latter through what stands below."""
         below = self.program.stages[number - 1] if number else None
-        if stage.gated or stage.conv.needs[-1] or not stage.conv.needs[0]:
-            self.barrier(("back", number, "norm"))
+        trains, passes = stage.conv.needs[-1], stage.conv.needs[0]
+        along = trains and calls.by_groups(stage)
         if stage.gated and stage.squeeze:
+            self.barrier(("back", number, "norm"))
             return self.pass_on(stage, below, g, more=self.gated(stage, stage.squeeze, g, number))
-        plain = stage.squeeze is None or stage.squeeze.scale is None
-        if stage.conv.needs[0] and below is None and plain:  # the input stays: its gradient can come first
-            gx = self.pass_on(stage, None, g)
-            self.barrier(("back", number, "input"))
-            if stage.conv.needs[-1]:
-                self.weight(stage, g, number)
-            return gx
-        if stage.conv.needs[-1]:
+        squeezed = stage.squeeze is not None
+        last = trains and not along and passes and below is None and not squeezed  # the input is not written over
+        if trains and not along and not last:
+            self.barrier(("back", number, "norm"))
             self.weight(stage, g, number)
-        if not stage.conv.needs[0]:
-            return None
-        if stage.squeeze and stage.squeeze.scale:
-            return self.excite(stage, stage.squeeze, stage.squeeze.scale, below, g, number)
-        return self.pass_on(stage, below, g)
+        gx = None
+        if not passes:
+            if along:
+                self.along(stage, g)
+        elif stage.squeeze and stage.squeeze.scale:
+            gx = self.excite(stage, stage.squeeze, stage.squeeze.scale, below, g, number)
+        else:
+            gx = self.pass_on(stage, below, g)
+        if not passes or last:
+            self.barrier(("back", number, "input"))
+        if last:
+            self.weight(stage, g, number)
+        return gx
 
     def filters(self, stage: Stage) -> Array:
         """The weight as the input's gradient reads it; as it is where a gate is yet to be multiplied in."""
@@ -215,53 +216,81 @@ class _Backward:
         gw = self.gradients[parameter] = work.new(parameter.value.shape)
 
         def record(to: Recorder) -> None:
-            calls.grad_weight(to, stage, work.dtype, stage.x, stage.y, (Place(2), Place(3), Place(4)))
+            pointwise.grad_weight_calls(to, stage.x, stage.y, work.dtype, (Place(2), Place(3), Place(4)))
 
-        work.recorded(
-            ("back", number, "weight"),
-            record,
-            lambda: calls.weight_scratch(stage, work.dtype),
-            self.kept(stage.conv, "x"),
-            g,
-            gw,
-        )
+        def scratch() -> tuple[int, int]:
+            return pointwise.grad_weight_scratch(stage.x, stage.y[3], work.dtype)
+
+        work.recorded(("back", number, "weight"), record, scratch, self.kept(stage.conv, "x"), g, gw)
+
+    def chains(self, stage: Stage) -> Array:
+        """Room for the gradient of the weight by each group; they are joined after the barrier."""
+        work, parameter, shape = self.work, stage.conv.parameters[0], calls.chain_shape(stage)
+        chains = work.new((len(Groups(stage.y)), *shape))
+
+        def finish() -> None:
+            gw, total = work.new(parameter.value.shape), work.new(shape, "float64")
+            if not work.dry:
+                calls.join_chains(stage, chains, total, gw)
+            if not self.take(parameter, gw):
+                self.gradients[parameter] = gw
+
+        self._sums.append(finish)
+        return chains
+
+    def along(self, stage: Stage, g: Array) -> None:
+        """The weight's gradient alone."""
+
+        def add(to: Recorder, _: Unit, band: Band, x: Place, g: Place, chains: Place) -> None:
+            calls.add_to_chain(to, stage, band, band.rows, self.work.dtype, x, g, chains)
+
+        self.work.link(add, stage.y, self.kept(stage.conv, "x"), g, self.chains(stage))
 
     def pass_on(self, stage: Stage, below: Stage | None, g: Array, more: Array = NOTHING) -> Array:
         """The input's gradient, band by band, and at once the slope and norm of the stage below.
 
-        It goes where the input was kept for the weight; but not over the program's own input. Where the activation
-        below reads its output there, the bands pass through scratch memory. `more` comes back through a gate.
+        It goes where the input was kept for the weight, once that has read it; but not over the program's own input.
+        Where the activation below reads its output there, the bands pass through scratch memory. `more` comes back
+        through a gate.
         """
         work, dtype, c = self.work, self.work.dtype, stage.x[3]
-        over = below is not None and (stage.conv.needs[-1] or below.keeps_output)
+        inside = below is not None or stage.squeeze is not None  # the input is not the program's own
+        over = (inside and stage.conv.needs[-1]) or (below is not None and below.keeps_output)
         gx = self.kept_input(stage, below) if over else work.new(stage.x)
         step, arrays = self.down(below, gx) if below else (None, (gx,))
         through, itself = below is not None and below.keeps_output, calls.itemsize(dtype)
-        room_for_panels = calls.filter_size(stage, dtype, back=True) * itself if stage.gated else 0
         gate = self.kept(stage.conv, "gate") if stage.gated else NOTHING
-        ones = np.ones(c, dtype) if stage.gated else NOTHING
+        ones = work.new((c,)) if stage.gated else NOTHING
+        if stage.gated and not work.dry:
+            ones[:] = 1
+        along = stage.conv.needs[-1] and calls.by_groups(stage)
+        chains, x = (self.chains(stage), self.kept(stage.conv, "x")) if along else (NOTHING, NOTHING)
 
-        def whole(
-            to: Recorder, unit: Unit, g: Place, filters: Place, gate: Place, ones: Place, more: Place, gx: Place,
-            *places: Place,
+        def make(
+            to: Recorder, unit: Unit, band: Band, g: Place, filters: Place, gate: Place, ones: Place, more: Place,
+            x: Place, chains: Place, gx: Place, *places: Place,
         ) -> None:  # fmt: skip
-            for band in calls.bands(stage.x, unit, dtype):
-                panels, to_here = filters, gx
-                if stage.gated:
-                    panels = to.scratch(room_for_panels)
-                    if band.rows[0] == 0:
-                        calls.pack_gated(to, stage, dtype, filters, gate, band.n, panels, back=True)
-                if through:
-                    room = to.scratch((band.span[1] - band.span[0]) * c * itself, -(-room_for_panels // 64) * 64)
-                    to_here = room + -band.span[0] * c * itself
-                calls.convolve_back(to, stage, band, dtype, g, panels, to_here)
-                if stage.gated:
-                    plus = more + band.n * c * itself
-                    to.call(channels.gate(dtype, True), to_here, to_here, *band.span, c, ones, plus)
-                if step:
-                    step(to, unit, band, to_here, gx, *places)
+            panels, to_here = filters, gx
+            if along:
+                first, stop = (calls.rows_reached(stage, row) for row in band.rows)
+                stop = stage.y[1] if band.rows[1] == stage.x[1] else stop
+                calls.add_to_chain(to, stage, band, (first, stop), dtype, x, g, chains)
+            if stage.gated:
+                panels = to.scratch(self.panels_bytes)
+                if band.rows[0] == 0:
+                    calls.pack_gated(to, stage, dtype, filters, gate, band.n, panels, back=True)
+            if through:
+                room = to.scratch((band.span[1] - band.span[0]) * c * itself, self.panels_bytes)
+                to_here = room + -band.span[0] * c * itself
+            calls.convolve_back(to, stage, band, dtype, g, panels, to_here)
+            if stage.gated:
+                plus = more + band.n * c * itself
+                to.call(channels.gate(dtype, True), to_here, to_here, *band.span, c, ones, plus)
+            if step:
+                step(to, unit, band, to_here, gx, *places)
 
-        work.each(whole, g, self.filters(stage), gate, ones, more, *arrays)
+        reach = partial(calls.rows_reached, stage)
+        work.link(make, stage.x, g, self.filters(stage), gate, ones, more, x, chains, *arrays, reach=reach)
         return gx
 
     def kept_input(self, stage: Stage, below: Stage | None) -> Array:
@@ -276,52 +305,39 @@ class _Backward:
         """The gradient that went past the block."""
         work, c = self.work, first.x[3]
 
-        def step(to: Recorder, unit: Unit, g: Place, gy: Place) -> None:
-            for band in calls.bands(first.x, unit, work.dtype):
-                at, count = band.span[0] * c * calls.itemsize(work.dtype), (band.span[1] - band.span[0]) * c
-                to.call(channels.add(work.dtype), g + at, gy + at, g + at, count)
+        def add(to: Recorder, _: Unit, band: Band, g: Place, gy: Place) -> None:
+            at, count = band.span[0] * c * calls.itemsize(work.dtype), (band.span[1] - band.span[0]) * c
+            to.call(channels.add(work.dtype), g + at, gy + at, g + at, count)
 
-        work.each(step, g, gy)
+        work.link(add, first.x, g, gy)
 
     # Squeeze-and-excite.
 
     def excite(self, stage: Stage, se: Squeeze, scale: OpRecord, below: Stage | None, g: Array, number: int) -> Array:
         """Through the convolution, then through the gate and through the means it was made of."""
         work, c, area = self.work, stage.x[3], positions(stage.x[1:])
-        g = self.pass_on(stage, None, g) if not stage.conv.needs[-1] else self.pass_over(stage, g)
+        g = self.pass_on(stage, None, g)
         dots, itself = work.new((work.count, 1, 1, c)), calls.itemsize(work.dtype)
 
-        def multiply(to: Recorder, unit: Unit, g: Place, x: Place, dots: Place) -> None:
-            totals = to.scratch(c * 8)
-            for n in range(unit.first, unit.stop):
+        def multiply(to: Recorder, _: Unit, band: Band, g: Place, x: Place, dots: Place) -> None:
+            if band.rows[1] == stage.x[1]:
+                totals, n = to.scratch(c * 8), band.n
                 to.call(channels.dots(work.dtype), g, x, n * area, (n + 1) * area, c, totals)
                 to.call(channels.divide(work.dtype), totals, dots + n * c * itself, c, 1)
 
-        work.each(multiply, g, self.kept(scale, "x"), dots)
+        work.link(multiply, stage.x, g, self.kept(scale, "x"), dots)
         self.barrier(("back", number, "gate"))
         more = self.through_means(se, dots)
         step, arrays = self.down(below, g) if below else (None, (g,))
 
-        def spread(to: Recorder, unit: Unit, gate: Place, more: Place, g: Place, *places: Place) -> None:
-            for band in calls.bands(stage.x, unit, work.dtype):
-                own, plus = (at + band.n * c * itself for at in (gate, more))
-                to.call(channels.gate(work.dtype, True), g, g, *band.span, c, own, plus)
-                if step:
-                    step(to, unit, band, g, g, *places)
+        def spread(to: Recorder, unit: Unit, band: Band, gate: Place, more: Place, g: Place, *places: Place) -> None:
+            own, plus = (at + band.n * c * itself for at in (gate, more))
+            to.call(channels.gate(work.dtype, True), g, g, *band.span, c, own, plus)
+            if step:
+                step(to, unit, band, g, g, *places)
 
-        work.each(spread, self.kept(scale, "gate"), more, *arrays)
+        work.link(spread, stage.x, self.kept(scale, "gate"), more, *arrays)
         return g
-
-    def pass_over(self, stage: Stage, g: Array) -> Array:
-        """The input's gradient over the input, the gated map, which nobody else reads."""
-        work, gx = self.work, self.kept(stage.conv, "x")
-
-        def whole(to: Recorder, unit: Unit, g: Place, filters: Place, gx: Place) -> None:
-            for band in calls.bands(stage.x, unit, work.dtype):
-                calls.convolve_back(to, stage, band, work.dtype, g, filters, gx)
-
-        work.each(whole, g, self.filters(stage), gx)
-        return gx
 
     def through_means(self, se: Squeeze, slopes: Array) -> Array:
         """What every position gets back through the gate's layers, op by op, and through the means."""

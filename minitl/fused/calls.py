@@ -5,47 +5,26 @@ Places of maps are of the batch's first position; `Filter` holds a convolution's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import numpy as np
 
 from minitl.arrays import Array, positions, size
 from minitl.fused.program import Stage
-from minitl.fused.work import Unit
+from minitl.fused.work import Band, Rows, Unit
 from minitl.kernels import dense, depthwise, elementwise, pointwise
 from minitl.kernels.compile import Lazily
+from minitl.kernels.groups import group_size
+from minitl.kernels.sums import join_groups
+from minitl.kernels.target import target
 from minitl.kernels.tasks import Place, Recorder
 
-channels, compiled, sums = (Lazily(f"minitl.kernels.compiled.{name}") for name in ("channels", "pointwise", "sums"))
+channels, sums = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.sums")
 
-CHUNK = 1 << 18  # bytes of a map that stay in the cache from one pass to the next
-
-Rows = tuple[int, int]
-
-
-class Band(NamedTuple):
-    """Rows r0 .. r1 - 1 of sample n, which are positions m0 .. m1 - 1 of the batch."""
-
-    n: int
-    rows: Rows
-    span: Rows
+SMALL = 16  # times that a weight must fit into a group's map for its gradient to be added up group by group
 
 
 def itemsize(dtype: str) -> int:
     """Bytes of a number."""
     return np.dtype(dtype).itemsize
-
-
-def bands(stage_map: tuple[int, ...], unit: Unit, dtype: str) -> Iterator[Band]:
-    """A unit's samples, in bands of rows that fit the cache."""
-    _, height, width, channels = stage_map
-    step = max(1, CHUNK // (width * channels * itemsize(dtype)))
-    for n in range(unit.first, unit.stop):
-        for r in range(0, height, step):
-            stop = min(r + step, height)
-            start = n * height * width
-            yield Band(n, (r, stop), (start + r * width, start + stop * width))
 
 
 def filter_size(stage: Stage, dtype: str, *, back: bool = False) -> int:
@@ -101,16 +80,62 @@ def pack_gated(
     pointwise.pack_calls(to, (stage.y[3], inputs), dtype, not back, weight, panels, factor)
 
 
-def grad_weight(
-    to: Recorder, stage: Stage, dtype: str, x: tuple[int, ...], y: tuple[int, ...], places: tuple[Place, Place, Place]
-) -> None:
-    """All tasks of gW, from x and gy (places: x, gy, gw)."""
+def rows_reached(stage: Stage, stop: int) -> int:
+    """How many rows of y the first `stop` rows of x go into."""
+    if stage.pointwise or stop == 0:
+        return stop
+    return min(stage.y[1], (stop - 1 + stage.window.top) // stage.window.s + 1)
+
+
+def rows_read(stage: Stage, stop: int) -> int:
+    """How many rows of x the first `stop` rows of y are made of."""
     if stage.pointwise:
-        pointwise.grad_weight_calls(to, x, y, dtype, places)
-    elif stage.depthwise:
-        depthwise.grad_weight_calls(to, x, stage.window, dtype, places)
+        return stop
+    return (stop - 1) * stage.window.s - stage.window.top + stage.window.k
+
+
+def by_groups(stage: Stage) -> bool:
+    """Whether each group's part of gW is added up along with gx: all groups' are then small beside a map."""
+    if not stage.pointwise:
+        return True
+    group = group_size(stage.x) * positions(stage.x[1:])
+    return not stage.gated and SMALL * stage.x[3] * stage.y[3] <= group * max(stage.x[3], stage.y[3])
+
+
+def chain_shape(stage: Stage) -> tuple[int, ...]:
+    """One group's part of gW, as it is added up."""
+    weight = stage.conv.shapes[1]
+    if stage.pointwise:
+        at = pointwise.sides(stage.x[3], stage.y[3])
+        return at.rows, at.columns
+    return (*weight[2:], stage.x[3]) if stage.depthwise else dense.chain_shape(weight)
+
+
+def add_to_chain(
+    to: Recorder, stage: Stage, band: Band, rows: Rows, dtype: str, x: Place, gy: Place, chains: Place
+) -> None:
+    """gW's part of a band of x, which is that of rows `rows` of y, in the chain of the group it is of."""
+    itself, group = itemsize(dtype), group_size(stage.y)
+    begins, chain = band.n % group == 0 and rows[0] == 0, chains + band.n // group * size(chain_shape(stage)) * itself
+    if stage.pointwise:
+        at = pointwise.sides(stage.x[3], stage.y[3])
+        whole = (0, at.rows), (0, at.columns)
+        pointwise.outer_calls(to, at, dtype, at.order(x, gy), *whole, band.span, chain, at.columns, begins)
+        return
+    places = x + band.n * size(stage.x[1:]) * itself, gy + band.n * size(stage.y[1:]) * itself, chain
+    if stage.depthwise:
+        depthwise.grad_weight_calls(to, stage.window, stage.x[3], dtype, rows, (0, stage.x[3]), places, begins)
     else:
-        dense.grad_weight_calls(to, x, y, stage.window, dtype, places)
+        dense.grad_weight_call(to, stage.x, stage.y, stage.window, dtype, rows, places, begins)
+
+
+def join_chains(stage: Stage, chains: Array, total: Array, gw: Array) -> None:
+    """gw = the sum of the groups' chains; `total` is room for it in float64."""
+    if stage.pointwise:
+        join_groups(chains, total)
+        gw[:, :, 0, 0] = total.T if pointwise.sides(stage.x[3], stage.y[3]).swapped else total
+    else:
+        (depthwise if stage.depthwise else dense).join_chains(chains, total, gw)
 
 
 def up(
@@ -126,13 +151,6 @@ def up(
     elementwise.up_call(to, band.span, channels, dtype, (norm, *stage.names), places, edge)
 
 
-def weight_scratch(stage: Stage, dtype: str) -> tuple[int, int]:
-    """Scratch bytes per thread of gW, and its number of tasks: they do not depend on the batch."""
-    recorder = Recorder()
-    grad_weight(recorder, stage, dtype, (1, *stage.x[1:]), (1, *stage.y[1:]), (Place(2), Place(3), Place(4)))
-    return recorder.size
-
-
 def grad_gated(to: Recorder, stage: Stage, dtype: str, places: tuple[Place, ...], samples: int = 0) -> None:
     """All tasks of gW and of the gate's gradient: a panel of columns each. Places: x, gy, gw, weight, gate, of_gate.
 
@@ -140,43 +158,19 @@ def grad_gated(to: Recorder, stage: Stage, dtype: str, places: tuple[Place, ...]
     """
     x, gy, gw, weight, gate, of_gate = places
     (n, height, width, inputs), outputs, itself = stage.x, stage.y[3], itemsize(dtype)
+    at = pointwise.Sides(outputs, inputs, (inputs, 1), False)
     for j, vecs in pointwise.panel_widths(inputs, dtype):
-        stop, mask = pointwise.panel_stop(j, vecs, inputs, dtype)
+        stop = min(j + vecs * target().lanes(itself), inputs)
         count = outputs * (stop - j)
         chain = to.scratch(count * itself)
         total = to.scratch(count * 8, offset=-(-count * itself // 64) * 64)
         to.task()
         for i in range(samples or n):
-            to.call(sums.clear(dtype), chain, count)
-            first, last = i * height * width, (i + 1) * height * width
-            to.call(
-                compiled.outer(dtype, vecs, mask),
-                gy,
-                outputs,
-                0,
-                outputs,
-                x,
-                inputs,
-                j,
-                stop,
-                first,
-                last,
-                chain,
-                stop - j,
-            )
-            own = (gate + (i * inputs + j) * itself, of_gate + (i * inputs + j) * 8)
-            to.call(
-                channels.gate_gradient(dtype),
-                chain,
-                total,
-                outputs,
-                stop - j,
-                weight + j * itself,
-                inputs,
-                *own,
-                i == 0,
-            )
-        to.call(compiled.round_piece(dtype), total, outputs, stop - j, gw + j * itself, inputs, 1)
+            span = i * height * width, (i + 1) * height * width
+            pointwise.outer_calls(to, at, dtype, (gy, x), (0, outputs), (j, stop), span, chain, stop - j, True)
+            own = weight + j * itself, inputs, gate + (i * inputs + j) * itself, of_gate + (i * inputs + j) * 8
+            to.call(channels.gate_gradient(dtype), chain, total, outputs, stop - j, *own, i == 0)
+        to.call(sums.round_rows(dtype), total, outputs, stop - j, gw + j * itself, inputs)
 
 
 def gated_scratch(stage: Stage, dtype: str) -> tuple[int, int]:

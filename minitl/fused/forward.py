@@ -1,13 +1,13 @@
-"""Forward of a program that trains: stage by stage, unit by unit of samples.
+"""Forward of a program that trains, as links from one map to the next (see `work`).
 
-A stage's convolution, norm and activation run band by band, while the band is in the cache. Frozen
-norms let a unit go on to the next stage at once; a norm with batch statistics waits for all units,
-and then turns its input into x_hat, in place. A map that nobody keeps lives until the next stage has read it.
+A stage's convolution is a link, its norm and activation are the next. A norm with batch statistics waits for all
+samples, and then turns its input into x_hat, in place. What nobody keeps lives until its barrier is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from minitl.bits import packed_shape
 from minitl.fused import calls
 from minitl.fused.frozen import frozen_forward
 from minitl.fused.program import Program, Squeeze, Stage, Values
-from minitl.fused.work import PASSING, Unit, Work
+from minitl.fused.work import PASSING, Band, Unit, Work
 from minitl.kernels.channels import join_moments
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import BATCH, FROZEN, NOTHING
@@ -83,8 +83,7 @@ class _Forward:
         """Convolution, norm, activation, and the residual."""
         self.kept[stage.conv, "x"] = x
         raw = self.work.new(stage.y)
-        gate = self.kept.get((stage.conv, "gate"), NOTHING)
-        self.work.each(self.convolution(stage), x, self.filters(stage), raw, gate)  # which the steps alone hold
+        self.convolution(stage, x, raw)
         if not stage.batch:
             scale, shift = norm_factors(stage, self.values, self.work)
             return self.finish(stage, FROZEN, raw, (scale, shift, NOTHING, NOTHING), residual)
@@ -100,22 +99,23 @@ class _Forward:
             calls.prepare(stage, weight, self.work.dtype, filters)
         return filters
 
-    def convolution(self, stage: Stage) -> Callable[..., None]:
-        """The step that does it."""
-        dtype = self.work.dtype
+    def convolution(self, stage: Stage, x: Array, y: Array) -> None:
+        """The link that does it."""
+        dtype, filters = self.work.dtype, self.filters(stage)
 
-        def plain(to: Recorder, unit: Unit, x: Place, filters: Place, y: Place, gate: Place) -> None:
-            for band in calls.bands(stage.y, unit, dtype):
-                calls.convolve(to, stage, band, dtype, x, filters, y)
+        def plain(to: Recorder, unit: Unit, band: Band, x: Place, filters: Place, y: Place) -> None:
+            calls.convolve(to, stage, band, dtype, x, filters, y)
 
-        def gated(to: Recorder, unit: Unit, x: Place, weight: Place, y: Place, gate: Place) -> None:
+        def gated(to: Recorder, unit: Unit, band: Band, x: Place, weight: Place, y: Place, gate: Place) -> None:
             panels = to.scratch(calls.filter_size(stage, dtype) * calls.itemsize(dtype))
-            for n in range(unit.first, unit.stop):
-                calls.pack_gated(to, stage, dtype, weight, gate, n, panels, back=False)
-                for band in calls.bands(stage.y, Unit(0, n, n + 1), dtype):
-                    calls.convolve(to, stage, band, dtype, x, panels, y)
+            if band.rows[0] == 0:
+                calls.pack_gated(to, stage, dtype, weight, gate, band.n, panels, back=False)
+            calls.convolve(to, stage, band, dtype, x, panels, y)
 
-        return gated if stage.gated else plain
+        if stage.gated:
+            self.work.link(gated, stage.y, x, filters, y, self.kept[stage.conv, "gate"])
+        else:
+            self.work.link(plain, stage.y, x, filters, y, reach=partial(calls.rows_read, stage))
 
     def batch_norm(self, stage: Stage, x: Array, residual: Array | None) -> Array:
         """Moments of all samples, then x_hat over x, and weight x_hat + bias of it."""
@@ -123,12 +123,13 @@ class _Forward:
         groups = Groups(stage.y)
         means, squares = work.new((len(groups), c), "float64"), work.new((len(groups), c), "float64")
 
-        def step(to: Recorder, unit: Unit, x: Place, mean: Place, square: Place) -> None:
-            for number in groups.of(unit.first, unit.stop):
+        def of_group(to: Recorder, unit: Unit, band: Band, x: Place, mean: Place, square: Place) -> None:
+            number = band.n // groups.size
+            if band.span[1] == groups[number][1]:
                 at = number * c * 8
                 to.call(channels.moments(work.dtype), x, *groups[number], c, mean + at, square + at)
 
-        work.each(step, x, means, squares)
+        work.link(of_group, stage.y, x, means, squares)
         self.barrier(("moments", self.program.stages.index(stage)))
         gamma, beta, running_mean, running_var = (self.values[p] for p in stage.norm.parameters)
 
@@ -160,15 +161,14 @@ class _Forward:
             self.kept[act, "y"] = y
         extra = (residual,) if residual is not None else ()
 
-        def step(to: Recorder, unit: Unit, x: Place, y: Place, edges: Place, *places: Place) -> None:
-            others = places[:7]
-            for band in calls.bands(stage.y, unit, work.dtype):
-                calls.up(to, stage, band, unit, norm, work.dtype, (x, y, *others), edges)
-                if extra:
-                    at, count = band.span[0] * c * calls.itemsize(work.dtype), (band.span[1] - band.span[0]) * c
-                    to.call(channels.add(work.dtype), y + at, places[7] + at, y + at, count)
+        def up(to: Recorder, unit: Unit, band: Band, x: Place, y: Place, edges: Place, *places: Place) -> None:
+            calls.up(to, stage, band, unit, norm, work.dtype, (x, y, *places[:7]), edges)
+            if extra:
+                at, count = band.span[0] * c * calls.itemsize(work.dtype), (band.span[1] - band.span[0]) * c
+                to.call(channels.add(work.dtype), y + at, places[7] + at, y + at, count)
 
-        work.each(step, raw, y, edges, *numbers, raw if norm == BATCH else NOTHING, pre, packed, *extra)
+        x_hat = raw if norm == BATCH else NOTHING
+        work.link(up, stage.y, raw, y, edges, *numbers, x_hat, pre, packed, *extra)
         return y
 
     def excite(self, stage: Stage, se: Squeeze, x: Array) -> Array:
@@ -180,13 +180,14 @@ class _Forward:
         means = gate = work.new((work.count, 1, 1, c))
         itself = calls.itemsize(work.dtype)
 
-        def pool(to: Recorder, unit: Unit, x: Place, means: Place) -> None:
-            totals = to.scratch(c * 8)
-            for n in range(unit.first, unit.stop):
+        def pool(to: Recorder, unit: Unit, band: Band, x: Place, means: Place) -> None:
+            n = band.n
+            if band.rows[1] == stage.x[1]:
+                totals = to.scratch(c * 8)
                 to.call(channels.sums(work.dtype), x, n * area, (n + 1) * area, c, totals)
                 to.call(channels.divide(work.dtype), totals, means + n * c * itself, c, area)
 
-        work.each(pool, x, means)
+        work.link(pool, stage.x, x, means)
         self.barrier(("squeeze", self.program.stages.index(stage)))
         for record in se.layers:
             gate, saved = self.run(record, gate)
@@ -197,12 +198,11 @@ class _Forward:
         out = work.new(stage.x)
         self.kept[se.scale, "x"] = x
 
-        def multiply(to: Recorder, unit: Unit, x: Place, gate: Place, out: Place) -> None:
-            for n in range(unit.first, unit.stop):
-                own = gate + n * c * itself
-                to.call(channels.gate(work.dtype, False), x, out, n * area, (n + 1) * area, c, own, own)
+        def multiply(to: Recorder, unit: Unit, band: Band, x: Place, gate: Place, out: Place) -> None:
+            own = gate + band.n * c * itself
+            to.call(channels.gate(work.dtype, False), x, out, *band.span, c, own, own)
 
-        work.each(multiply, x, gate, out)
+        work.link(multiply, stage.x, x, gate, out)
         return out
 
     def run(self, record: OpRecord, x: Array) -> tuple[Array, Saved]:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 
 from minitl.arrays import Array, positions, size
 from minitl.fused import calls
-from minitl.fused.calls import Band, Rows, itemsize
+from minitl.fused.calls import itemsize
 from minitl.fused.program import Program, Squeeze, Stage, Values
-from minitl.fused.work import Unit, Work
+from minitl.fused.work import Band, Rows, Work
 from minitl.kernels import elementwise, pointwise
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import FROZEN, NONE
@@ -33,13 +33,18 @@ def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: 
     y, store = work.new((work.count, *programs[-1].stages[-1].y[1:])), work.new((constants.count,))
     if not work.dry:
         constants.fill(store, values)
-    work.size = 1
 
-    def sample(to: Recorder, unit: Unit, *places: Place) -> None:
-        _Sample(to, unit.first, programs, constants, places).run()
+    def record(to: Recorder, samples: int) -> None:
+        for number in range(samples):
+            to.task()
+            _Sample(to, number, programs, constants, (Place(2), Place(3), Place(4))).run()
 
-    work.each(sample, x, y, store)
-    work.barrier(("frozen", len(programs)))
+    def scratch() -> tuple[int, int]:
+        one = Recorder()
+        record(one, 1)
+        return one.size[0], work.count
+
+    work.recorded(("frozen", len(programs)), lambda to: record(to, work.count), scratch, x, y, store)
     return y
 
 

@@ -17,13 +17,13 @@ from minitl.arrays import Array, Shape
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, group_size
 from minitl.kernels.loops import fma
-from minitl.kernels.pointwise import pack_table, panel_widths, spans
-from minitl.kernels.sums import add_groups
+from minitl.kernels.pointwise import pack_table, packed_size, panel_runs, spans
+from minitl.kernels.sums import add_groups, join_groups
 from minitl.kernels.target import target
-from minitl.kernels.tasks import Place, Recorder, Table, scratch_bytes
+from minitl.kernels.tasks import Place, Recorder, Table
 from minitl.kernels.window import Window
 
-compiled, pointwise, sums = (Lazily(f"minitl.kernels.compiled.{name}") for name in ("dense", "pointwise", "sums"))
+compiled = Lazily("minitl.kernels.compiled.dense")
 
 
 def loop_forward(x: Array, weight: Array, at: Window, y: Array) -> None:
@@ -87,7 +87,20 @@ def grad_weight(x: Array, gy: Array, at: Window, gw: Array) -> None:
     if interpreted():
         loop_grad_weight(x, gy, at, gw)
     else:
-        grad_weight_table(x.shape, gy.shape, at, gy.dtype.name).run(x, gy, gw)
+        chains = np.empty((len(Groups(gy.shape)), *chain_shape(gw.shape)), x.dtype)
+        grad_weight_table(x.shape, gy.shape, at, gy.dtype.name).run(x, gy, chains)
+        join_chains(chains, np.empty(chains.shape[1:]), gw)
+
+
+def chain_shape(weight: Shape) -> Shape:
+    """The shape of one group's gradient of such a weight, as it is added up: (k, k, C, O)."""
+    return *weight[2:], weight[1], weight[0]
+
+
+def join_chains(chains: Array, total: Array, gw: Array) -> None:
+    """gw (O, C, k, k) = the sum of the groups' chains (k, k, C, O); `total` is room for it in float64."""
+    join_groups(chains, total)
+    gw[:] = total.transpose(3, 2, 0, 1)
 
 
 def taps_first(weight: Array) -> Array:
@@ -97,8 +110,7 @@ def taps_first(weight: Array) -> Array:
 
 def panels_size(weight: Shape, dtype: str) -> int:
     """Numbers in the panels of such a weight."""
-    inner, lanes = int(np.prod(weight[1:])), target().lanes(np.dtype(dtype).itemsize)
-    return inner * lanes * sum(vecs for _, vecs in panel_widths(weight[0], dtype))
+    return packed_size((weight[0], int(np.prod(weight[1:]))), dtype, True)
 
 
 def forward_calls(
@@ -106,16 +118,12 @@ def forward_calls(
     places: tuple[Place, Place, Place], bias: Place | None,
 ) -> None:  # fmt: skip
     """Record output rows `rows` of one sample; places are of its x, the panels and its y."""
-    lanes, most, itemsize = target().lanes(np.dtype(dtype).itemsize), target().vecs, np.dtype(dtype).itemsize
-    full = y[3] // (most * lanes) * most * lanes
-    for first, last, vecs in ((0, full, most), (full, y[3], panel_widths(y[3], dtype)[-1][1])):
-        if first < last:
-            masked = (last - first) % (vecs * lanes) != 0
-            record.call(
-                compiled.convolve(dtype, at.k, at.s, vecs, masked, bias is not None), places[0],
-                places[1] + first * at.k * at.k * x[3] * itemsize, places[2], x[3], y[3], at.height, at.width,
-                at.out_width, at.top, at.before, first, last, *rows, 0 if bias is None else bias,
-            )  # fmt: skip
+    for first, last, vecs, uneven in panel_runs(y[3], dtype):
+        record.call(
+            compiled.convolve(dtype, at.k, at.s, vecs, uneven, bias is not None), places[0],
+            places[1] + first * at.k * at.k * x[3] * np.dtype(dtype).itemsize, places[2], x[3], y[3], at.height,
+            at.width, at.out_width, at.top, at.before, first, last, *rows, 0 if bias is None else bias,
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -147,33 +155,28 @@ def grad_input_table(x: Shape, y: Shape, at: Window, dtype: str) -> Table:
 
 @lru_cache(maxsize=1024)
 def grad_weight_table(x: Shape, y: Shape, at: Window, dtype: str) -> Table:
-    """x, gy, gw: a task for each tap."""
+    """x, gy and the chains (groups, k, k, C, O): a task for each group."""
     record = Recorder()
-    grad_weight_calls(record, x, y, at, dtype, (Place(2), Place(3), Place(4)))
+    groups, itemsize = Groups(y), np.dtype(dtype).itemsize
+    for n in range(x[0]):
+        if n % groups.size == 0:
+            record.task()
+        chain = Place(4, n // groups.size * at.k * at.k * x[3] * y[3] * itemsize)
+        places = (Place(2, n * int(np.prod(x[1:])) * itemsize), Place(3, n * int(np.prod(y[1:])) * itemsize), chain)
+        grad_weight_call(record, x, y, at, dtype, (0, at.out_height), places, n % groups.size == 0)
     return record.table()
 
 
-def grad_weight_calls(
-    record: Recorder, x: Shape, y: Shape, at: Window, dtype: str, places: tuple[Place, Place, Place]
-) -> None:
-    """Record gw; places are of x, gy and gw."""
-    itemsize, area, count = np.dtype(dtype).itemsize, at.out_height * at.out_width, x[3] * y[3]
-    for u, v in np.ndindex(at.k, at.k):
-        chain = record.scratch(count * itemsize)
-        total = record.scratch(count * 8, offset=-(-count * itemsize // 64) * 64)
-        record.task()
-        for number, (first, last) in enumerate(Groups(y)):
-            record.call(
-                compiled.add_up(dtype, at.k, at.s), *places[:2], x[0], x[3], y[3], at.height, at.width, at.out_height,
-                at.out_width, at.top, at.before, first // area, last // area, u, v, chain,
-            )  # fmt: skip
-            record.call(sums.join_groups(dtype), chain, total, count, number == 0)
-        offset = (u * at.k + v) * itemsize
-        taps = at.k * at.k
-        record.call(pointwise.round_piece(dtype), total, x[3], y[3], places[2] + offset, taps, x[3] * taps)
-
-
-def grad_weight_scratch(weight: Shape, dtype: str) -> int:
-    """Bytes of scratch memory that the weight's gradient takes, on the threads in force."""
-    count = weight[0] * weight[1]
-    return scratch_bytes(-(-count * np.dtype(dtype).itemsize // 64) * 64 + count * 8, weight[2] ** 2)
+def grad_weight_call(
+    record: Recorder, x: Shape, y: Shape, at: Window, dtype: str, rows: tuple[int, int],
+    places: tuple[Place, Place, Place], begins: bool,
+) -> None:  # fmt: skip
+    """Record the part of output rows `rows` of one sample; places are of its x, its gy and its group's chain."""
+    taps = at.k * x[3]
+    high = max(r for r in range(1, target().outer_rows + 2) if taps % r == 0)
+    most = min(target().vecs, max(1, target().outer_rows * target().vecs // high))
+    for first, last, vecs, uneven in panel_runs(y[3], dtype, most):
+        record.call(
+            compiled.add_up(dtype, at.k, at.s, high, vecs, uneven), *places[:2], x[3], y[3], at.height, at.width,
+            at.out_width, at.top, at.before, first, last, *rows, places[2], begins,
+        )  # fmt: skip

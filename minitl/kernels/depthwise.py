@@ -19,12 +19,12 @@ from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, group_size
 from minitl.kernels.loops import fma
 from minitl.kernels.pointwise import masked, spans
-from minitl.kernels.sums import add_groups
+from minitl.kernels.sums import add_groups, join_groups
 from minitl.kernels.target import target
-from minitl.kernels.tasks import Place, Recorder, Table, scratch_bytes
+from minitl.kernels.tasks import Place, Recorder, Table
 from minitl.kernels.window import Window
 
-compiled, pointwise, sums = (Lazily(f"minitl.kernels.compiled.{name}") for name in ("depthwise", "pointwise", "sums"))
+compiled = Lazily("minitl.kernels.compiled.depthwise")
 
 
 def loop_forward(x: Array, taps: Array, at: Window, y: Array) -> None:
@@ -85,7 +85,15 @@ def grad_weight(x: Array, gy: Array, at: Window, gw: Array) -> None:
         loop_grad_weight(x, gy, at, gtaps)
         gw[:, 0] = gtaps.transpose(2, 0, 1)
     else:
-        grad_weight_table(x.shape, at, gy.dtype.name).run(x, gy, gw)
+        chains = np.empty((len(Groups(gy.shape)), at.k, at.k, x.shape[3]), x.dtype)
+        grad_weight_table(x.shape, at, gy.dtype.name).run(x, gy, chains)
+        join_chains(chains, np.empty(chains.shape[1:]), gw)
+
+
+def join_chains(chains: Array, total: Array, gw: Array) -> None:
+    """gw (C, 1, k, k) = the sum of the groups' chains (k, k, C); `total` is room for it in float64."""
+    join_groups(chains, total)
+    gw[:, 0] = total.transpose(2, 0, 1)
 
 
 def forward_call(
@@ -133,45 +141,35 @@ def _bands(samples: int, height: int) -> list[tuple[int, tuple[int, int]]]:
     return [(n, rows) for n in range(samples) for rows in spans(height, 4)]
 
 
-def grad_weight_calls(record: Recorder, x: Shape, at: Window, dtype: str, places: tuple[Place, Place, Place]) -> None:
-    """Record gw (C, 1, k, k), a task for some channels; places are of x, gy and gw."""
-    itemsize, lanes, (source, gy, gw) = np.dtype(dtype).itemsize, target().lanes(np.dtype(dtype).itemsize), places
-    channels, area = x[3], at.out_height * at.out_width
-    for c0, c1 in spans(channels, lanes):
-        count = at.k * at.k * (c1 - c0)
-        chain = record.scratch(count * itemsize)
-        total = record.scratch(count * 8, offset=-(-count * itemsize // 64) * 64)
-        record.task()
-        for number, (first, last) in enumerate(Groups((x[0], at.out_height, at.out_width, channels))):
-            for u0, u1 in _tap_rows(at.k):
-                record.call(
-                    compiled.add_up(dtype, at.k, at.s, u0, u1, masked(channels, dtype)), source, gy,
-                    at.height, at.width, at.out_height, at.out_width, channels, at.top, at.before,
-                    first // area, last // area, c0, c1,
-                    chain + u0 * at.k * (c1 - c0) * itemsize,
-                )  # fmt: skip
-            record.call(sums.join_groups(dtype), chain, total, count, number == 0)
+@lru_cache(maxsize=1024)
+def grad_weight_table(x: Shape, at: Window, dtype: str) -> Table:
+    """x, gy and the chains (groups, k, k, C): a task for some channels of each group."""
+    record, itemsize, channels = Recorder(), np.dtype(dtype).itemsize, x[3]
+    per_x, per_y = (h * w * channels * itemsize for h, w in ((at.height, at.width), (at.out_height, at.out_width)))
+    groups = Groups((x[0], at.out_height, at.out_width, channels))
+    for number, (first, last) in enumerate(groups):
+        for some in spans(channels, target().lanes(itemsize)):
+            record.task()
+            for n in range(first // groups.area, last // groups.area):
+                places = Place(2, n * per_x), Place(3, n * per_y), Place(4, number * at.k * at.k * channels * itemsize)
+                begins = n == first // groups.area
+                grad_weight_calls(record, at, channels, dtype, (0, at.out_height), some, places, begins)
+    return record.table()
+
+
+def grad_weight_calls(
+    record: Recorder, at: Window, channels: int, dtype: str, rows: tuple[int, int], some: tuple[int, int],
+    places: tuple[Place, Place, Place], begins: bool,
+) -> None:  # fmt: skip
+    """Record the part of output rows `rows` of one sample; places are of its x, its gy and its group's chain."""
+    for u0, u1 in _tap_rows(at.k):
         record.call(
-            pointwise.round_piece(dtype), total, at.k * at.k, c1 - c0, gw + c0 * at.k * at.k * itemsize, 1, at.k * at.k
-        )
+            compiled.add_up(dtype, at.k, at.s, u0, u1, masked(channels, dtype)), *places[:2], at.height, at.width,
+            at.out_width, channels, at.top, at.before, *rows, *some, places[2], begins,
+        )  # fmt: skip
 
 
 def _tap_rows(k: int) -> list[tuple[int, int]]:
     """Rows of taps whose sums fit the registers together."""
-    most = max(1, (25 if target().vector_bytes == 64 else 12) // k)
+    most = max(1, (15 if target().vector_bytes == 64 else 12) // k)
     return [(u, min(u + most, k)) for u in range(0, k, most)]
-
-
-@lru_cache(maxsize=1024)
-def grad_weight_table(x: Shape, at: Window, dtype: str) -> Table:
-    """x, gy, gw."""
-    record = Recorder()
-    grad_weight_calls(record, x, at, dtype, (Place(2), Place(3), Place(4)))
-    return record.table()
-
-
-def grad_weight_scratch(channels: int, k: int, dtype: str) -> int:
-    """Bytes of scratch memory that the weight's gradient takes, on the threads in force."""
-    pieces = list(spans(channels, target().lanes(np.dtype(dtype).itemsize)))
-    count = k * k * (pieces[0][1] - pieces[0][0])
-    return scratch_bytes(-(-count * np.dtype(dtype).itemsize // 64) * 64 + count * 8, len(pieces))

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, as_rows
+from minitl.arrays import Array, Shape, as_rows, positions
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, by_groups
 from minitl.kernels.loops import fma
 from minitl.kernels.sums import add_groups
 from minitl.kernels.target import target
-from minitl.kernels.tasks import Place, Recorder, Table, scratch_bytes
+from minitl.kernels.tasks import Place, Recorder, Table
 
 compiled, sums = Lazily("minitl.kernels.compiled.pointwise"), Lazily("minitl.kernels.compiled.sums")
 
-BLOCK = 192  # positions that a weight's gradient takes in before the next tile
+Span = tuple[int, int]
+
+FEW = 16  # positions for which a weight is not made ready first
 TASKS = 8  # pieces of work, for up to as many threads
 ROOM = 24576  # elements of a weight's gradient that one task adds up
 
@@ -65,14 +68,64 @@ def grad_weight(x: Array, gy: Array, gw: Array) -> None:
 
 
 def _multiply(x: Array, weight: Array, bias: Array | None, y: Array, *, transposed: bool) -> None:
+    dtype, few = x.dtype.name, positions(x.shape) <= FEW
     if interpreted():
         as_rows(y)[:] = 0 if bias is None else bias
         loop_forward(as_rows(x), weight.T if transposed else weight, as_rows(y))
-        return
-    panels = np.empty(packed_size(weight.shape, x.dtype.name, transposed), x.dtype)
-    pack_table(weight.shape, x.dtype.name, transposed).run(weight, panels)
-    table = product_table(x.shape, y.shape, x.dtype.name, bias is not None)
-    table.run(x, panels, y, *([] if bias is None else [bias]))
+    elif few and transposed:
+        columns = np.ascontiguousarray(as_rows(x).T)
+        chains = np.empty((len(weight), columns.shape[1]), x.dtype)
+        chains[:] = 0 if bias is None else bias[:, None]
+        few_table(weight.shape, columns.shape[1], dtype).run(weight, columns, chains)
+        as_rows(y)[:] = chains.T
+    elif few:
+        plain_table(positions(x.shape), weight.shape, dtype).run(x, weight, y)
+    else:
+        panels = np.empty(packed_size(weight.shape, dtype, transposed), x.dtype)
+        pack_table(weight.shape, dtype, transposed).run(weight, panels)
+        product_table(x.shape, y.shape, dtype, bias is not None).run(x, panels, y, *([] if bias is None else [bias]))
+
+
+def product_workspace(count: int, weight: Shape, dtype: str, transposed: bool) -> int:
+    """Bytes that `forward` (`transposed`) or `grad_input` of `count` positions takes."""
+    itemsize = np.dtype(dtype).itemsize
+    if count <= FEW:
+        return count * sum(weight) * itemsize if transposed else 0
+    return packed_size(weight, dtype, transposed) * itemsize
+
+
+# A few positions: the weight is read once, as it is.
+
+
+@lru_cache(maxsize=1024)
+def few_table(weight: Shape, count: int, dtype: str) -> Table:
+    """weight (O, I), x^T (I, count), and y^T (O, count), which goes on from what is there."""
+    record, (outputs, inputs) = Recorder(), weight
+    for rows in spans(outputs, target().outer_rows):
+        record.task()
+        for first, last, vecs, uneven in panel_runs(count, dtype):
+            chain = Place(4, (rows[0] * count + first) * np.dtype(dtype).itemsize)
+            record.call(
+                compiled.outer(dtype, vecs, uneven), Place(2), 1, inputs, *rows, Place(3), count, first, last, 0,
+                inputs, chain, count, False,
+            )  # fmt: skip
+    return record.table()
+
+
+@lru_cache(maxsize=1024)
+def plain_table(count: int, weight: Shape, dtype: str) -> Table:
+    """gy (count, O), weight (O, I), gx: tasks are some columns."""
+    record, (outputs, inputs) = Recorder(), weight
+    for first, last, vecs, uneven in panel_runs(inputs, dtype):
+        across = vecs * target().lanes(np.dtype(dtype).itemsize)
+        for j0, j1 in spans(last - first, across):
+            record.task()
+            record.call(
+                compiled.product(dtype, vecs, uneven, False), Place(2), outputs,
+                Place(3, (first + j0) * np.dtype(dtype).itemsize), inputs, across, Place(4), inputs, first + j0,
+                first + j1, 0, count,
+            )  # fmt: skip
+    return record.table()
 
 
 # Panels: a matrix (K, N) in columns of a tile's width, so that a tile reads it in one stream.
@@ -84,12 +137,6 @@ def panel_widths(columns: int, dtype: str) -> list[tuple[int, int]]:
     return [(j, min(most, -(-(columns - j) // lanes))) for j in range(0, columns, most * lanes)]
 
 
-def panel_stop(first: int, vecs: int, columns: int, dtype: str) -> tuple[int, bool]:
-    """The column after a panel's last, and whether its last vector is not whole."""
-    stop = min(first + vecs * target().lanes(np.dtype(dtype).itemsize), columns)
-    return stop, masked(stop - first, dtype)
-
-
 def packed_size(weight: Shape, dtype: str, transposed: bool) -> int:
     """Numbers in the panels of W^T, or of W."""
     inner, columns = weight[::-1] if transposed else weight
@@ -97,24 +144,19 @@ def packed_size(weight: Shape, dtype: str, transposed: bool) -> int:
 
 
 def pack_calls(
-    record: Recorder,
-    weight: Shape,
-    dtype: str,
-    transposed: bool,
-    source: Place,
-    panels: Place,
+    record: Recorder, weight: Shape, dtype: str, transposed: bool, source: Place, panels: Place,
     gate: Place | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Record the packing of W^T (or of W), perhaps of W gate, in one task."""
     itemsize, (outputs, inputs) = np.dtype(dtype).itemsize, weight
     inner, columns = (inputs, outputs) if transposed else (outputs, inputs)
-    steps = (1, inputs) if transposed else (inputs, 1)
     for j, vecs in panel_widths(columns, dtype):
         width = vecs * target().lanes(itemsize)
         factors = () if gate is None else (gate,) if transposed else (gate + j * itemsize,)
         record.call(
-            compiled.pack_panel(dtype, gate is not None, transposed), source + j * steps[1] * itemsize, *steps, inner,
-            min(width, columns - j), width, panels + j * inner * itemsize, *factors,
+            compiled.pack_panel(dtype, gate is not None, transposed),
+            source + (j * inputs if transposed else j) * itemsize, inputs, inner, min(width, columns - j), width,
+            panels + j * inner * itemsize, *factors,
         )  # fmt: skip
 
 
@@ -133,16 +175,25 @@ def product_calls(
 ) -> None:  # fmt: skip
     """Record y = x B + b for the positions of `span`; places are of x, the panels and y."""
     itemsize, (x, panels, y) = np.dtype(dtype).itemsize, places
-    widths = panel_widths(columns, dtype)
-    lanes, most = target().lanes(itemsize), target().vecs
+    for first, last, vecs, uneven in panel_runs(columns, dtype):
+        width = vecs * target().lanes(itemsize)
+        record.call(
+            compiled.product(dtype, vecs, uneven, bias is not None), x, inner, panels + first * inner * itemsize, width,
+            inner * width, y, columns, first, last, *span, *([] if bias is None else [bias]),
+        )  # fmt: skip
+
+
+def panel_runs(columns: int, dtype: str, most: int = 0) -> Iterator[tuple[int, int, int, bool]]:
+    """First and last column, vectors, and whether the last is not whole, of the full panels and of the rest.
+
+    A full panel has `most` vectors, by default as many as the tile of a product.
+    """
+    lanes, most = target().lanes(np.dtype(dtype).itemsize), most or target().vecs
     full = columns // (most * lanes) * most * lanes
-    for first, last, vecs in ((0, full, most), (full, columns, widths[-1][1])):
-        if first < last:
-            uneven = (last - first) % (vecs * lanes) != 0
-            record.call(
-                compiled.product(dtype, vecs, uneven, bias is not None), x, inner, panels + first * inner * itemsize, y,
-                columns, first, last, *span, *([] if bias is None else [bias]),
-            )  # fmt: skip
+    if full:
+        yield 0, full, most, False
+    if full < columns:
+        yield full, columns, -(-(columns - full) // lanes), masked(columns, dtype)
 
 
 @lru_cache(maxsize=1024)
@@ -166,53 +217,96 @@ def spans(count: int, multiple: int) -> Iterator[tuple[int, int]]:
     return ((first, min(first + step, count)) for first in range(0, count, step))
 
 
+class Sides(NamedTuple):
+    """Which map of a weight's gradient gives the rows of its tiles, and which, with more channels, the vectors."""
+
+    rows: int
+    columns: int
+    steps: tuple[int, int]  # between rows, and between columns, in gw (O, I)
+    swapped: bool  # whether the rows are inputs
+
+    def order(self, x: Place, gy: Place) -> tuple[Place, Place]:
+        """The map of the rows, and that of the columns."""
+        return (x, gy) if self.swapped else (gy, x)
+
+
+def sides(inputs: int, outputs: int, *, alone: bool = False) -> Sides:
+    """Vectors lie along the longer side; along the inputs, as in gw, where a group is alone and goes straight there."""
+    if outputs > inputs and not alone:
+        return Sides(inputs, outputs, (1, inputs), True)
+    return Sides(outputs, inputs, (inputs, 1), False)
+
+
+def outer_calls(
+    record: Recorder, at: Sides, dtype: str, maps: tuple[Place, Place], rows: Span, columns: Span, span: Span,
+    chain: Place, width: int, begins: bool,
+) -> None:  # fmt: skip
+    """Record the chains of a piece of gw over the positions of `span`; `maps` as in `Sides.order`.
+
+    Rows of the piece are `width` apart in `chain`.
+    """
+    for first, last, vecs, uneven in panel_runs(columns[1] - columns[0], dtype):
+        record.call(
+            compiled.outer(dtype, vecs, uneven), maps[0], at.rows, 1, *rows, maps[1], at.columns, columns[0] + first,
+            columns[0] + last, *span, chain + first * np.dtype(dtype).itemsize, width, begins,
+        )  # fmt: skip
+
+
 def grad_weight_calls(record: Recorder, x: Shape, gy: Shape, dtype: str, places: tuple[Place, Place, Place]) -> None:
     """Record gw = gy^T x, a task for each piece of gw; places are of x, gy and gw.
 
-    Vectors lie along the longer side. A task adds up the chains of its piece in scratch memory:
-    the sum of a group, continued block by block of positions, and the sum of the groups in float64.
+    A task adds up the chains of its piece, group by group, in scratch memory; or, of a single group, in gw itself.
     """
-    if gy[-1] > x[-1]:
-        sides, steps, (narrow, wide_, gw) = (x[-1], gy[-1]), (1, x[-1]), places
-    else:
-        sides, steps, (wide_, narrow, gw) = (gy[-1], x[-1]), (x[-1], 1), places
-    itemsize = np.dtype(dtype).itemsize
-    for rows, columns, vecs, masked in _pieces(sides, dtype):
-        count = (rows[1] - rows[0]) * (columns[1] - columns[0])
-        chain = record.scratch(count * itemsize)
-        total = record.scratch(count * 8, offset=-(-count * itemsize // 64) * 64)
-        width = columns[1] - columns[0]
+    itemsize, groups = np.dtype(dtype).itemsize, Groups(x)
+    at = sides(x[-1], gy[-1], alone=len(groups) == 1)
+    for rows, columns in _pieces(at, dtype):
+        shape = rows[1] - rows[0], columns[1] - columns[0]
+        out = places[2] + (rows[0] * at.steps[0] + columns[0] * at.steps[1]) * itemsize
         record.task()
-        for number, (first, last) in enumerate(Groups(x)):
-            record.call(sums.clear(dtype), chain, count)
-            for m in range(first, last, BLOCK):
-                record.call(
-                    compiled.outer(dtype, vecs, masked), narrow, sides[0], *rows, wide_, sides[1], *columns,
-                    m, min(m + BLOCK, last), chain, width,
-                )  # fmt: skip
-            record.call(sums.join_groups(dtype), chain, total, count, number == 0)
-        offset = (rows[0] * steps[0] + columns[0] * steps[1]) * itemsize
-        record.call(compiled.round_piece(dtype), total, rows[1] - rows[0], width, gw + offset, *steps)
+        if len(groups) == 1:
+            outer_calls(record, at, dtype, at.order(*places[:2]), rows, columns, groups[0], out, at.steps[0], True)
+            continue
+        chain = record.scratch(shape[0] * shape[1] * itemsize)
+        for number, span in enumerate(groups):
+            outer_calls(record, at, dtype, at.order(*places[:2]), rows, columns, span, chain, shape[1], True)
+            join_call(record, (number, len(groups)), chain, dtype, shape, out, at.steps)
 
 
-def _pieces(sides: tuple[int, int], dtype: str) -> Iterator[tuple[tuple[int, int], tuple[int, int], int, bool]]:
-    """Rows, columns, vectors of each piece of a gradient: a panel wide, and as high as scratch memory allows."""
+def join_call(
+    record: Recorder, group: tuple[int, int], chain: Place, dtype: str, shape: tuple[int, int], out: Place,
+    steps: tuple[int, int],
+) -> None:  # fmt: skip
+    """Record the adding of the chain (rows, columns) of group number `group[0]` of `group[1]`.
+
+    The last one rounds into `out`. The sum lies in scratch memory behind a chain's size.
+    """
+    (number, count), size = group, shape[0] * shape[1]
+    total = record.scratch(size * 8, -(-size * np.dtype(dtype).itemsize // 64) * 64)
+    if number < count - 1:
+        record.call(sums.join_groups(dtype), chain, total, size, number == 0)
+    else:
+        record.call(sums.round_sum(dtype, steps[1] == 1), chain, total, *shape, out, *steps)
+
+
+def _pieces(at: Sides, dtype: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Rows and columns of each piece of a gradient: a panel wide, and as high as scratch memory allows."""
     lanes = target().lanes(np.dtype(dtype).itemsize)
-    panels = panel_widths(sides[1], dtype)
-    high = min(ROOM // (target().vecs * lanes), max(target().rows, -(-sides[0] * len(panels) // TASKS)))
-    high = -(-high // target().rows) * target().rows
+    panels = panel_widths(at.columns, dtype)
+    high = min(ROOM // (target().vecs * lanes), max(target().outer_rows, -(-at.rows * len(panels) // TASKS)))
+    high = -(-high // target().outer_rows) * target().outer_rows
     for j, vecs in panels:
-        last, mask = panel_stop(j, vecs, sides[1], dtype)
-        for o in range(0, sides[0], high):
-            yield (o, min(o + high, sides[0])), (j, last), vecs, mask
+        for o in range(0, at.rows, high):
+            yield (o, min(o + high, at.rows)), (j, min(j + vecs * lanes, at.columns))
 
 
-def grad_weight_scratch(inputs: int, outputs: int, dtype: str) -> int:
-    """Bytes of scratch memory that the weight's gradient takes, on the threads in force."""
+def grad_weight_scratch(x: Shape, outputs: int, dtype: str) -> tuple[int, int]:
+    """Bytes of scratch memory per thread that the weight's gradient takes, and how many tasks it has."""
     itemsize = np.dtype(dtype).itemsize
-    pieces = list(_pieces((min(inputs, outputs), max(inputs, outputs)), dtype))
-    most = max((rows[1] - rows[0]) * (columns[1] - columns[0]) for rows, columns, _, _ in pieces)
-    return scratch_bytes(-(-most * itemsize // 64) * 64 + most * 8, len(pieces))
+    if len(Groups(x)) == 1:
+        return 0, 1
+    pieces = list(_pieces(sides(x[-1], outputs), dtype))
+    most = max((rows[1] - rows[0]) * (columns[1] - columns[0]) for rows, columns in pieces)
+    return -(-most * itemsize // 64) * 64 + most * 8, len(pieces)
 
 
 @lru_cache(maxsize=1024)

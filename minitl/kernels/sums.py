@@ -17,6 +17,18 @@ def add_groups(chains: Sequence[Array]) -> Array:
     return total.astype(chains[0].dtype)
 
 
+def join_groups(chains: Array, total: Array) -> None:
+    """total (float64) = the sum of the groups' chains (groups, ...), in order."""
+    total[...] = chains[0]
+    for chain in chains[1:]:
+        total += chain
+
+
+def chains_bytes(groups: int, count: int, itemsize: int) -> int:
+    """Bytes of that many groups' chains of `count` numbers each, and of their sum."""
+    return count * (groups * itemsize + 8)
+
+
 def in_order(rows: Array) -> Array:
     """The sum of the rows, one after the other (NumPy's own order depends on the machine)."""
     total = np.zeros(rows.shape[1:], rows.dtype)

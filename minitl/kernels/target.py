@@ -15,11 +15,19 @@ from minitl.errors import ValueRangeError
 
 
 class Target(NamedTuple):
-    """Bytes of a vector; positions (`rows`) and vectors of channels (`vecs`) of the tile of a product."""
+    """Bytes of a vector; positions (`rows`) and vectors of channels (`vecs`) of the tile of a product.
+
+    The tile of a weight's gradient has `outer_rows` channels, of which there are usually multiples of 8.
+    """
 
     vector_bytes: int
     rows: int
     vecs: int
+
+    @property
+    def outer_rows(self) -> int:
+        """Channels of one map in the tile of a weight's gradient, beside `vecs` vectors of the other."""
+        return self.rows + self.rows % 2
 
     def lanes(self, itemsize: int) -> int:
         """Numbers in a vector."""

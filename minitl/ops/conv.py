@@ -15,6 +15,8 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.kernels import channels, dense
+from minitl.kernels.groups import Groups
+from minitl.kernels.sums import chains_bytes
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, keeps_input
 from minitl.ops.window import conv_shape, window
 from minitl.saved import Saved
@@ -66,7 +68,7 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
         backward_workspace=beyond(
             gx + gw,
             needs[0] * (gx + taps),
-            needs[1] * (gx + gw + dense.grad_weight_scratch(w, dtype)),
+            needs[1] * (gx + gw + chains_bytes(len(Groups(y)), size(w), np.dtype(dtype).itemsize)),
             bias_grad * (gx + gw + channels.sums_workspace(y)),
         ),
     )

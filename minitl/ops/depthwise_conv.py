@@ -16,6 +16,8 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.kernels import depthwise
+from minitl.kernels.groups import Groups
+from minitl.kernels.sums import chains_bytes
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, keeps_input
 from minitl.ops.window import conv_shape, window
 from minitl.saved import Saved
@@ -66,7 +68,9 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
         flops=Split(2 * m + len(bias) * size(y), 2 * macs.grad_input, 2 * macs.grad_weight),
         forward_workspace=taps,
         backward_workspace=beyond(
-            gx + gw, needs[0] * (gx + taps), needs[1] * (gx + gw + depthwise.grad_weight_scratch(w[0], w[2], dtype))
+            gx + gw,
+            needs[0] * (gx + taps),
+            needs[1] * (gx + gw + chains_bytes(len(Groups(y)), size(w), np.dtype(dtype).itemsize)),
         ),
     )
 

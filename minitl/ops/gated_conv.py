@@ -22,6 +22,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, positions, size
 from minitl.kernels import pointwise
 from minitl.kernels.sums import in_order
+from minitl.kernels.tasks import scratch_bytes
 from minitl.ops.linear import pointwise_shape
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, keeps_input
 from minitl.ops.scale import output_shape as gated_shape
@@ -82,8 +83,10 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
         kept.append(keeps_input("gate", 1, gate, dtype, ("grad_input",) * needs[0] + ("grad_weight",) * needs[2]))
     macs = Split(m, needs[0] * m, both * m)
     matrix = nbytes(w, dtype)
-    i, o, itemsize = x[3], w[0], np.dtype(dtype).itemsize
-    doubles, back = 8 * weights, pointwise.packed_size((o, i), dtype, False) * itemsize
+    i, o = x[3], w[0]
+    area, doubles = positions(x[1:]), 8 * weights
+    back = pointwise.product_workspace(area, (o, i), dtype, False)
+    grad = scratch_bytes(*pointwise.grad_weight_scratch((1, *x[1:]), o, dtype))
     return Cost(
         output=(*x[:-1], o),
         kept=tuple(kept),
@@ -93,10 +96,8 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
             2 * macs.grad_input + (needs[0] + 2 * needs[1]) * n * weights,
             2 * macs.grad_weight + 2 * needs[2] * n * weights,
         ),
-        forward_workspace=matrix + pointwise.packed_size((o, i), dtype, True) * itemsize,
-        backward_workspace=doubles
-        + matrix
-        + max(needs[0] * (matrix + back), both * pointwise.grad_weight_scratch(i, o, dtype), both * doubles),
+        forward_workspace=matrix + pointwise.product_workspace(area, (o, i), dtype, True),
+        backward_workspace=doubles + matrix + max(needs[0] * (matrix + back), both * grad, both * doubles),
     )
 
 

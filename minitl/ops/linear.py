@@ -18,6 +18,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, positions
 from minitl.errors import ShapeError
 from minitl.kernels import channels, pointwise
+from minitl.kernels.tasks import scratch_bytes
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, expect_map, expect_vectors, keeps_input
 from minitl.saved import Saved
 
@@ -71,7 +72,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """M I O multiply-adds for each of y, gx and gW; a bias adds M O to forward and to its gradient."""
     x, w, *bias = shapes
-    m, i, o, itemsize = positions(x), x[-1], w[0], np.dtype(dtype).itemsize
+    m, i, o = positions(x), x[-1], w[0]
     macs = Split(m * i * o, needs[0] * m * i * o, needs[1] * m * i * o)
     bias_grad = len(needs) > 2 and needs[2]
     gx, gw = needs[0] * nbytes(x, dtype), needs[1] * nbytes(w, dtype)
@@ -82,11 +83,11 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
         flops=Split(
             2 * macs.forward + len(bias) * m * o, 2 * macs.grad_input, 2 * macs.grad_weight + bias_grad * m * o
         ),
-        forward_workspace=pointwise.packed_size((o, i), dtype, True) * itemsize,
+        forward_workspace=pointwise.product_workspace(m, (o, i), dtype, True),
         backward_workspace=beyond(
             gx + gw,
-            needs[0] * (gx + pointwise.packed_size((o, i), dtype, False) * itemsize),
-            needs[1] * (gx + gw + pointwise.grad_weight_scratch(i, o, dtype)),
+            needs[0] * (gx + pointwise.product_workspace(m, (o, i), dtype, False)),
+            needs[1] * (gx + gw + scratch_bytes(*pointwise.grad_weight_scratch(x, o, dtype))),
             bias_grad * (gx + gw + channels.sums_workspace((*x[:-1], o))),
         ),
     )

@@ -25,6 +25,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ShapeError, ValueRangeError
 from minitl.kernels import pointwise
+from minitl.kernels.tasks import scratch_bytes
 from minitl.ops.conv import conv
 from minitl.ops.depthwise_conv import depthwise_conv
 from minitl.ops.linear import pointwise_conv
@@ -171,15 +172,14 @@ def _unfolded(x: Array, axis: int) -> Array:
 def _scratch(x: Shape, y: Shape, axis: int, dtype: str) -> int:
     """Bytes that a product along an axis takes in passing, one way or back."""
     itemsize = np.dtype(dtype).itemsize
+    matrix = x[axis] * y[axis] * itemsize
     if axis == len(x) - 1:
-        shape = (y[-1], x[-1])
-        return (
-            x[-1] * y[-1] * itemsize
-            + max(pointwise.packed_size(s, dtype, True) for s in (shape, shape[::-1])) * itemsize
-        )
-    after = size(x[axis + 1 :])
-    grad = pointwise.grad_weight_scratch
-    return x[axis] * y[axis] * itemsize + max(grad(after, y[axis], dtype), grad(after, x[axis], dtype))
+        weight = y[-1], x[-1]
+        products = (pointwise.product_workspace(size(x[:-1]), w, dtype, True) for w in (weight, weight[::-1]))
+        return matrix + max(products)
+    after, ways = size(x[axis + 1 :]), ((x[axis], y[axis]), (y[axis], x[axis]))
+    grads = (pointwise.grad_weight_scratch((d, after), k, dtype) for d, k in ways)
+    return matrix + max(scratch_bytes(*grad) for grad in grads)
 
 
 def _turn(x: Shape, axis: int, basis: Shape, dtype: str) -> int:
@@ -188,9 +188,9 @@ def _turn(x: Shape, axis: int, basis: Shape, dtype: str) -> int:
     spread = (*x[:axis], k, *x[axis + 1 :])
     columns = 2 * k * d * itemsize
     if axis == len(x) - 1:
-        products = pointwise.grad_weight_scratch(k, d, dtype)
+        products = scratch_bytes(*pointwise.grad_weight_scratch(spread, d, dtype))
     else:
-        products = pointwise.packed_size((k, size(x[axis + 1 :])), dtype, True) * itemsize
+        products = pointwise.product_workspace(d, (k, size(x[axis + 1 :])), dtype, True)
     return max(
         nbytes(spread, dtype) + max(_scratch(x, spread, axis, dtype), columns + products),
         nbytes(spread, dtype) + columns + 5 * k * d * 8,

@@ -9,7 +9,7 @@ from numba import carray
 
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments, pointer
-from minitl.kernels.compiled.tile import add_outer, fill, fma, store, wide, zeros
+from minitl.kernels.compiled.tile import add_outer, add_outer_some, fill, fma, read, store, wide, zeros
 from minitl.kernels.target import target
 
 
@@ -63,30 +63,44 @@ def convolve(dtype: str, k: int, s: int, vecs: int, masked: bool, biased: bool) 
 
 
 @cache
-def add_up(dtype: str, k: int, s: int) -> Kernel:
-    """chain (inputs, outputs) of tap (u, v) over samples n0..n1."""
-    version, kind = sources(), np.dtype(dtype).type
+def add_up(dtype: str, k: int, s: int, rows: int, vecs: int, masked: bool) -> Kernel:
+    """chain (k, k inputs, outputs): its columns j0..j1 go on, or begin, with output rows i0..i1 of a sample.
+
+    Tiles have `rows` of a filter row's taps and their channels, of which that is a divisor, as rows.
+    """
+    version, bits, mask = sources(), 8 * np.dtype(dtype).itemsize, int(masked)
+    across = vecs * target().lanes(bits // 8)
 
     @kernel
     def run(p: int) -> None:
-        (
-            x_at, gy_at, samples, inputs, outputs, height, width, out_height, out_width, top, before, n0, n1, u, v, at
-        ) = arguments(p, 16, version)  # fmt: skip
-        x = carray(pointer(x_at), (samples, height, width, inputs), kind)
-        gy = carray(pointer(gy_at), (samples, out_height, out_width, outputs), kind)
-        chain = carray(pointer(at), (inputs, outputs), kind)
-        chain[:] = 0
-        for n in range(n0, n1):
-            for i in range(out_height):
-                h = i * s + u - top
-                if 0 <= h < height:
-                    for j in range(out_width):
-                        q = j * s + v - before
-                        if 0 <= q < width:
-                            for c in range(inputs):
-                                pixel = x[n, h, q, c]
-                                for o in range(outputs):
-                                    chain[c, o] = fma(pixel, gy[n, i, j, o], chain[c, o])
+        x, gy, inputs, outputs, height, wide_in, wide_out, top, before, j0, j1, i0, i1, chain, begins = arguments(
+            p, 15, version
+        )
+        w = wide(vecs, bits, mask)
+        first = min(wide_out, (before + s - 1) // s)  # columns whose taps all lie on the map
+        last = max(first, min(wide_out, (wide_in + before - k) // s + 1))
+        for u in range(k):
+            for j in range(j0, j1, across):
+                left = outputs - j
+                for e in range(0, k * inputs, rows):
+                    t = zeros(rows, w)
+                    if not begins:
+                        t = read(t, chain, (u * k * inputs + e) * outputs + j, outputs, left)
+                    for i in range(max(i0, -((u - top) // s)), min(i1, (height - 1 - u + top) // s + 1)):
+                        at, g = ((i * s + u - top) * wide_in - before) * inputs + e, i * wide_out * outputs + j
+                        for q in range(first):
+                            t = add_outer_some(
+                                t, x, at + q * s * inputs, (before - q * s) * inputs - e,
+                                (wide_in + before - q * s) * inputs - e, gy, g + q * outputs, left,
+                            )  # fmt: skip
+                        for q in range(first, last):
+                            t = add_outer(t, x, at + q * s * inputs, 1, gy, g + q * outputs, left)
+                        for q in range(last, wide_out):
+                            t = add_outer_some(
+                                t, x, at + q * s * inputs, (before - q * s) * inputs - e,
+                                (wide_in + before - q * s) * inputs - e, gy, g + q * outputs, left,
+                            )  # fmt: skip
+                    store(t, chain, (u * k * inputs + e) * outputs + j, outputs, left)
 
     return run
 

@@ -9,7 +9,7 @@ import numpy as np
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments
 from minitl.kernels.compiled.taps import add_products, add_taps, add_taps_back
-from minitl.kernels.compiled.tile import store, wide, zeros
+from minitl.kernels.compiled.tile import read, store, wide, zeros
 from minitl.kernels.target import target
 
 NEAR = 96  # channels whose neighbouring rows stay in the cache
@@ -103,37 +103,36 @@ def convolve_back(dtype: str, k: int, s: int, before: int, masked: bool) -> Kern
 
 @cache
 def add_up(dtype: str, k: int, s: int, u0: int, u1: int, masked: bool) -> Kernel:
-    """chain (u1 - u0, k, c1 - c0): tap rows u0..u1 of the weight's gradient over samples n0..n1, channels c0..c1."""
+    """chain (k, k, channels): its tap rows u0..u1 go on, or begin, with output rows i0..i1 of a sample."""
     version, bits, mask, rows = sources(), 8 * np.dtype(dtype).itemsize, int(masked), (u1 - u0) * k
     lanes = target().lanes(bits // 8)
 
     @kernel
     def run(p: int) -> None:
-        x, gy, height, width, out_height, out_width, channels, top, before, n0, n1, c0, c1, chain = arguments(
+        x, gy, height, width, out_width, channels, top, before, i0, i1, c0, c1, chain, begins = arguments(
             p, 14, version
         )
         w = wide(1, bits, mask)
         for c in range(c0, c1, lanes):
-            t = zeros(rows, w)
-            for n in range(n0, n1):
-                for i in range(out_height):
-                    h = i * s - top
-                    for j in range(0, out_width - COLUMNS + 1, COLUMNS):
-                        column = j * s - before
-                        t = add_products(
-                            k, s, COLUMNS, u0, t,
-                            x, ((n * height + h) * width + column) * channels + c, width * channels, channels,
-                            gy, ((n * out_height + i) * out_width + j) * channels + c,
-                            -column, width - column, -h, height - h, channels - c,
-                        )  # fmt: skip
-                    for j in range(out_width - out_width % COLUMNS, out_width):
-                        column = j * s - before
-                        t = add_products(
-                            k, s, 1, u0, t,
-                            x, ((n * height + h) * width + column) * channels + c, width * channels, channels,
-                            gy, ((n * out_height + i) * out_width + j) * channels + c,
-                            -column, width - column, -h, height - h, channels - c,
-                        )  # fmt: skip
-            store(t, chain, c - c0, c1 - c0, c1 - c)
+            t, at = zeros(rows, w), u0 * k * channels + c
+            if not begins:
+                t = read(t, chain, at, channels, channels - c)
+            for i in range(i0, i1):
+                h = i * s - top
+                for j in range(0, out_width - COLUMNS + 1, COLUMNS):
+                    column = j * s - before
+                    t = add_products(
+                        k, s, COLUMNS, u0, t,
+                        x, (h * width + column) * channels + c, width * channels, channels,
+                        gy, (i * out_width + j) * channels + c, -column, width - column, -h, height - h, channels - c,
+                    )  # fmt: skip
+                for j in range(out_width - out_width % COLUMNS, out_width):
+                    column = j * s - before
+                    t = add_products(
+                        k, s, 1, u0, t,
+                        x, (h * width + column) * channels + c, width * channels, channels,
+                        gy, (i * out_width + j) * channels + c, -column, width - column, -h, height - h, channels - c,
+                    )  # fmt: skip
+            store(t, chain, at, channels, channels - c)
 
     return run

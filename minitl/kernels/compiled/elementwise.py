@@ -107,53 +107,36 @@ def slope(dtype: str, norm: int, name: str, rule: str, masked: bool) -> Kernel:
         w = wide(1, bits, mask)
         aligned = min(m1, (m0 + rows - 1) // rows * rows)
         whole = max(aligned, m1 // rows * rows)
-        for c in range(0, channels, lanes):
-            left = channels - c
-            for m in range(m0, aligned):
-                s = read(zeros(1, w), gy, m * channels + c, channels, left)
-                if sloped:
-                    s = times_slope(
-                        name, rule, s, packed, m // per_byte * channels + c, channels, m % per_byte * code_bits,
-                        kept, m * channels + c, channels, left,
-                    )  # fmt: skip
-                if norm != NONE:
-                    add_rows(s, sums, c, left)
-                if norm == FROZEN:
-                    s = times(s, scale, c, left)
-                if norm == BATCH:
-                    add_dots(s, read(zeros(1, w), x_hat, m * channels + c, channels, left), dots, c, left)
-                store(s, g, m * channels + c, channels, left)
-        for m in range(aligned, whole, rows):
-            for c in range(0, channels, lanes):
-                left = channels - c
-                t = read(zeros(rows, w), gy, m * channels + c, channels, left)
-                if sloped:
-                    t = times_slope(
-                        name, rule, t, packed, m // per_byte * channels + c, channels, 0,
-                        kept, m * channels + c, channels, left,
-                    )  # fmt: skip
-                if norm != NONE:
-                    add_rows(t, sums, c, left)
-                if norm == FROZEN:
-                    t = times(t, scale, c, left)
-                if norm == BATCH:
-                    add_dots(t, read(zeros(rows, w), x_hat, m * channels + c, channels, left), dots, c, left)
-                store(t, g, m * channels + c, channels, left)
-        for m in range(whole, m1):
-            for c in range(0, channels, lanes):
-                left = channels - c
-                s = read(zeros(1, w), gy, m * channels + c, channels, left)
-                if sloped:
-                    s = times_slope(
-                        name, rule, s, packed, m // per_byte * channels + c, channels, m % per_byte * code_bits,
-                        kept, m * channels + c, channels, left,
-                    )  # fmt: skip
-                if norm != NONE:
-                    add_rows(s, sums, c, left)
-                if norm == FROZEN:
-                    s = times(s, scale, c, left)
-                if norm == BATCH:
-                    add_dots(s, read(zeros(1, w), x_hat, m * channels + c, channels, left), dots, c, left)
-                store(s, g, m * channels + c, channels, left)
+        for part in range(3):  # in this order, for the sums
+            if part == 1:
+                for m in range(aligned, whole, rows):
+                    for c in range(0, channels, lanes):
+                        at, left = m * channels + c, channels - c
+                        t = read(zeros(rows, w), gy, at, channels, left)
+                        if sloped:
+                            byte = m // per_byte * channels + c
+                            t = times_slope(name, rule, t, packed, byte, channels, 0, kept, at, channels, left)
+                        if norm != NONE:
+                            add_rows(t, sums, c, left)
+                        if norm == FROZEN:
+                            t = times(t, scale, c, left)
+                        if norm == BATCH:
+                            add_dots(t, read(zeros(rows, w), x_hat, at, channels, left), dots, c, left)
+                        store(t, g, at, channels, left)
+            else:
+                for m in range(m0 if part == 0 else whole, aligned if part == 0 else m1):
+                    byte, shift = m // per_byte * channels, m % per_byte * code_bits
+                    for c in range(0, channels, lanes):
+                        at, left = m * channels + c, channels - c
+                        s = read(zeros(1, w), gy, at, channels, left)
+                        if sloped:
+                            s = times_slope(name, rule, s, packed, byte + c, channels, shift, kept, at, channels, left)
+                        if norm != NONE:
+                            add_rows(s, sums, c, left)
+                        if norm == FROZEN:
+                            s = times(s, scale, c, left)
+                        if norm == BATCH:
+                            add_dots(s, read(zeros(1, w), x_hat, at, channels, left), dots, c, left)
+                        store(s, g, at, channels, left)
 
     return run

@@ -13,61 +13,74 @@ from minitl.kernels.compiled.tile import add_outer, fill, read, store, wide, zer
 from minitl.kernels.target import target
 
 BLOCK = 192  # positions whose inputs stay in the cache while all panels of the weight go by
+SQUARE = 64  # numbers of a row that are turned at a time
+NEAR = 96  # positions of both maps that stay in the first cache while a weight's gradient takes them in
 
 
 @cache
-def pack_panel(dtype: str, gated: bool, by_row: bool) -> Kernel:
-    """panel (K, width) = source[k k_step + n n_step], times gate[k] or gate[n]; 0 beyond the columns there are."""
+def pack_panel(dtype: str, gated: bool, transposed: bool) -> Kernel:
+    """panel (K, width) = W[j0:, :] transposed or W[:, j0:], perhaps times a gate per input; 0 beyond the columns.
+
+    `source` is where the panel's part of the weight begins, `step` from one row of the weight to the next.
+    """
     version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
-    count = 8 if gated else 7
+    count = 7 if gated else 6
 
     @kernel
     def pack(p: int) -> None:
         given = arguments(p, count, version)
-        source, k_step, n_step, inner, columns, width, panel = given[:7]
+        source, step, inner, columns, width, panel = given[:6]
         out = carray(pointer(panel), (inner, width), kind)
-        factors = carray(pointer(given[count - 1]), (max(inner, columns),), kind)
-        for k in range(inner):
-            row = carray(pointer(source + k * k_step * itemsize), (columns * n_step,), kind)
-            for n in range(columns):
-                if gated:
-                    out[k, n] = row[n * n_step] * factors[k if by_row else n]
-                else:
-                    out[k, n] = row[n * n_step]
-            for n in range(columns, width):
-                out[k, n] = 0
+        gate = carray(pointer(given[count - 1]), (inner if transposed else columns,), kind)
+        if transposed:
+            for first in range(0, inner, SQUARE):  # so that what is written stays in the cache
+                for n in range(columns):
+                    row = carray(pointer(source + n * step * itemsize), (inner,), kind)
+                    for k in range(first, min(first + SQUARE, inner)):
+                        out[k, n] = row[k] * gate[k] if gated else row[k]
+        else:
+            for k in range(inner):
+                row = carray(pointer(source + k * step * itemsize), (columns,), kind)
+                for n in range(columns):
+                    out[k, n] = row[n] * gate[n] if gated else row[n]
+        if columns < width:
+            out[:, columns:] = 0
 
     return pack
 
 
 @cache
 def product(dtype: str, vecs: int, masked: bool, biased: bool) -> Kernel:
-    """y = x B (+ b) for positions m0..m1 and columns j0..j1, in tiles of `vecs` vectors; B in panels of that width."""
+    """y = x B (+ b) for positions m0..m1 and columns j0..j1, in tiles of `vecs` vectors.
+
+    B lies in panels of that width: steps between its rows and between panels are given, so it may be a plain matrix.
+    """
     version, bits, rows = sources(), 8 * np.dtype(dtype).itemsize, target().rows
-    width, count, mask = vecs * target().lanes(bits // 8), 10 if biased else 9, int(masked)
+    width, count, mask = vecs * target().lanes(bits // 8), 12 if biased else 11, int(masked)
+    block = BLOCK // rows * rows
 
     @kernel
     def multiply(p: int) -> None:
         given = arguments(p, count, version)
-        x, inner, panels, y, columns, j0, j1, m0, m1 = given[:9]
+        x, inner, panels, row, panel, y, columns, j0, j1, m0, m1 = given[:11]
         w = wide(vecs, bits, mask)
-        for start in range(m0, m1, BLOCK):
-            stop = min(start + BLOCK, m1)
+        for start in range(m0, m1, block):
+            stop = min(start + block, m1)
             for j in range(j0, j1, width):
-                b = (j - j0) * inner
+                b = (j - j0) // width * panel
                 for m in range(start, stop - rows + 1, rows):
                     t = zeros(rows, w)
                     if biased:
-                        t = fill(t, given[9], j, columns - j)
+                        t = fill(t, given[11], j, columns - j)
                     for k in range(inner):
-                        t = add_outer(t, x, m * inner + k, inner, panels, b + k * width, width)
+                        t = add_outer(t, x, m * inner + k, inner, panels, b + k * row, columns - j)
                     store(t, y, m * columns + j, columns, columns - j)
                 for m in range(stop - (stop - start) % rows, stop):
                     s = zeros(1, w)
                     if biased:
-                        s = fill(s, given[9], j, columns - j)
+                        s = fill(s, given[11], j, columns - j)
                     for k in range(inner):
-                        s = add_outer(s, x, m * inner + k, inner, panels, b + k * width, width)
+                        s = add_outer(s, x, m * inner + k, inner, panels, b + k * row, columns - j)
                     store(s, y, m * columns + j, columns, columns - j)
 
     return multiply
@@ -75,40 +88,36 @@ def product(dtype: str, vecs: int, masked: bool, biased: bool) -> Kernel:
 
 @cache
 def outer(dtype: str, vecs: int, masked: bool) -> Kernel:
-    """total (o1 - o0, width) goes on as the chain of a[m, o] b[m, j] over positions m0..m1; j0..j1 is one panel."""
-    version, bits, rows, mask = sources(), 8 * np.dtype(dtype).itemsize, target().rows, int(masked)
+    """chain[o - o0, j - j0] goes on, or begins, with a[m a_step + o a_row] b[m, j] over positions m0..m1.
+
+    Tiles have `vecs` vectors of columns j0..j1; a row of the chain is `width` long.
+    """
+    version, bits, rows, mask = sources(), 8 * np.dtype(dtype).itemsize, target().outer_rows, int(masked)
+    across = vecs * target().lanes(bits // 8)
 
     @kernel
     def multiply(p: int) -> None:
-        a, a_step, o0, o1, b, b_step, j0, j1, m0, m1, total, width = arguments(p, 12, version)
+        a, a_step, a_row, o0, o1, b, b_step, j0, j1, m0, m1, chain, width, begins = arguments(p, 14, version)
         w = wide(vecs, bits, mask)
-        left = j1 - j0
-        for o in range(o0, o1 - rows + 1, rows):
-            t = read(zeros(rows, w), total, (o - o0) * width, width, left)
-            for m in range(m0, m1):
-                t = add_outer(t, a, m * a_step + o, 1, b, m * b_step + j0, left)
-            store(t, total, (o - o0) * width, width, left)
-        for o in range(o1 - (o1 - o0) % rows, o1):
-            s = read(zeros(1, w), total, (o - o0) * width, width, left)
-            for m in range(m0, m1):
-                s = add_outer(s, a, m * a_step + o, 1, b, m * b_step + j0, left)
-            store(s, total, (o - o0) * width, width, left)
+        for start in range(m0, m1, NEAR):
+            stop, fresh = min(start + NEAR, m1), begins and start == m0
+            for j in range(j0, j1, across):
+                left = j1 - j
+                for o in range(o0, o1 - rows + 1, rows):
+                    at = (o - o0) * width + j - j0
+                    t = zeros(rows, w)
+                    if not fresh:
+                        t = read(t, chain, at, width, left)
+                    for m in range(start, stop):
+                        t = add_outer(t, a, m * a_step + o * a_row, a_row, b, m * b_step + j, left)
+                    store(t, chain, at, width, left)
+                for o in range(o1 - (o1 - o0) % rows, o1):
+                    at = (o - o0) * width + j - j0
+                    s = zeros(1, w)
+                    if not fresh:
+                        s = read(s, chain, at, width, left)
+                    for m in range(start, stop):
+                        s = add_outer(s, a, m * a_step + o * a_row, a_row, b, m * b_step + j, left)
+                    store(s, chain, at, width, left)
 
     return multiply
-
-
-@cache
-def round_piece(dtype: str) -> Kernel:
-    """out[o row_step + j column_step] = total (rows, columns), rounded from float64."""
-    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
-
-    @kernel
-    def finish(p: int) -> None:
-        total, rows, columns, out, row_step, column_step = arguments(p, 6, version)
-        sums = carray(pointer(total), (rows, columns), np.float64)
-        for o in range(rows):
-            target_row = carray(pointer(out + o * row_step * itemsize), (columns * column_step,), kind)
-            for j in range(columns):
-                target_row[j * column_step] = sums[o, j]
-
-    return finish

@@ -12,21 +12,6 @@ from minitl.kernels.compiled.raw import arguments, pointer
 
 
 @cache
-def clear(dtype: str) -> Kernel:
-    """`count` numbers are +0."""
-    version, kind = sources(), np.dtype(dtype).type
-
-    @kernel
-    def fill(p: int) -> None:
-        start, count = arguments(p, 2, version)
-        values = carray(pointer(start), (count,), kind)
-        for i in range(count):
-            values[i] = 0
-
-    return fill
-
-
-@cache
 def join_groups(dtype: str) -> Kernel:
     """total (float64) = chain if it is the first, else total + chain."""
     version, kind = sources(), np.dtype(dtype).type
@@ -43,3 +28,47 @@ def join_groups(dtype: str) -> Kernel:
                 sums[i] += values[i]
 
     return join
+
+
+@cache
+def round_sum(dtype: str, straight: bool) -> Kernel:
+    """out[o row_step + j column_step] = total + chain (rows, columns), rounded from float64.
+
+    `straight` says that column_step is 1.
+    """
+    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
+
+    @kernel
+    def finish(p: int) -> None:
+        chain, total, rows, columns, out, row_step, column_step = arguments(p, 7, version)
+        last = carray(pointer(chain), (rows, columns), kind)
+        sums = carray(pointer(total), (rows, columns), np.float64)
+        if straight:
+            for o in range(rows):
+                row = carray(pointer(out + o * row_step * itemsize), (columns,), kind)
+                for j in range(columns):
+                    row[j] = sums[o, j] + last[o, j]
+        else:
+            for j in range(columns):
+                column = carray(pointer(out + j * column_step * itemsize), (rows * row_step,), kind)
+                for o in range(rows):
+                    column[o * row_step] = sums[o, j] + last[o, j]
+
+    return finish
+
+
+@cache
+def round_rows(dtype: str) -> Kernel:
+    """out[o step + j] = total[o, j] (rows, columns), rounded from float64."""
+    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
+
+    @kernel
+    def finish(p: int) -> None:
+        total, rows, columns, out, step = arguments(p, 5, version)
+        sums = carray(pointer(total), (rows, columns), np.float64)
+        for o in range(rows):
+            row = carray(pointer(out + o * step * itemsize), (columns,), kind)
+            for j in range(columns):
+                row[j] = sums[o, j]
+
+    return finish

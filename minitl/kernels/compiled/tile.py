@@ -259,6 +259,22 @@ def add_outer(w: Writer, _: Any, t: Any, a: Any, at: Any, step: Any, c: Any, ct:
     return w.map(t, lambda v, i, j: w.call("fma", scalars[i], vectors[j], v))
 
 
+@tile_op()
+def add_outer_some(
+    w: Writer, _: Any, t: Any, a: Any, at: Any, first: Any, stop: Any, c: Any, ct: Any, left: Any
+) -> Any:  # fmt: skip
+    """t + a[at + i] c[ct :] for rows first <= i < stop; the others, whose a[at + i] are not read, stay as they are."""
+    masks = w.masks(left)
+    vectors = [w.load(w.at(c, ct, j * w.lanes), masks[j]) for j in range(w.tile.vecs)]
+    there = [
+        w.b.and_(w.b.icmp_signed("<=", first, I64(i)), w.b.icmp_signed("<", I64(i), stop)) for i in range(w.tile.rows)
+    ]
+    scalars = [
+        w.splat(w.b.load(w.at(a, w.b.select(here, w.b.add(at, I64(i)), I64(0))))) for i, here in enumerate(there)
+    ]
+    return w.map(t, lambda v, i, j: w.b.select(there[i], w.call("fma", scalars[i], vectors[j], v), v))
+
+
 @intrinsic
 def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
     """x y + z, rounded once: what plain loops are written with."""
