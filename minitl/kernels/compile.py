@@ -49,7 +49,14 @@ class Kernel:
 
 
 def kernel(function: Callable[[int], None]) -> Kernel:
-    """Make a kernel of a function whose first line is `a, b, ... = arguments(p, count, version)`."""
+    """Make a kernel of a function whose first line is `a, b, ... = arguments(p, count, version)`.
+
+    What it closes over becomes part of its name, so that it has an index of its own in the cache: Numba gives one to
+    all functions of a name, and where two processes add to it at once, one's kernel may be filed as the other's.
+    """
+    names, cells = function.__code__.co_freevars, function.__closure__ or ()
+    closed = {name: cell.cell_contents for name, cell in zip(names, cells, strict=True) if name != "version"}
+    function.__qualname__ += "_" + hashlib.sha256(repr(closed).encode()).hexdigest()[:16]
     return Kernel(function)
 
 

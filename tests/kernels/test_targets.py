@@ -76,6 +76,14 @@ def test_a_step_has_the_same_bits(variables: dict[str, str], tile: tuple[int, in
     out = run_script(DIGESTS, path=Path(__file__).parent, NUMBA_CACHE_DIR=str(tmp_path), **variables).splitlines()
     assert out[0] == " ".join(map(str, tile))
     assert out[1:] == digests()
+    expect_an_index_for_each_kernel(tmp_path)
+
+
+def expect_an_index_for_each_kernel(cache: Path) -> None:
+    """Two processes that add to one index at the same time may each find the other's kernel under their own's name."""
+    indexes, kernels = ({path.name.split(".py")[0] for path in cache.rglob(f"*.{end}")} for end in ("nbi", "nbc"))
+    assert indexes == kernels
+    assert len(list(cache.rglob("*.nbc"))) == len(kernels) > 15
 
 
 @pytest.fixture
