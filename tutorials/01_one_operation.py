@@ -288,8 +288,9 @@ assert (saved.nbytes, nothing.nbytes) == (ours.nbytes, 0) == (4 * 7, 0)
 
 # %% [markdown]
 # The same bits, to the byte: 30 positions are 4 bytes per channel, and 7 channels. Open
-# `minitl/ops/relu.py` and read it from the top: the formula, `forward`, `backward`, and `cost`, which
-# says what is kept from shapes alone. Every operation of `minitl` is such a file.
+# `minitl/ops/linear.py` and read it from the top: the formula, `forward`, `backward`, and `cost`, which
+# says from shapes alone what is kept. Every operation of `minitl` is such a file. (Activations share
+# theirs, in `ops/activation.py`; `ops/relu.py` has the formula and the slopes.)
 #
 # ## What you can now do
 #
@@ -321,8 +322,8 @@ check("1a", sigmoid, sigmoid_backward)
 
 # %% [markdown]
 # **1b.** The check itself: True if `backward(kept, gy)` is the slope of `forward(x, kept)`, else
-# False. `slopes` above does most of it; what is left is to say what "equal" means, when gradients
-# can be large or tiny.
+# False. `slopes` above does most of it, but you will need gx and t as well, so take it apart. What is
+# left is to say what "equal" means, when gradients can be large or tiny.
 
 
 # %%

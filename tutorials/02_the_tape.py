@@ -56,9 +56,9 @@ gx, gw = product_backward(kept_product, g, w)
 print("gw", gw.round(4))
 
 # %% [markdown]
-# Nothing in these lines needs a human. The last three are the three above them from the end, so a
-# program can write them down while the forward pass runs. Such a list is called a *tape*, or a
-# Wengert list (R. E. Wengert, 1964, [DOI 10.1145/355586.364791](https://doi.org/10.1145/355586.364791)).
+# Nothing in these lines needs a human. The last three lines are the three forward lines in reverse
+# order, so a program can write them down while the forward pass runs. Such a list is called a *tape*,
+# or a Wengert list (R. E. Wengert, 1964, [DOI 10.1145/355586.364791](https://doi.org/10.1145/355586.364791)).
 #
 # ## A tape in twenty lines
 #
@@ -106,7 +106,8 @@ for number, record in enumerate(tape.records):
 # in `pending` belongs to names: the gradients of parameters and inputs.
 #
 # You write that walk in exercise 2a. Until then the course lends you one, `backward(records, loss,
-# parameters)`.
+# parameters)`. (It takes two things more, which we use further down: `gy`, the loss's own gradient,
+# 1 if nothing is said, and `after_each`, which it calls after each record.)
 
 # %%
 gradients = backward(tape.records, loss.source, tape.parameters)
@@ -273,7 +274,10 @@ class FrugalTape(Tape):
 
 # %% [markdown]
 # A network of two layers: 4 samples, 3 inputs, 5 hidden values, 2 classes, in float64. Its operations
-# keep only what `needs` asks for.
+# keep only what `needs` asks for. `linear` is y = x W^T, with x (M, I) and w (O, I), so gx = gy W and
+# gw = gy^T x. The loss is the mean of -log p[label], where p = exp(z) / sum(exp(z)): per sample that is
+# log(sum(exp(z))) - z[label], whose slope along z is p, less 1 at the label. So the gradient is
+# p - onehot(labels), over the number of samples.
 
 
 # %%

@@ -47,7 +47,7 @@ assert rows(x).base is x
 #
 # ## Depthwise: one loop nest, three times
 #
-# A depthwise convolution is a filter per channel. Every multiply-add of it brings three numbers
+# A depthwise convolution is a filter per channel. Every multiply-add (MAC) of it brings three numbers
 # together: an input, a tap of the filter, an output. We list all such *triples* once (for images
 # and channels NumPy does the same at once), with p = (k - 1) / 2 zeros around the image:
 #
@@ -86,8 +86,8 @@ for (i, j), (u, v), (a, b) in triples(7, 5, 3):
 # is in the loss.)
 #
 # Here is the same in one dimension: 7 inputs, 3 taps, 7 outputs, and a line for each triple, coloured
-# by its tap. Look at what stays the same from panel to panel (all lines), and what does not (where
-# the numbers are collected).
+# by its tap (w0, w1 or w2). Look at what stays the same from panel to panel (all lines), and what does
+# not (where the numbers are collected).
 
 # %%
 from course.figures import BLUE, GREEN, RED, figure, finish
@@ -112,8 +112,9 @@ def draw_triples(ax, inputs, stride, collect):
         ax.text(-0.7, height, name, ha="center", va="center")
     if collect == "w":
         places = np.array([inputs / 2 - 1.5, inputs / 2 - 0.5, inputs / 2 + 0.5])
-        for place, color in zip(places, TAPS, strict=True):
-            ax.plot(place, 0.5, "s", color=color, markersize=11, markeredgecolor="black")
+        for tap, (place, color) in enumerate(zip(places, TAPS, strict=True)):
+            ax.plot(place, 0.5, "s", color=color, markersize=15, markeredgecolor="black")
+            ax.text(place, 0.49, f"w{tap}", color="white", fontsize=8, ha="center", va="center")
     ax.set_axis_off()
 
 
@@ -347,8 +348,9 @@ check("3c", strided, strided_backward)
 
 # %% [markdown]
 # **3d.** What the convolutions of a block keep, in bytes of float32, for any choice of trained
-# weights. `layers` says for each convolution the shape of its input, in order; `trained` is a set
-# of names. Use it on the block of the paper: which single layer would you freeze first?
+# weights. `layers` is a dictionary, from a convolution's name to the shape of its input, in the order
+# in which they run; `trained` is a set of names. Use it on the block of the paper: which single layer
+# would you freeze first?
 
 
 # %%

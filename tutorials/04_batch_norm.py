@@ -59,7 +59,8 @@ assert not check_gradient(forward, naive, x, rng)
 
 # %% [markdown]
 # It does not: mean and inv_std are made of x. Move one x, and through them *all* x_hat of its channel
-# move. Differentiate them as well (per channel, for the j-th x_hat and the i-th x):
+# move. Differentiate them as well (per channel, for the j-th x_hat and the i-th x; 1[i = j] is 1 where
+# i = j, else 0):
 #
 #     d mean / d x_i    = 1 / M
 #     d inv_std / d x_i = - inv_std^2 x_hat_i / M
@@ -71,7 +72,10 @@ assert not check_gradient(forward, naive, x, rng)
 #
 # In words: **take from gy its mean, and its part along x_hat.** It must be so. Add a constant to all
 # x of a channel, or stretch them: y does not change, so L does not, and gx has to say so. You write
-# this backward in exercise 4a; until then the course lends one.
+# this backward in exercise 4a; until then the course lends one. (The operations in `course/pieces.py`
+# are to share dictionaries, so each takes the name of its layer, here "n": the function reads "n.x_hat"
+# from what was kept and "n.weight", gamma, from the parameters, and would write ggamma and gbeta into
+# its last argument.)
 #
 # The picture shows one channel, a point for each of its values, gx against x_hat. Look for what the
 # right gradient has lost: its height and its tilt.
@@ -117,7 +121,8 @@ for eps in (0, EPS):
     names = {f"n.{name}": array for name, array in kept.items()}
     gx = pieces.batch_norm_backward(names, gy, {"n.weight": np.ones(4)}, "n", {})
     constant, along = abs(gx.sum(axis=AXES)).max(), abs((gx * kept["x_hat"]).sum(axis=AXES)).max()
-    print(f"eps {eps:5}: sum(gx) below 1e-12: {constant < 1e-12}, sum(gx x_hat): {along < 1e-12}")
+    below = f"sum(gx) {constant < 1e-12}, sum(gx x_hat) {along < 1e-12}"
+    print(f"eps {eps:5}, is it below 1e-12? {below}")
     assert constant < 1e-12
     left_over = kept["inv_std"] ** 3 * eps * (gy * kept["x_hat"]).sum(axis=AXES)
     assert abs((gx * kept["x_hat"]).sum(axis=AXES) - left_over).max() < 1e-12
@@ -192,9 +197,9 @@ assert kept == ()
 # ## What it costs
 #
 # Freezing changes the *function* that is trained: the statistics are those of the old images. Here
-# are channels that have learnt something about the digits 0 to 4: for each of these, a weighted sum
-# of the pixels that is near 1 for this digit and near 0 for the others (by least squares). Normalise
-# one with the statistics of the old digits, and show it the new digits, 5 to 9.
+# are channels that have learnt something about the digits 0 to 4. There is one per digit: a weighted
+# sum of the pixels, fitted (by least squares) to be 1 for that digit and 0 for the other four.
+# Normalise one with the statistics of the old digits, and show it the new digits, 5 to 9.
 
 # %%
 from minitl.training.data import digits

@@ -92,14 +92,22 @@ def mistakes(call: Checked) -> dict[str, str]:
 
     In its file a mistake is whole code, or the edits that make it of the solution: pairs (old, new).
     """
-    found = {}
-    for sentence, made in mistakes_module(call.number).MISTAKES[call.exercise].items():
-        code = made if isinstance(made, str) else solution(call)
-        for old, new in () if isinstance(made, str) else made:
-            assert old in code, f"{call.exercise}: {old!r} is not in the solution:\n{code}"
-            code = code.replace(old, new)
-        found[sentence] = code if isinstance(made, str) and "import" in made else "import numpy as np\n" + code
-    return found
+    found = mistakes_module(call.number).MISTAKES[call.exercise]
+    return {sentence: attempt(call, made) for sentence, made in found.items()}
+
+
+def also_wrong(call: Checked) -> list[str]:
+    """The code of other wrong attempts, which get a sentence that another mistake gets, or none of their own."""
+    return [attempt(call, made) for made in getattr(mistakes_module(call.number), "ALSO", {}).get(call.exercise, ())]
+
+
+def attempt(call: Checked, made: Any) -> str:
+    """Whole code, or the solution with edits."""
+    code = made if isinstance(made, str) else solution(call)
+    for old, new in () if isinstance(made, str) else made:
+        assert old in code, f"{call.exercise}: {old!r} is not in the solution:\n{code}"
+        code = code.replace(old, new)
+    return "import numpy as np\n" + code
 
 
 def mutants(call: Checked) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,15 @@ MISTAKES = {
     "2a": {
         "you kept the last": [("pending.get(source, 0) + g", "g")],
         "you kept the first": [("pending[source] = pending.get(source, 0) + g", "pending.setdefault(source, g)")],
+        "`+=` wrote into an array": [
+            (
+                "pending[source] = pending.get(source, 0) + g",
+                "if source in pending:\n                    pending[source] += g\n"
+                "                else:\n                    pending[source] = g",
+            )
+        ],
+        "Record 3 was never sent a gradient": [("if number not in pending:\n            continue", "pass")],
+        "'labels' is the name of an input": [("if source in parameters", "if isinstance(source, str)")],
         "with respect to itself is 1": [("{loss: 1.0}", "{loss: 0.0}")],
         "The result holds gradients of records": [("range(loss, -1, -1)", "range(loss + 1)")],
         "was asked for its gradients before": [

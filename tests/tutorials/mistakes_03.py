@@ -21,7 +21,12 @@ MISTAKES = {
     "3b": {
         "The pixel that forward read": [("* gy\n", "* gy\n"), ("w[:, 0, u, v]", "w[:, 0, k - 1 - u, k - 1 - v]")],
         "it still has the frame": [("gx[:, p : p + height, p : p + width]", "gx")],
+        "the frame is k // 2 wide, not 1: cut": [("gx[:, p : p + height, p : p + width]", "gx[:, 1:-1, 1:-1]")],
+        "the frame is k // 2 wide, not 1: for": [
+            ("gx[:, p : p + height, p : p + width]", "gx[:, 1 : 1 + height, 1 : 1 + width]")
+        ],
         "rows and columns of the filter": [("w[:, 0, u, v] * gy", "w[:, 0, v, u] * gy")],
+        "u and v are exchanged": [("gw[:, 0, u, v] =", "gw[:, 0, v, u] =")],
         "this is the first image's": [(GW, "(padded[0, u : u + height, v : v + width] * gy[0]).sum(axis=(0, 1))")],
         "the sum over images": [(GW, GW + " / len(x)")],
         "the sum over positions": [(GW, GW.replace("sum", "mean"))],

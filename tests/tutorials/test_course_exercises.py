@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import render
 from course.exercise import EXERCISES, Verdict, check, find, hint, judge
-from course_sources import ALL, TUTORIALS, Checked, functions_of, mistakes, mistakes_module, mutants, solution
+from course_sources import ALL, TUTORIALS, Checked, also_wrong, functions_of, mistakes, mistakes_module, mutants, solution
 
 SEEDS = range(20)
 EVERY = pytest.mark.parametrize("call", ALL.values(), ids=list(ALL))
@@ -69,7 +70,17 @@ def test_a_usual_mistake_is_told_in_its_own_words(call: Checked) -> None:
             verdict = judged(call, code, seed)
             assert not verdict.right, f"{sentence!r} passes"
             said = " ".join(str(verdict).split())
+            assert "could not be compared" not in said, verdict
             assert [s for s in wrong if s in said] == [sentence], f"seed {seed}, {sentence!r}: {verdict}"
+
+
+@EVERY
+def test_another_wrong_attempt_is_told(call: Checked) -> None:
+    for code in also_wrong(call):
+        for seed in SEEDS:
+            verdict = judged(call, code, seed)
+            assert verdict.state != "right", f"this passes:\n{code}"
+            assert verdict.state != "not yet right" or "could not be compared" not in verdict.detail, verdict
 
 
 @EVERY
@@ -146,9 +157,8 @@ def test_a_check_never_raises(call: Checked, odd: Any, capsys: pytest.CaptureFix
 def test_what_is_unknown_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     check("99z", endless)
     check("", endless)
-    hint("5a", 3)
     hint("no")
-    assert capsys.readouterr().out.count("There is no exercise") == 4
+    assert capsys.readouterr().out.count("There is no exercise") == 3
 
 
 def test_hints(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,13 +167,31 @@ def test_hints(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("5a, hint 1 of 2: The slope")
     assert second.startswith("5a, hint 2 of 2: gy times")
+    hint("5a", 3)
+    assert capsys.readouterr().out == '5a has 2 hints; the last is hint("5a", 2).\n'
 
 
 def test_where_an_attempt_stopped(capsys: pytest.CaptureFixture[str]) -> None:
     code = "def relu6_backward_from_output(y, gy):\n    a = y\n    return a @ gy[:3]\n"
     verdict = judged(ALL["5a"], code)
-    assert verdict.state == "stopped in its line 2: `return a @ gy[:3]`"
+    assert verdict.state == "stopped in relu6_backward_from_output, line 2: `return a @ gy[:3]`"
     assert verdict.detail.startswith("ValueError: matmul")
+
+
+def test_where_a_helper_of_the_attempt_stopped() -> None:
+    code = "def relu6_backward_from_output(y, gy):\n    return helper(y)\n\n\ndef helper(y):\n    return [1 / 0 for _ in y]\n"
+    assert judged(ALL["5a"], code).state == "stopped in helper, line 1: `return [1 / 0 for _ in y]`"
+
+
+def test_of_two_functions_the_one_that_is_left_is_named() -> None:
+    stubs, written = render.stubs(ALL["1a"].code), solution(ALL["1a"])
+    one = written + "\n" + render.ast.unparse(stubs["sigmoid_backward"])
+    assert judged(ALL["1a"], one).state.startswith("sigmoid_backward is not written yet. Replace its `raise` line")
+
+
+def test_a_number_that_is_wrong_is_told() -> None:
+    code = solution(ALL["1c"]).replace("packed_bytes(m, 1)", "(-(-m // 8))").replace("* channels", "* 7 * channels")
+    assert re.fullmatch(r"the number of bytes is \d+, expected \d+\.", judged(ALL["1c"], code).detail)
 
 
 def test_a_changed_input_is_told() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Callable, Iterator
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,11 @@ class Attempt:
         return result
 
 
+def is_stub(function: Callable[..., Any]) -> bool:
+    """Whether the function still has its `raise NotImplementedError`."""
+    return "NotImplementedError" in getattr(getattr(function, "__code__", None), "co_names", ())
+
+
 def _arrays(values: Any) -> Iterator[Any]:
     """All arrays in nested lists, tuples and dictionaries, in order."""
     if isinstance(values, np.ndarray):
@@ -62,22 +67,20 @@ def _arrays(values: Any) -> Iterator[Any]:
 
 
 def _where(function: Callable[..., Any], error: BaseException) -> tuple[str, str]:
-    """The state "stopped in its line ..." and the error, both in the learner's terms."""
+    """The state "stopped in f, line ..." and the error, both in the learner's terms."""
     said = f"{type(error).__name__}: {error}".strip().rstrip(":")
-    code = getattr(function, "__code__", None)
-    lines = [
-        line for file, line in _frames(error.__traceback__) if code and file == code.co_filename
-    ]
-    if code is None or not lines:
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    frames = [(code, line) for code, line in _frames(error.__traceback__) if code.co_filename == file]
+    named = [(code, line) for code, line in frames if not code.co_name.startswith("<")] or frames
+    if not named:
         return "stopped before its first line", said
-    number = lines[0] if isinstance(error, RecursionError) else lines[-1]
-    text = linecache.getline(code.co_filename, number).strip()
-    place = number - code.co_firstlineno
-    where = f"its line {place}" if 0 < place < 100 else f"line {number}"
+    code, line = named[0 if isinstance(error, RecursionError) else -1]
+    text = linecache.getline(code.co_filename, line).strip()
+    where = f"{code.co_name}, line {line - code.co_firstlineno}"
     return f"stopped in {where}" + (f": `{text}`" if text else ""), said
 
 
-def _frames(trace: TracebackType | None) -> Iterator[tuple[str, int]]:
+def _frames(trace: TracebackType | None) -> Iterator[tuple[CodeType, int]]:
     while trace is not None:
-        yield trace.tb_frame.f_code.co_filename, trace.tb_lineno
+        yield trace.tb_frame.f_code, trace.tb_lineno
         trace = trace.tb_next

@@ -97,7 +97,7 @@ def _worst(what: str, got: Array, expected: Array, tolerance: float) -> str:
         return f"{what} holds {got.dtype}, expected {expected.dtype}."
     bound = tolerance * (np.abs(expected).max(initial=0) or 1) if expected.dtype.kind == "f" else 0
     with np.errstate(invalid="ignore"):
-        off = np.abs(got.astype(float) - expected.astype(float))
+        off = np.asarray(abs(got.astype(float) - expected.astype(float)))  # of 0-d arrays, a scalar
     off[~np.isfinite(off)] = np.inf
     at = np.unravel_index(np.argmax(off), off.shape)
     where = f" at {tuple(map(int, at))}" if at else ""

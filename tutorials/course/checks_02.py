@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from course.attempt import Attempt, NotYet
+from course.attempt import Attempt, NotYet, Stopped
 from course.case import Case
 from course.exercise import exercise
 from course.tape import Record, backward
@@ -16,9 +17,10 @@ Array = Any
 
 
 class Diamond:
-    """A tape in which a value and a parameter are used twice, and one record is a dead end.
+    """A tape in which values and a parameter are used twice, and one record is a dead end.
 
-    z = x * w; L = sum(z^2 + relu(z)); w stands in the last product as well. It notes who was asked, and when.
+    z = x * w; a = z^2; L = sum(((a + relu(z)) + a) * w). An addition sends one array to both its sources, and a is
+    sent one again while relu's is still pending. It notes who was asked, and when.
     """
 
     def __init__(self, case: Case) -> None:
@@ -26,6 +28,7 @@ class Diamond:
         self.parameters = {"w": case.normal(shape[-1])}
         x = case.normal(*shape)
         z = x * self.parameters["w"]
+        total = 2 * z**2 + np.maximum(z, 0)
         self.asked: list[int] = []
         self.records = [
             self._record(
@@ -35,14 +38,15 @@ class Diamond:
             self._record(2, "relu", (0,), lambda gy: (gy * (z > 0),)),
             self._record(3, "unused", (0,), lambda gy: (gy * 1000,)),
             self._record(4, "add", (1, 2), lambda gy: (gy, gy)),
+            self._record(5, "add", (4, 1), lambda gy: (gy, gy)),
             self._record(
-                5, "product", (4, "w"), lambda gy, w: (gy * w, (gy * (z**2)).sum(axis=(0, 1, 2)))
+                6, "product", (5, "w"), lambda gy, w: (gy * w, (gy * total).sum(axis=(0, 1, 2)))
             ),
             self._record(
-                6, "total", (5, "labels"), lambda gy: (np.full(shape, gy, case.dtype), None)
+                7, "total", (6, "labels"), lambda gy: (np.full(shape, gy, case.dtype), None)
             ),
         ]
-        self.loss = 6
+        self.loss = 7
 
     def _record(
         self, number: int, name: str, sources: tuple[Any, ...], slope: Callable[..., Any]
@@ -79,7 +83,10 @@ def walk_back(case: Case, backward_of_tape: Attempt) -> None:
     again.records, again.parameters = diamond.records, diamond.parameters
     right = backward(diamond.records, diamond.loss, diamond.parameters)
     diamond.asked.clear()
-    got = backward_of_tape(diamond.records, diamond.loss, diamond.parameters)
+    try:
+        got = backward_of_tape(diamond.records, diamond.loss, diamond.parameters)
+    except Stopped as stop:
+        raise Stopped(stop.where, stop.error + WHY_STOPPED.get(stop.error, "")) from None
     case.need(
         isinstance(got, dict),
         f"It returns {type(got).__name__}, expected a dictionary: gradients by name.",
@@ -111,11 +118,20 @@ def walk_back(case: Case, backward_of_tape: Attempt) -> None:
                 "what they are sent adds up, and you kept the first.": lambda name=name: first_one(
                     diamond
                 )[name],
+                "`+=` wrote into an array that another source was sent, too: use `a = a + b`.": (
+                    lambda name=name: in_place(diamond)[name]
+                ),
                 "the gradient of the loss with respect to itself is 1: everything else is multiplied by it.": (
                     lambda name=name: 0 * right[name]
                 ),
             },
         )
+
+
+WHY_STOPPED = {
+    "KeyError: 3": ". Record 3 was never sent a gradient, for the loss does not depend on it: pass it by.",
+    "KeyError: 'labels'": ". 'labels' is the name of an input, not of a parameter: look up those in `parameters` only.",
+}
 
 
 def last_one(tape: Diamond) -> dict[Any, Array]:
@@ -128,8 +144,13 @@ def first_one(tape: Diamond) -> dict[Any, Array]:
     return overwriting(tape, lambda before, new: before)
 
 
+def in_place(tape: Diamond) -> dict[Any, Array]:
+    """Gradients of a walk that adds in place."""
+    return overwriting(tape, operator.iadd)
+
+
 def overwriting(tape: Diamond, choose: Callable[[Array, Array], Array]) -> dict[Any, Array]:
-    """A walk that chooses one of two gradients instead of adding them."""
+    """A walk that does otherwise with a second gradient than to add it."""
     pending: dict[Any, Any] = {tape.loss: 1.0}
     for number in range(tape.loss, -1, -1):
         if number in pending:

@@ -104,7 +104,13 @@ def output(x: Array, w: Array, stride: int = 1) -> Array:
 )
 def depthwise_gradients(case: Case, depthwise_backward: Attempt) -> None:
     """Stride 1, filters of 3x3 and 5x5."""
-    shape, k = case.map_shape(), int(case.rng.choice([3, 5]))
+    for k in (3, 5):
+        need_depthwise(case, k, depthwise_backward)
+
+
+def need_depthwise(case: Case, k: int, depthwise_backward: Attempt) -> None:
+    """With filters of k x k."""
+    shape = case.map_shape()
     x, w, gy = case.normal(*shape), case.normal(shape[-1], 1, k, k), case.normal(*shape)
     gx, gw = case.results(("gx", "gw"), depthwise_backward(x, w, gy))
     right = gradients(x, w, gy)
@@ -117,6 +123,12 @@ def depthwise_gradients(case: Case, depthwise_backward: Attempt) -> None:
             "the filter is not turned round. The pixel that forward read at tap (u, v) gets w[u, v] gy back: gx goes "
             "where x came from, gy stays where y is.": lambda: output(gy, w),
             "it still has the frame of zeros: cut k // 2 off each side.": lambda: framed(w, gy),
+            "the frame is k // 2 wide, not 1: cut that much off each side.": lambda: (
+                framed(w, gy)[:, 1:-1, 1:-1]
+            ),
+            f"the frame is k // 2 wide, not 1: for k = {k} x begins at {k // 2}.": lambda: (
+                framed(w, gy)[:, 1 : 1 + shape[1], 1 : 1 + shape[2]]
+            ),
             "rows and columns of the filter are exchanged.": lambda: gradients(
                 x, w.transpose(0, 1, 3, 2), gy
             )[0],
@@ -126,7 +138,11 @@ def depthwise_gradients(case: Case, depthwise_backward: Attempt) -> None:
         "gw",
         gw,
         right[1],
-        likely_weight_gradients(x, w, gy, right[1]) | {turned: lambda: right[1][..., ::-1, ::-1]},
+        likely_weight_gradients(x, w, gy, right[1])
+        | {
+            turned: lambda: right[1][..., ::-1, ::-1],
+            "u and v are exchanged.": lambda: right[1].swapaxes(2, 3),
+        },
     )
 
 

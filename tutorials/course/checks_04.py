@@ -65,6 +65,9 @@ def likely_norm_gradients(kept: dict[str, Array], gy: Array, gamma: Array) -> tu
         "the part along x_hat is taken from gy, but not its mean: the mean moves with x, too.": (
             lambda: scale * (gy - x_hat * along / m)
         ),
+        "the means are per channel: axis=(0, 1, 2).": lambda: (
+            scale * (gy - gy.mean() - x_hat * (gy * x_hat).mean())
+        ),
         f"the mean is over N, H and W: M = {m}; you divided by {n}.": (
             lambda: scale * (gy - total / n - x_hat * along / n)
         ),
@@ -128,6 +131,9 @@ def frozen(case: Case, frozen_norm: Attempt, frozen_norm_backward: Attempt) -> N
                 lambda: (x - x.mean(axis=AXES)) * gamma / np.sqrt(x.var(axis=AXES) + EPS) + beta
             ),
             "the shift, beta, is missing.": lambda: (x - mean) * scale,
+            "gamma is missing: y is gamma x_hat + beta.": lambda: (
+                (x - mean) / np.sqrt(var + EPS) + beta
+            ),
             "divide by the root of the variance, not by the variance.": lambda: (
                 (x - mean) * gamma / (var + EPS) + beta
             ),
@@ -143,6 +149,9 @@ def frozen(case: Case, frozen_norm: Attempt, frozen_norm_backward: Attempt) -> N
                 lambda: scale * (gy - gy.mean(axis=AXES))
             ),
             "y moves scale times as much as x: multiply gy by the scale.": lambda: gy,
+            "gamma is missing: the scale is gamma / sqrt(running_var + eps).": lambda: (
+                gy / np.sqrt(var + EPS)
+            ),
             "this is gamma gy; the scale is gamma / sqrt(running_var + eps).": lambda: gy * gamma,
         },
     )

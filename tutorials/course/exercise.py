@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from course import attempt
 from course.attempt import Attempt, NotWritten, NotYet, Stopped
 from course.case import Case
 
@@ -88,11 +89,12 @@ def check(name: str, *functions: Any) -> None:
 def hint(name: str, step: int = 1) -> None:
     """Print a hint; `step=2` says nearly everything."""
     found = find(name)
-    print(
-        f"{name}, hint {step} of 2: {found.hints[step - 1]}"
-        if found and step in (1, 2)
-        else _unknown(name)
-    )
+    if found is None:
+        print(_unknown(name))
+    elif step not in (1, 2):
+        print(f'{name} has 2 hints; the last is hint("{name}", 2).')
+    else:
+        print(f"{name}, hint {step} of 2: {found.hints[step - 1]}")
 
 
 def judge(name: str, *functions: Any, seed: int = 0) -> Verdict:
@@ -110,8 +112,7 @@ def judge(name: str, *functions: Any, seed: int = 0) -> Verdict:
             for number, dtype in enumerate(RUNS):
                 found.judge(Case([seed, number], dtype), *map(Attempt, functions))
     except NotWritten:
-        todo = f'Replace its `raise` line; hint("{name}") helps'
-        return Verdict(title, f"not written yet, as it should be at first. {todo}")
+        return Verdict(title, _left(found, functions))
     except Stopped as stop:
         return Verdict(title, stop.where, stop.error)
     except NotYet as problem:
@@ -125,6 +126,17 @@ def judge(name: str, *functions: Any, seed: int = 0) -> Verdict:
     return Verdict(title, "right")
 
 
+def _left(found: Exercise, functions: tuple[Any, ...]) -> str:
+    """What is left to write: all, as at first, or some of several functions."""
+    left = [
+        name for name, f in zip(found.functions, functions, strict=True) if attempt.is_stub(f)
+    ]
+    todo = f'Replace its `raise` line; hint("{found.name}") helps'
+    if 0 < len(left) < len(functions):
+        return f"{' and '.join(left)} {'is' if len(left) == 1 else 'are'} not written yet. {todo}"
+    return f"not written yet, as it should be at first. {todo}"
+
+
 def _unknown(name: str) -> str:
     known = ", ".join(sorted(EXERCISES)) or "1a, 1b, ..."
-    return f"There is no exercise {name!r}, or no such hint. Some that there are: {known}."
+    return f"There is no exercise {name!r}. Some that there are: {known}."
