@@ -86,7 +86,7 @@ assert (relu6_slope(x) == ((y > 0) & (y < 6))).all()
 # Between -3 and 3 the slope is another number for every x. The exact rule therefore keeps x whole:
 # 32 bits per element. MobileTL keeps one bit, "is x at least 0?", and takes
 #
-#     gx = gy 1[x >= 0]
+#     gx = gy 1[x >= 0]          (1[...] is 1 where it holds, else 0)
 #
 # which is wrong. How wrong? The shaded area is what it gets wrong: look how the two sides balance.
 
@@ -223,7 +223,7 @@ finish(left, "One bit: the best border", "border b", "squared error")
 bits = np.arange(2.5, 5.01, 0.1)
 right.plot(bits, 2 / (2**bits - 2) ** 2, color=BLUE, label="2 / n^2, n = 2^bits - 2")
 right.plot(list(few), list(few.values()), "o", color=RED, label="minitl's rules")
-finish(right, "More bits", "bits per element", legend="lower left", yscale="log")
+finish(right, "More bits", "bits per element", "squared error", "upper right", yscale="log")
 # %% [markdown]
 # ## Exact, for one bit
 #

@@ -310,7 +310,8 @@ assert f"{100 * (1 - 2_164_224 / 5_725_056):.3f}" == "62.197"
 # %% [markdown]
 # From 5,725,056 bytes to the very same 2,164,224: 62.197 % less. The paper's V3 block also has
 # squeeze-and-excite, which adds 945,360 bytes to both sides and so makes the saving *look* smaller:
-# 53.382 %. (Published: 53.3 %. What those bytes are is the question of tutorial 7.)
+# 53.382 %. (Published: 53.3 %; the paper cuts, it does not round. What those bytes are is the question
+# of tutorial 7.)
 #
 # How much does each switch do by itself? Predict the order before you look: in V2, are the norms
 # or the activations the larger part? And in V3?
@@ -335,7 +336,8 @@ assert "46.319".startswith("46.3")  # the published digits
 assert "53.382".startswith("53.3")
 
 # %% [markdown]
-# In V2 it is the norms; in V3 half and half. Neither switch alone is MobileTL.
+# In V2 it is the norms; in V3 half and half. Neither switch alone is MobileTL. (The last line's 53.4 %
+# is 53.382 rounded.)
 #
 # ## The same block in minitl
 #
@@ -367,7 +369,7 @@ def run_minitl(method, kind):
         for tensor, buffer in record.saved.buffers.items()
     }
     ledger = minitl.accounting.ledger(tape)
-    return y.value, kept, tape.backward(y, gy), ledger
+    return y.value, kept, tape.backward(y, gy), ledger  # (y is a Var; its .value is the array)
 
 
 # %%
@@ -500,7 +502,8 @@ _ = axes.legend(fontsize=8, loc="lower right")
 # `resolution` (H = W), `inputs`, `expanded`, `outputs`, `stride`, `kind` ("relu6" or "hard_swish")
 # and the method is "vanilla" or "mobiletl". Return bytes by name, as in `PREDICTED`, for float32;
 # a row that does not exist is left out. With stride 2 the map behind the depthwise convolution has
-# ceil(H / 2) rows and columns.
+# ceil(H / 2) rows and columns. Packed bits fill whole bytes per channel: a mask of M positions takes
+# ceil(M / 8) of them. Codes lie two bits per position, ceil(2 M / 8) bytes.
 
 
 # %%

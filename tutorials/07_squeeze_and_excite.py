@@ -7,7 +7,8 @@
 # Squeeze-and-excite (Hu et al. 2018, arXiv:1709.01507) multiplies every channel of a map by one
 # number, the *gate*, which it computes from the map itself. In the block of tutorial 6 it added
 # 945,360 bytes under either method, nearly a third of what MobileTL keeps. We look for them, and
-# then send most of them away.
+# then send most of them away. (An image's wide map has 7x7x576 = 28,224 numbers. That a mask of the
+# whole batch takes 28,224 bytes is no riddle: there are eight images in it, and eight bits in a byte.)
 
 # %%
 import minitl
@@ -140,6 +141,8 @@ assert {name: count for name, count in rows.items() if name.startswith("se.")} =
 for name in ("depthwise_act.mask", "se.scale.x", "se.scale.gate", "project.x"):
     print(f"{name:20} {rows[name]:>9,}")
 assert rows["se.scale.x"] == rows["project.x"] == 903_168
+assert rows["depthwise_act.mask"] == 7 * 7 * 576 == 28_224
+assert rows["se.scale.gate"] == 18_432
 
 # %% [markdown]
 # `se.scale.x` is the map before the gate, `project.x` the map after it. Two maps of the same size
@@ -215,7 +218,8 @@ print("minitl.ops.gated_conv: equal, and keeps", ", ".join(sorted(saved.buffers)
 #
 # `mobiletl-exact` uses it. In the figure, count the squares of the full size between the second
 # activation and the projection: each is a map of 903,168 bytes, and the hatched one belongs to
-# three operations at once.
+# three operations at once. (The labels add what hangs there too: the gate, 18,432 bytes, and the
+# one-bit rule's 28,224 bytes.)
 
 # %%
 from course.figures import BLUE, PURPLE, YELLOW, figure
@@ -230,7 +234,7 @@ def place_of(row):
     return row.layer if row.layer in PLACES else None
 
 
-picture, panels = figure(columns=2, height=2.2)
+picture, panels = figure(columns=2, height=1.6)
 for axes, method in zip(panels, ("mobiletl", "mobiletl-exact"), strict=True):
     for place, (name, colour) in enumerate(PLACES.items()):
         rows_here = [row for row in ledger_of(method).rows if place_of(row) == name]

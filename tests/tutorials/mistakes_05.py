@@ -12,6 +12,8 @@ MISTAKES = {
         "has the wrong sign: h falls there": [("-root", "root")],
         "has the wrong sign, also on the flat end": [("-root", "root"), ("slope[(y == 0) & ~side] = 0", "")],
         "y = 0 with side False means x <= -3": [("slope[(y == 0) & ~side] = 0", "")],
+        "at x = 0, y is 0 as well": [("(y == 0) & ~side", "y == 0")],
+        "at y = 3 the slope is 1": [("y >= 3", "y > 3")],
         "where y >= 3 it is x itself": [("slope[y >= 3] = 1", "")],
         "divide by 6": [("root, -root", "6 * root, -6 * root")],
     },
@@ -28,6 +30,7 @@ def best_levels(border):
             )
         ],
         "these are the rises": [("h / (border + 10)", "h"), ("(10 - h) / (10 - border)", "10 - h")],
+        "h is the parabola only": [("min(max(border + 3, 0), 6)", "(border + 3)")],
         "from -3 and up to 3 only": [
             ("border + 10", "border + 3"),
             ("(10 - h) / (10 - border)", "(3 - h) / (3 - border)"),

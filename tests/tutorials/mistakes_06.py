@@ -10,6 +10,19 @@ MISTAKES = {
             ("-(-positions // 8) * e", "positions // 8 * e"),
             ("-(-2 * positions // 8) * e", "2 * positions // 8 * e"),
         ],
+        "not to add a byte": [
+            ("-(-positions // 8) * e", "(positions // 8 + 1) * e"),
+            ("-(-2 * positions // 8) * e", "(2 * positions // 8 + 1) * e"),
+        ],
+        "each channel's last byte is filled up": [
+            ("-(-positions // 8) * e", "positions * e // 8"),
+            ("-(-2 * positions // 8) * e", "2 * positions * e // 8"),
+        ],
+        "each channel has a last byte of its own": [
+            ("-(-positions // 8) * e", "-(-positions * e // 8)"),
+            ("-(-2 * positions // 8) * e", "-(-2 * positions * e // 8)"),
+        ],
+        "codes are packed on their own": [("-(-2 * positions // 8)", "2 * -(-positions // 8)")],
         "behind a stride of 2 the map has half the rows": [('(high + sizes["stride"] - 1) // sizes["stride"]', "high")],
         "7 rows give 4 with stride 2": [('(high + sizes["stride"] - 1) // sizes["stride"]', 'high // sizes["stride"]')],
         "which still has all rows and columns": [('"depthwise.x": 4 * before * e', '"depthwise.x": 4 * after * e')],

@@ -10,6 +10,7 @@ MISTAKES = {
         ],
         "that of the outer side": [("x <= -3", "x < -3"), ("x >= 3", "x > 3")],
         "that is MobileTL's sign rule": [("np.where(x <= -3, 0, np.where(x >= 3, 1, (2 * x + 3) / 6))", "(x >= 0)")],
+        "gx is float64, x is float32": [("gy * slope.astype(x.dtype)", "gy * slope.astype(float)")],
         "that is the slope": [("gy * slope", "slope")],
     },
     "11b": {

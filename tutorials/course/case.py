@@ -52,12 +52,19 @@ class Case:
             raise NotYet(sentence)
 
     def same(
-        self, what: str, got: Any, expected: Any, likely: Likely | None = None, tolerance: float = 0
+        self,
+        what: str,
+        got: Any,
+        expected: Any,
+        likely: Likely | None = None,
+        tolerance: float = 0,
+        at: Mapping[str, Any] | None = None,
     ) -> None:
         """Raise NotYet unless `got` is `expected`: in shape, dtype and values, in this order.
 
         `likely` says for each usual mistake what it would give. The tolerance is relative to the largest
-        element expected, by default that of the case's dtype; booleans and integers must be equal.
+        element expected, by default that of the case's dtype; booleans and integers must be equal. Which
+        element is wrong is said by the inputs in `at`, of the shape expected, else by its index.
         """
         expected = np.asarray(expected)
         tolerance = tolerance or TOLERANCE[self.dtype]
@@ -74,7 +81,7 @@ class Case:
         if array.shape != expected.shape:
             raise NotYet(f"{what} has shape {array.shape}, expected {expected.shape}.")
         self._need_dtype(what, got, array, expected)
-        raise NotYet(_worst(what, array, expected, tolerance))
+        raise NotYet(_worst(what, array, expected, tolerance, at or {}))
 
     def _need_dtype(self, what: str, got: Any, array: Array, expected: Array) -> None:
         if isinstance(got, np.ndarray) and got.ndim and array.dtype != expected.dtype:
@@ -91,7 +98,9 @@ def close(got: Array, expected: Array, tolerance: float) -> bool:
     return bool((np.abs(got - expected) <= tolerance * (size or 1)).all())
 
 
-def _worst(what: str, got: Array, expected: Array, tolerance: float) -> str:
+def _worst(
+    what: str, got: Array, expected: Array, tolerance: float, inputs: Mapping[str, Any]
+) -> str:
     """The element that is furthest off (the first that is not finite, if any), and how many are."""
     if got.dtype.kind not in "fiub":
         return f"{what} holds {got.dtype}, expected {expected.dtype}."
@@ -101,5 +110,7 @@ def _worst(what: str, got: Array, expected: Array, tolerance: float) -> str:
     off[~np.isfinite(off)] = np.inf
     at = np.unravel_index(np.argmax(off), off.shape)
     where = f" at {tuple(map(int, at))}" if at else ""
+    if inputs:
+        where = " for " + ", ".join(f"{name} = {array[at]}" for name, array in inputs.items())
     count = f"; {int((off > bound).sum())} of {off.size} are off" if off.size > 1 else ""
-    return f"{what} is {got[at]:.6g}{where}, expected {expected[at]:.6g}{count}."
+    return f"{what} is {got[at]:.6g}{where}, expected {expected[at] + 0:.6g}{count}."

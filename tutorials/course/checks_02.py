@@ -248,4 +248,5 @@ def need_passing(case: Case, layers: list[str], trained: set[str], needed: Attem
                 [True for _ in every]
             ),
         },
+        at={"layer": np.array(layers)},
     )

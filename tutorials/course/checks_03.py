@@ -265,7 +265,7 @@ def need_bytes(case: Case, layers: dict[str, Any], trained: set[str], kept_by: A
     first = min((names.index(name) for name in trained), default=3)
     following = [*names[1:], names[-1]]
     case.same(
-        f"with {' and '.join(n for n in names if n in trained) or 'nothing'} trained, the bytes kept",
+        f"with {' and '.join(n for n in names if n in trained) or 'nothing'} trained, the number of bytes",
         np.array([got[name] for name in names]),
         np.array([4 * sizes[name] * (name in trained) for name in names]),
         {
@@ -292,4 +292,5 @@ def need_bytes(case: Case, layers: dict[str, Any], trained: set[str], kept_by: A
                 lambda: np.array([4 * sizes[name] for name in names])
             ),
         },
+        at={"layer": np.array(names)},
     )

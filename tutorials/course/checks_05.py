@@ -45,6 +45,7 @@ def output_backward(case: Case, relu6_backward_from_output: Attempt) -> None:
                 y.dtype
             ),
         },
+        at={"y": y, "gy": gy},
     )
 
 
@@ -82,6 +83,12 @@ def slope_from_output(case: Case, hard_swish_slope_from_output: Attempt) -> None
             "on the left of -3/2 it has the wrong sign, also on the flat end: h falls or is flat there.": (
                 lambda: np.where(high, 1, root)
             ),
+            "at x = 0, y is 0 as well, but side is True: the slope there is 1/2.": lambda: np.where(
+                y == 0, 0, exact
+            ),
+            "at y = 3 the slope is 1: x is 3, where the flat part begins.": lambda: np.where(
+                y == 3, root, exact
+            ),
             "y = 0 with side False means x <= -3: the slope is 0, and your root gives -1/2.": (
                 lambda: np.where(flat, -0.5, exact)
             ),
@@ -93,6 +100,7 @@ def slope_from_output(case: Case, hard_swish_slope_from_output: Attempt) -> None
             ),
         },
         tolerance={"float64": 1e-7, "float32": 5e-4}[case.dtype],
+        at={"y": y, "side": side},
     )
 
 
@@ -114,26 +122,31 @@ def levels_of(case: Case, border: float, best_levels: Attempt) -> None:
     h = lambda x: x * min(max(x + 3, 0), 6) / 6  # noqa: E731
     slope = (2 * border + 3) / 6
     low, high = h(border) / (border + REACH), (REACH - h(border)) / (REACH - border)
-    got = case.results(("the lower level", "the upper level"), best_levels(border))
-    case.same(
-        "the two levels",
-        np.array([float(level) for level in got]),
-        np.array([low, high]),
-        {
-            "these are the middles between the slopes at the two ends; across a kink the mean is another number.": (
-                lambda: np.array([slope / 2, (slope + 1) / 2])
-            ),
-            "the upper one comes first in yours; expected lower, upper.": lambda: np.array(
-                [high, low]
-            ),
-            "these are the rises of h; a mean is the rise divided by the width.": (
-                lambda: np.array([h(border), REACH - h(border)])
-            ),
-            "you integrate from -3 and up to 3 only; the interval is [-10, 10].": (
-                lambda: np.array([h(border) / (border + 3), (3 - h(border)) / (3 - border)])
-            ),
-        },
-    )
+    parabola = border * (border + 3) / 6
+    usual = {
+        "these are the middles between the slopes at the two ends; across a kink the mean is another number.": (
+            slope / 2,
+            (slope + 1) / 2,
+        ),
+        "the upper one comes first in yours; expected lower, upper.": (high, low),
+        "these are the rises of h; a mean is the rise divided by the width.": (
+            h(border),
+            REACH - h(border),
+        ),
+        "you integrate from -3 and up to 3 only; the interval is [-10, 10].": (
+            h(border) / (border + 3),
+            (3 - h(border)) / (3 - border),
+        ),
+        "h is the parabola only between -3 and 3: it is 0 below, and x above.": (
+            parabola / (border + REACH),
+            (REACH - parabola) / (REACH - border),
+        ),
+    }
+    names = ("the lower level", "the upper level")
+    got = case.results(names, best_levels(border))
+    for i, (name, right) in enumerate(zip(names, (low, high), strict=True)):
+        likely = {sentence: lambda w=wrong[i]: w for sentence, wrong in usual.items()}
+        case.same(f"for the border {border:.3f}, {name}", float(got[i]), right, likely)
 
 
 @exercise(
@@ -167,4 +180,5 @@ def any_two_levels(case: Case, two_level_error: Attempt) -> None:
                 lambda: 0.5 + 10 * (a**2 + c**2)
             ),
         },
+        at={"a": a, "c": c},
     )

@@ -47,10 +47,17 @@ def by_shapes(sizes: dict[str, Any], method: str, mistake: str = "") -> Rows:
     before = after if mistake == "before" else high
 
     def packed(side: int) -> Any:
-        bits = n * side * side * (1 if method == "mobiletl" else 2)
-        return e * (
-            bits // 8 if mistake == "whole" else bits / 8 if mistake == "eighths" else -(-bits // 8)
-        )
+        positions = n * side * side
+        bits = positions * (1 if method == "mobiletl" else 2)
+        usual = {
+            "whole": e * (bits // 8),
+            "eighths": e * bits / 8,
+            "added": e * (bits // 8 + 1),
+            "at once": e * bits // 8,
+            "at once, up": -(-e * bits // 8),
+            "twice a mask": e * -(-positions // 8) * bits // positions,
+        }
+        return usual.get(mistake, e * -(-bits // 8))
 
     rows: dict[str, Any] = {"expand.x": 4 * n * high**2 * i}
     for name, side, inside in (("expand", high, high), ("depthwise", after, before)):
@@ -83,32 +90,35 @@ def by_shapes(sizes: dict[str, Any], method: str, mistake: str = "") -> Rows:
 )
 def rows_from_shapes(case: Case, predict_rows: Attempt) -> None:
     """Against minitl's prediction, both strides, kinds and methods."""
-    batch, resolution, inputs, factor = (
-        int(case.rng.choice(c)) for c in ([3, 5], [5, 9, 13], [6, 10], [2, 3])
+    batch, resolution, inputs, expanded = (
+        int(case.rng.choice(c)) for c in ([3, 11], [5, 9, 13], [6, 10], [14, 19, 21])
     )
-    for stride in (1, 2):
-        for kind in ("relu6", "hard_swish"):
-            outputs = inputs if kind == "relu6" else inputs + 3
-            sizes = {
-                "batch": batch,
-                "resolution": resolution,
-                "inputs": inputs,
-                "expanded": inputs * factor,
+    same = {"resolution": resolution, "inputs": inputs, "expanded": expanded}
+    for n, stride, kind in (  # M mod 8 is 3, and at last 0
+        (batch, 1, "relu6"),
+        (batch, 1, "hard_swish"),
+        (batch, 2, "relu6"),
+        (batch, 2, "hard_swish"),
+        (8, 1, "relu6"),
+    ):
+        outputs = inputs if kind == "relu6" else inputs + 3
+        sizes = same | {"batch": n, "outputs": outputs, "stride": stride, "kind": kind}
+        for method, name in METHODS.items():
+            got = predict_rows(dict(sizes), method)
+            likely = {
+                sentence: lambda m=mistake, s=sizes, way=method: by_shapes(s, way, m)
+                for mistake, sentence in ROW_MISTAKES.items()
             }
-            sizes |= {"outputs": outputs, "stride": stride, "kind": kind}
-            for method, name in METHODS.items():
-                got = predict_rows(dict(sizes), method)
-                likely = {
-                    sentence: lambda m=mistake, s=sizes, way=method: by_shapes(s, way, m)
-                    for mistake, sentence in ROW_MISTAKES.items()
-                }
-                where = f"{method}, {kind}, stride {stride}: "
-                same_rows(
-                    got, minitl_rows(sizes, minitl.methods.get(name, blocks=1)), likely, where
-                )
+            where = f"{method}, {kind}, stride {stride}: "
+            same_rows(got, minitl_rows(sizes, minitl.methods.get(name, blocks=1)), likely, where)
 
 
 ROW_MISTAKES = {
+    "added": "8 positions take 1 byte per channel, not 2: round up, which is not to add a byte.",
+    "at once": "each channel's last byte is filled up: round up before you multiply by the channels.",
+    "at once, up": "each channel has a last byte of its own: round up first, then multiply by the channels.",
+    "twice a mask": "codes are packed on their own, two bits per position: ceil(2 M / 8) bytes per channel, which can be "
+    "one less than twice a mask's.",
     "eighths": "packed bits fill whole bytes: 98 positions take 13 bytes per channel, not 12.25.",
     "whole": "98 positions take 13 bytes per channel, not 12: the last byte is filled up with zeros.",
     "stride": "behind a stride of 2 the map has half the rows and columns: depthwise_norm, depthwise_act, project and "
@@ -249,6 +259,7 @@ def angles(case: Case, cosines: Attempt) -> None:
                 lambda: vector(cosine, exact, clipped)
             ),
         },
+        at={"weight": np.array(CONVOLUTIONS)},
     )
 
 

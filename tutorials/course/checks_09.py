@@ -138,7 +138,7 @@ def around_a_block(case: Case, checkpoint: Attempt) -> None:
         f'It keeps {", ".join(names) or "nothing"}; keep {{"x": x}}, no copy.',
     )
     moved = p["running"].copy()
-    case.same("the running statistics after forward", moved, q["running"])
+    case.same("the running mean after forward", moved, q["running"])
     gradients = back(kept, gy, p)
     case.need(
         isinstance(gradients, dict),

@@ -52,10 +52,14 @@ def exact_backward(case: Case, hard_swish_exact_backward: Attempt) -> None:
             "that is MobileTL's sign rule; asked for is the exact slope.": lambda: gy * (x >= 0),
             "that is the slope; backward multiplies it by gy.": lambda: exact,
         },
+        at={"x": x, "gy": gy},
     )
     given = oracle_case()
-    got = hard_swish_exact_backward(given.inputs["input.x"], given.inputs["grad_output"])
-    report = given.compare({"output": hard_swish(given.inputs["input.x"]), "grad_input.x": got})
+    oracle_x = given.inputs["input.x"]
+    got = hard_swish_exact_backward(oracle_x, given.inputs["grad_output"])
+    dtype = getattr(got, "dtype", type(got).__name__)
+    case.need(dtype == oracle_x.dtype, f"gx is {dtype}, x is {oracle_x.dtype}.")
+    report = given.compare({"output": hard_swish(oracle_x), "grad_input.x": got})
     case.need(report.ok, f"The oracle says:\n{report}")
 
 
@@ -76,7 +80,7 @@ def packed_codes(case: Case, pack_codes: Attempt) -> None:
         got = pack_codes(codes)
         flat = codes.reshape(-1, shape[-1])
         case.same(
-            "the packed codes",
+            "the packed map",
             got,
             right,
             {sentence: lambda m=make, f=flat: m(f) for sentence, make in PACKED.items()},
@@ -92,7 +96,7 @@ def _bytes(flat: Array, shifts: tuple[int, ...]) -> Array:
 
 
 PACKED: dict[str, Any] = {
-    "the first position belongs into the lowest bits; yours has it in the highest.": lambda f: (
+    "the first position belongs in the lowest bits; yours has it in the highest.": lambda f: (
         _bytes(f, (6, 4, 2, 0))
     ),
     "a code takes 2 bits: shift by 0, 2, 4 and 6.": lambda f: _bytes(f, (0, 1, 2, 3)),

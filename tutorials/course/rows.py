@@ -29,5 +29,10 @@ def same_rows(got: Any, expected: Rows, likely: Likely | None = None, where: str
         raise NotYet(f"{where}bytes are whole numbers: use // and ints.")
     name = off[0]
     raise NotYet(
-        f"{where}{name} is {got[name]}, expected {expected[name]:,}; {len(off)} of {len(expected)} are off."
+        f"{where}{name} is {_said(got[name])}, expected {expected[name]:,}; {len(off)} of {len(expected)} are off."
     )
+
+
+def _said(count: Any) -> str:
+    """Bytes as the expected ones are written, if it is a number at all."""
+    return f"{count:,}" if isinstance(count, int | float) else repr(count)
