@@ -26,8 +26,9 @@ from course.figures import BLUE, GREEN, GREY, PURPLE, RED, YELLOW, figure
 small = digits(size=8)
 picture, panels = figure(columns=10, height=1.2)
 for digit, axes in enumerate(panels):
-    image = small.images[np.flatnonzero(small.labels == digit)[0], ::-1, :, 0]
-    axes.contourf(image, levels=[-0.5, 0.5, 5], colors=[GREY, BLUE if digit < 5 else RED])
+    image = np.pad(small.images[np.flatnonzero(small.labels == digit)[0], ::-1, :, 0], 1, "edge")
+    shades = ["#f2f2f2", "#a9bfd8" if digit < 5 else "#f7b9c1", BLUE if digit < 5 else RED]
+    axes.contourf(image, levels=[-1, 0, 1, 2], colors=shades)
     axes.set(title=str(digit), aspect="equal")
     axes.axis("off")
 
@@ -121,7 +122,7 @@ assert TRAINED["ft-bias"] == 3_725
 # 2,011,992 bytes. (The rows of `mobiletl-recompute` would be fewer still; its gradients are those of
 # `mobiletl-exact`, so it would learn the same, and we need not train it.)
 #
-# Now train. Sixty steps each; some ten seconds for all.
+# Now train. Forty steps each; some ten seconds for all.
 
 
 # %% tags=["volatile"]
@@ -130,7 +131,7 @@ def adapt(method, blocks, lr, seed=0):
     given, unseen = split(NEW, 200, seed)
     net, optimizer = start(method, blocks, seed), Adam(lr)
     history = fit(
-        net, given, optimizer=optimizer, epochs=6, batch_size=20, augment=shift, seed=seed
+        net, given, optimizer=optimizer, epochs=4, batch_size=20, augment=shift, seed=seed
     )
     return history.loss, 100 * accuracy(net, unseen.take(np.arange(300)))
 
@@ -178,14 +179,14 @@ for name in ("mobiletl 2", "mobiletl-exact 2"):
 #
 # ## Up and to the left
 #
-# In the last figure better is *up and to the left*. The grey line runs along the best that a given
+# In the last figure better is *up and to the left*. The dashed line runs along the best that a given
 # memory can buy; what lies below it is beaten by something that is no larger.
 
 # %% tags=["volatile"]
 picture, axes = figure(height=3.4)
 order = sorted(WAYS, key=KEPT.get)
 best = np.maximum.accumulate([CORRECT[name] for name in order])
-axes.step([KEPT[name] / 1e6 for name in order], best, where="post", color=GREY)
+axes.step([KEPT[name] / 1e6 for name in order], best, "k--", where="post", linewidth=0.8)
 for name in order:
     for correct in SPREAD.get(name, [CORRECT[name]]):
         axes.plot(KEPT[name] / 1e6, correct, "o", color=COLOURS[name])
@@ -209,7 +210,8 @@ axes.minorticks_off()
 # ## Exercises
 #
 # **8a.** A training step by hand, with plain gradient descent: p <- p - lr g for every trained
-# parameter, in place. Return the loss (a float) of the batch *before* the step.
+# parameter, in place. Return the loss (a float; `loss.value` holds the number) of the batch *before*
+# the step.
 
 
 # %%
@@ -240,8 +242,9 @@ check("8b", pareto)
 # %% [markdown]
 # **8c.** You have the ledger of a step at one batch size and want the bytes at another, without
 # asking `minitl`. `rows` are `ledger.rows`; each has `tensor`, `shape`, `bits` and `bytes`. A row
-# with `bytes` 0 shares the memory of another. Mind what does not depend on the batch, and what is
-# rounded up: packed bits (fewer than 8) fill whole bytes per channel.
+# with `bytes` 0 shares the memory of another. Mind what does not depend on the batch (labels, of
+# shape (N,), grow; inv_std, of shape (C,), does not), and what is rounded up: packed bits (fewer than
+# 8) fill whole bytes per channel.
 
 
 # %%
