@@ -118,7 +118,8 @@ def draw_triples(ax, inputs, stride, collect):
     ax.set_axis_off()
 
 
-fig, panels = figure(3, height=2.2)
+fig, panels = figure(3, height=2.4)
+fig.suptitle("Stride 1: the same triples, collected in three places")
 for ax, collect, title in zip(panels, "yxw", ["y += w x", "gx += w gy", "gw += x gy"], strict=True):
     draw_triples(ax, 7, 1, collect)
     finish(ax, title, xlim=(-1, 6.5), ylim=(-0.15, 1.15))
@@ -187,8 +188,9 @@ assert abs(depthwise(x, w, {}) - y).max() < 1e-12
 # an even number (from 0) is reached by one tap, the middle one, an odd one by two.
 
 # %%
-fig, panels = figure(2, height=2)
-for ax, collect, title in zip(panels, "yx", ["stride 2: y += w x", "gx += w gy"], strict=True):
+fig, panels = figure(2, height=2.2)
+fig.suptitle("Stride 2: forward skips outputs, backward leaves holes")
+for ax, collect, title in zip(panels, "yx", ["y += w x", "gx += w gy"], strict=True):
     draw_triples(ax, 7, 2, collect)
     finish(ax, title, xlim=(-1, 6.5), ylim=(-0.15, 1.15))
 
@@ -244,7 +246,8 @@ assert costs["dense 5x5"].macs.forward == 90_316_800
 
 # %%
 assert 5 * 5 * 96 * 96 == 230_400
-fig, (left, right) = figure(2, height=2.6)
+fig, (left, right) = figure(2, height=2.8)
+fig.suptitle("Four convolutions of the block: work and memory do not go together")
 names = list(costs)
 left.bar(names, [costs[n].macs.forward / 1e6 for n in names], color=BLUE)
 finish(left, "work", "", "million MACs forward")

@@ -131,8 +131,8 @@ p = random_block(rng, channels=8, expanded=48, outputs=8, kernel=3)
 x, gy = rng.standard_normal((2, 2, 7, 5, 8))
 
 # %% [markdown]
-# We run all four settings of the two switches. In which of them will differences and backward
-# disagree? Decide before you look.
+# We run all four settings of the two switches. **Predict** in which of them differences and backward
+# will disagree.
 
 # %%
 print("kind        shift_only  signs  differences    backward")
@@ -172,9 +172,9 @@ assert not agree(*both)
 # ## Weigh what is kept
 #
 # Now the paper's block in MobileNetV2's form: 96 -> 576 -> 96 channels, 5x5 filters, 7x7, a batch
-# of 8, ReLU6, float32. Write down how many bytes each layer keeps in vanilla fine-tuning, before
-# you run the cell. It is enough to know three sizes: the block's input, a wide map, and one bit
-# for each element of a wide map.
+# of 8, ReLU6, float32. **Predict** how many bytes each layer keeps in vanilla fine-tuning. It is
+# enough to know three sizes: the block's input, a wide map, and one bit for each element of a wide
+# map.
 
 # %%
 B = 8 * 7 * 7 * 96 * 4  # the block's input, (8, 7, 7, 96) in float32: 150,528 bytes
@@ -296,8 +296,8 @@ axes.tick_params(axis="x", labelsize=8)
 # %% [markdown]
 # ## And in MobileNetV3?
 #
-# There the activation is Hard-Swish, whose exact slope needs x whole. What does MobileTL keep now?
-# Think before you run: a bit is a bit.
+# There the activation is Hard-Swish, whose exact slope needs x whole. **Predict** what MobileTL keeps
+# now: a bit is a bit.
 
 # %%
 with_swish = kept_by_hand("hard_swish", **VANILLA)
@@ -313,8 +313,8 @@ assert f"{100 * (1 - 2_164_224 / 5_725_056):.3f}" == "62.197"
 # 53.382 %. (Published: 53.3 %; the paper cuts, it does not round. What those bytes are is the question
 # of tutorial 7.)
 #
-# How much does each switch do by itself? Predict the order before you look: in V2, are the norms
-# or the activations the larger part? And in V3?
+# How much does each switch do by itself? **Predict** the order: in V2, are the norms or the
+# activations the larger part? And in V3?
 
 # %%
 SE = 945_360

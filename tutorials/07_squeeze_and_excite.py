@@ -234,7 +234,8 @@ def place_of(row):
     return row.layer if row.layer in PLACES else None
 
 
-picture, panels = figure(columns=2, height=1.6)
+picture, panels = figure(columns=2, height=1.8)
+picture.suptitle("Bytes kept from the second activation to the projection")
 for axes, method in zip(panels, ("mobiletl", "mobiletl-exact"), strict=True):
     for place, (name, colour) in enumerate(PLACES.items()):
         rows_here = [row for row in ledger_of(method).rows if place_of(row) == name]

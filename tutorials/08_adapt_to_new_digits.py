@@ -24,7 +24,8 @@ from minitl.training.optimizers import Adam
 from course.figures import BLUE, GREEN, GREY, PURPLE, RED, YELLOW, figure
 
 small = digits(size=8)
-picture, panels = figure(columns=10, height=1.2)
+picture, panels = figure(columns=10, height=1.4)
+picture.suptitle("One scan of each digit: 0 to 4 are the old task, 5 to 9 the new one")
 for digit, axes in enumerate(panels):
     image = np.pad(small.images[np.flatnonzero(small.labels == digit)[0], ::-1, :, 0], 1, "edge")
     shades = ["#f2f2f2", "#a9bfd8" if digit < 5 else "#f7b9c1", BLUE if digit < 5 else RED]
@@ -175,7 +176,8 @@ for name in ("mobiletl 2", "mobiletl-exact 2"):
 # %% [markdown]
 # The two methods differ by about as much as one of them does from itself. So: no, this experiment
 # does not show that the sign rule costs accuracy, nor that it does not. What it shows is that both
-# learn, and that both do far better than the last layer alone.
+# learn, and that both do far better than the last layer alone. (The paper's abstract reports, for
+# MobileNetV3 with five blocks tuned, 0.6 points less accuracy on CIFAR-10, and 36 % fewer FLOPs.)
 #
 # ## Up and to the left
 #

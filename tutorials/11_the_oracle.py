@@ -71,8 +71,9 @@ assert report.ok
 
 # %% [markdown]
 # "error / bound" is how much of the allowed rounding was used by the worst element: below 1 is
-# right. (`print(report)` says more: where, what was expected, how many. `case.check` does the same
-# as `compare`, and raises where something is wrong: one line in a test suite of your own.)
+# right. (`print(report)` says more: where, what was expected, how many, and how far off in ULP, units in
+# the last place. `case.check` does the same as `compare`, and raises where something is wrong: one line
+# in a test suite of your own.)
 #
 # ## Wrong, four times
 #
@@ -85,7 +86,7 @@ show(case.compare(wrong["x > 0"]))
 
 # %% [markdown]
 # A few elements of 150 are wrong, all of them where x is 0. A test with random data alone would
-# never have met one.
+# never have met one. (Where several mistakes give the same numbers, all are named.)
 #
 # Second: NumPy's `packbits` puts the first position into the *highest* bit, unless told otherwise.
 # Third: packing a map as it lies in memory, along the channels.
@@ -190,7 +191,7 @@ for dtype in ("float16", "float32"):
 from course.block import backward, forward
 
 block = next(minitl.oracle.cases("irb-mobiletl-hard_swish-k3-s1"))
-p = {name.split(".", 1)[1]: a for name, a in block.inputs.items() if name[:5] in ("param", "buffe")}
+p = {name.split(".", 1)[1]: a for name, a in block.inputs.items() if name.startswith(("param.", "buffer."))}
 y, kept = forward(block.inputs["input.x"], p, kind="hard_swish", shift_only=True, signs=True)
 grads = backward(kept, block.inputs["grad_output"], p)
 results = {"output": y, "grad_input.x": grads.pop("x")}

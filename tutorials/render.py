@@ -5,7 +5,8 @@
     python tutorials/render.py --times            # how long each takes, with an empty Numba cache and with a full one
 
 A tutorial is a percent script: `# %% [markdown]` begins prose, `# %%` code. Each code cell is followed by what it
-prints and draws. A cell of which the output varies (times, digits of rounding) is tagged: `# %% tags=["volatile"]`.
+prints and draws. Where the prose ends with a **predict**, the cells that answer are folded up. A cell of which the
+output varies (times, digits of rounding) is tagged: `# %% tags=["volatile"]`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 PAGES = HERE / "pages"
 TUTORIALS = sorted(HERE.glob("[0-9][0-9]_*.py"))
+FOLD = "<details>\n<summary>Your answer first; then the cell, and what it prints</summary>"
+UNFOLD = "</details>"
 CELL = re.compile(r"^# %%(.*)$", re.MULTILINE)
 
 
@@ -41,10 +44,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Output:
-    """What a code cell printed, and what it drew: SVG, and digests of the data drawn."""
+    """What a code cell printed, and what it drew: SVG, titles, and digests of the data drawn."""
 
     text: str = ""
     figures: tuple[bytes, ...] = ()
+    titles: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
 
 
@@ -76,14 +80,19 @@ def run_cell(code: str, namespace: dict[str, Any], name: str) -> Output:
     return Output(printed.getvalue().rstrip("\n"), *figures())
 
 
-def figures() -> tuple[tuple[bytes, ...], tuple[str, ...]]:
-    """The open figures as SVG, and the digests of their data; closes them."""
+def figures() -> tuple[tuple[bytes, ...], tuple[str, ...], tuple[str, ...]]:
+    """The open figures as SVG, their titles, and the digests of their data; closes them."""
     plt = sys.modules.get("matplotlib.pyplot")
     drawn = [plt.figure(number) for number in plt.get_fignums()] if plt else []
     images = tuple(svg(figure) for figure in drawn)
     for figure in drawn:
         plt.close(figure)
-    return images, tuple(digest(figure) for figure in drawn)
+    return images, tuple(map(title, drawn)), tuple(map(digest, drawn))
+
+
+def title(figure: Any) -> str:
+    """The figure's title, else those of its axes."""
+    return figure.get_suptitle() or "; ".join(axes.get_title() for axes in figure.axes)
 
 
 def svg(figure: Any) -> bytes:
@@ -95,11 +104,11 @@ def svg(figure: Any) -> bytes:
 
 def digest(figure: Any) -> str:
     """A short digest of the data drawn: coordinates to 4 digits and all text, whatever draws it."""
-    said = []
+    said = [title(figure)]
     for axes in figure.axes:
         said += [
             text.get_text()
-            for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)
+            for text in (axes.xaxis.label, axes.yaxis.label, *axes.texts)
         ]
         said += [digits(line.get_xydata()) for line in axes.lines]
         said += [digits(_corners(patch)) for patch in axes.patches]
@@ -126,21 +135,21 @@ def digits(values: Any) -> str:
 
 def page(name: str, parts: list[Cell], outputs: list[Output]) -> str:
     """The Markdown of a tutorial; `name` is that of its source without `.py`."""
-    blocks, count, said = [f"*The page of [{name}.py](../{name}.py), made by running it.*"], 0, ""
+    blocks, count, folded = [f"*The page of [{name}.py](../{name}.py), made by running it.*"], 0, False
     for part, output in zip(parts, outputs, strict=True):
         if part.prose:
-            blocks.append(linked(part.text))
-            said = part.text
+            blocks += [UNFOLD] * folded + [linked(part.text)]
+            folded = "**predict" in part.text.strip().split("\n\n")[-1].lower()
+            blocks += [FOLD] * folded
             continue
         blocks.append(f"```python\n{part.text}\n```")
         if output.text:
             blocks.append(f"```text\n{output.text}\n```")
-        for mark in output.digests:
+        for said, mark in zip(output.titles, output.digests, strict=True):
             count += 1
             mark = "volatile" if part.volatile else mark
-            blocks.append(
-                f"![{alt(said)}](figures/{name[:2]}_{count}.svg)\n<!-- data drawn: {mark} -->"
-            )
+            image = f"figures/{name[:2]}_{count}.svg"
+            blocks.append(f"![{said}]({image})\n<!-- data drawn: {mark} -->")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -148,12 +157,6 @@ def linked(prose: str) -> str:
     """Prose with its links as they are from the page: to pages, not sources, and to other files one folder up."""
     prose = re.sub(r"\]\((\d\d_\w+)\.py\)", r"](\1.md)", prose)
     return re.sub(r"\]\((?!https?:|#|\d\d_\w+\.md)", "](../", prose)
-
-
-def alt(prose: str) -> str:
-    """The last sentence before a figure, which says what it shows."""
-    paragraph = re.sub(r"[\[\]*`]", "", prose.strip().split("\n\n")[-1]).replace("\n", " ")
-    return re.split(r"(?<=[.:?!]) (?=[A-Z])", paragraph)[-1]
 
 
 def write(path: Path) -> None:

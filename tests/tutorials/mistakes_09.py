@@ -26,7 +26,13 @@ MISTAKES = {
         "then nothing is saved": [('forward(x, p, rerun)[0], {"x": x}', "forward(x, p, rerun)")],
         "no copy": [('{"x": x}', '{"x": x.copy()}')],
         "The running statistics moved twice": [('forward(kept["x"], p, True)', 'forward(kept["x"], p, False)')],
-        "hand `rerun` on": [("forward(x, p, rerun)", "forward(x, p, False)")],
+        "and hand `rerun` on to it": [("forward(x, p, rerun)", "forward(x, p, False)")],
+        "yours runs the block with rerun=True": [("forward(x, p, rerun)", "forward(x, p, True)")],
+        "something stored outside `kept`": [
+            ("    def run(", "    stored = {}\n\n    def run("),
+            ('return forward(x, p, rerun)[0], {"x": x}', 'y, stored["inner"] = forward(x, p, rerun)\n        return y, {"x": x}'),
+            ('forward(kept["x"], p, True)[1]', 'stored["inner"]'),
+        ],
         "forward once and backward once is enough": [
             ("return backward(", 'forward(kept["x"], p, True)\n        return backward(')
         ],

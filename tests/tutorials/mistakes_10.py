@@ -34,6 +34,7 @@ MISTAKES = {
     },
     "10c": {
         "A peak equal to the budget fits": [("<= budget", "< budget")],
+        "It returns the dictionary": [(')["name"]', ")")],
         "The budget is not looked at": [(' if way["peak"] <= budget', "")],
         "exact comes before fewer FLOPs": [('way["exact"], ', "")],
         "yours has more": [('-way["flops"]', 'way["flops"]')],

@@ -1,6 +1,7 @@
 """Usual mistakes in the exercises of tutorial 12, by a part of what `check` says to each."""
 
 FITTING = "max(1, min(batch, (cache - weights) // (2 * inner)))"
+ALSO = {"12a": [[('op["weights"] + ', '2 * op["weights"] + ')]]}
 MISTAKES = {
     "12a": {
         "The weights are missing": [('op["weights"] + ', "")],

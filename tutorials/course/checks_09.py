@@ -126,6 +126,10 @@ def around_a_block(case: Case, checkpoint: Attempt) -> None:
     )
     block.runs.clear()
     y, kept = case.results(("y", "kept"), run(x, p, False))
+    case.need(
+        block.runs == [False],
+        "In forward hand `rerun` on: yours runs the block with rerun=True, so its running statistics do not move.",
+    )
     case.same("y", y, right)
     case.need(isinstance(kept, dict), "`kept` should be a dictionary.")
     names = sorted(kept)
@@ -147,6 +151,10 @@ def around_a_block(case: Case, checkpoint: Attempt) -> None:
     case.need(
         (p["running"] == moved).all(),
         "The running statistics moved twice: in backward run the block with rerun=True.",
+    )
+    case.need(
+        len(block.runs) > 1,
+        "The block did not run again in backward: it used something stored outside `kept`.",
     )
     case.need(
         len(block.runs) == 2,

@@ -173,12 +173,17 @@ def ranked(case: Case, best_way: Attempt) -> None:
         return [_first(ways, budget, **change) for ways, budget in zip(draws, budgets, strict=True)]
 
     right = chosen()
+    case.need(
+        not any(isinstance(name, dict) for name in got),
+        'It returns the dictionary; asked for is its name, way["name"].',
+    )
     for sentence, change in RANKS.items():
         case.need(got != chosen(**change) or got == right, sentence)
     for name, expected, ways, budget in zip(got, right, draws, budgets, strict=True):
+        both = "; ".join(str(way) for way in ways if way["name"] in (name, expected))
         case.need(
             name == expected,
-            f"{name!r}, expected {expected!r} for a budget of {budget:,} and {ways}.",
+            f"{name!r}, expected {expected!r} for a budget of {budget:,}: {both or 'nothing fits'}.",
         )
     case.need(best_way(draws[0], 1) is None, "Where nothing fits it should return None.")
 

@@ -82,7 +82,17 @@ def bytes_moved(case: Case, traffic: Attempt) -> None:
         case.need(
             got != moved(first, ops, not fused), f"{way}: these are the bytes of the other way."
         )
-        case.need(got == right, f"{way}: {got}, expected {right:,}, for first = {first} and {ops}.")
+        case.need(got == right, f"{way}: {got:,}, expected {right:,}: {_parts(first, ops, fused)}.")
+
+
+def _parts(first: int, ops: Ops, fused: bool) -> str:
+    """The bytes that move, one kind after the other."""
+    weights, masks = (sum(op["weights"] for op in ops), sum(op["mask"] // 8 for op in ops))
+    both, inputs = f"weights {weights:,}, masks {masks:,}", [first] + [op["out"] for op in ops[:-1]]
+    if not fused:
+        return f"{both}, inputs {sum(inputs):,}, outputs {sum(op['out'] for op in ops):,}"
+    kept = sum(x for x, op in list(zip(inputs, ops, strict=True))[1:] if op["keeps_input"])
+    return f"{both}, the first input {first:,}, kept inputs {kept:,}, the last output {ops[-1]['out']:,}"
 
 
 @exercise(

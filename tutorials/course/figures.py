@@ -18,6 +18,7 @@ mpl.rcParams.update(
         "axes.spines.top": False,
         "axes.titlesize": 10,
         "figure.constrained_layout.use": True,
+        "figure.titlesize": 10,
         "font.size": 10,
         "grid.color": "#dddddd",
         "grid.linewidth": 0.6,
