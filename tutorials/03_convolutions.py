@@ -113,8 +113,10 @@ def draw_triples(ax, inputs, stride, collect):
     if collect == "w":
         places = np.array([inputs / 2 - 1.5, inputs / 2 - 0.5, inputs / 2 + 0.5])
         for tap, (place, color) in enumerate(zip(places, TAPS, strict=True)):
-            ax.plot(place, 0.5, "s", color=color, markersize=15, markeredgecolor="black")
-            ax.text(place, 0.49, f"w{tap}", color="white", fontsize=8, ha="center", va="center")
+            square = {"color": color, "markersize": 15, "markeredgecolor": "black", "zorder": 4}
+            ax.plot(place, 0.5, "s", **square)
+            centred = {"ha": "center", "va": "center", "zorder": 5}
+            ax.text(place, 0.49, f"w{tap}", color="white", fontsize=8, **centred)
     ax.set_axis_off()
 
 

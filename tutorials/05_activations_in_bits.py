@@ -224,6 +224,7 @@ bits = np.arange(2.5, 5.01, 0.1)
 right.plot(bits, 2 / (2**bits - 2) ** 2, color=BLUE, label="2 / n^2, n = 2^bits - 2")
 right.plot(list(few), list(few.values()), "o", color=RED, label="minitl's rules")
 finish(right, "More bits", "bits per element", "squared error", "upper right", yscale="log")
+right.set_ylim(1.5e-3, 5)
 # %% [markdown]
 # ## Exact, for one bit
 #

@@ -27,9 +27,10 @@ small = digits(size=8)
 picture, panels = figure(columns=10, height=1.4)
 picture.suptitle("One scan of each digit: 0 to 4 are the old task, 5 to 9 the new one")
 for digit, axes in enumerate(panels):
-    image = np.pad(small.images[np.flatnonzero(small.labels == digit)[0], ::-1, :, 0], 1, "edge")
+    image = small.images[np.flatnonzero(small.labels == digit)[0], ::-1, :, 0]
+    framed = np.pad(image, 1, constant_values=image.min())
     shades = ["#f2f2f2", "#a9bfd8" if digit < 5 else "#f7b9c1", BLUE if digit < 5 else RED]
-    axes.contourf(image, levels=[-1, 0, 1, 2], colors=shades)
+    axes.contourf(framed, levels=[-1, 0.4, 1.1, 2], colors=shades)
     axes.set(title=str(digit), aspect="equal")
     axes.axis("off")
 
@@ -156,6 +157,7 @@ for name, losses in LOSSES.items():
         range(1, len(losses) + 1), losses, "o-", color=COLOURS[name], markersize=3, label=name
     )
 axes.set(yscale="log", xlabel="epoch", ylabel="mean loss (log scale)", title="adapting to 5 to 9")
+axes.set_xticks(range(1, len(losses) + 1))
 axes.set_yticks([0.1, 1, 10], ["0.1", "1", "10"])
 axes.minorticks_off()
 _ = axes.legend(fontsize=8, ncols=2)
@@ -192,8 +194,8 @@ axes.step([KEPT[name] / 1e6 for name in order], best, "k--", where="post", linew
 for name in order:
     for correct in SPREAD.get(name, [CORRECT[name]]):
         axes.plot(KEPT[name] / 1e6, correct, "o", color=COLOURS[name])
-    away = {"mobiletl 2": (8, -12), "mobiletl-exact 2": (-95, -12)}.get(name, (8, -4))
-    place = {"textcoords": "offset points", "xytext": away, "fontsize": 8}
+    away = {"mobiletl 2": (8, -12), "mobiletl-exact 2": (-95, -12), "ft-blocks 2": (-10, 8)}
+    place = {"textcoords": "offset points", "xytext": away.get(name, (8, 4)), "fontsize": 8}
     axes.annotate(name, (KEPT[name] / 1e6, min(SPREAD.get(name, [CORRECT[name]]))), **place)
 axes.set(xscale="log", xlabel="kept (MB, log scale)", ylabel="test accuracy (%)")
 axes.set(xlim=(0.008, 130), ylim=(None, 102), title="accuracy against memory; a dot is one run")
