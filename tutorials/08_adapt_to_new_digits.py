@@ -29,8 +29,8 @@ picture.suptitle("One scan of each digit: 0 to 4 are the old task, 5 to 9 the ne
 for digit, axes in enumerate(panels):
     image = small.images[np.flatnonzero(small.labels == digit)[0], ::-1, :, 0]
     framed = np.pad(image, 1, constant_values=image.min())
-    shades = ["#f2f2f2", "#a9bfd8" if digit < 5 else "#f7b9c1", BLUE if digit < 5 else RED]
-    axes.contourf(framed, levels=[-1, 0.4, 1.1, 2], colors=shades)
+    shades = ("#a9bfd8", BLUE) if digit < 5 else ("#f7b9c1", RED)
+    axes.contourf(framed, levels=[0.4, 1.1, 2], colors=shades)
     axes.set(title=str(digit), aspect="equal")
     axes.axis("off")
 

@@ -191,7 +191,11 @@ for dtype in ("float16", "float32"):
 from course.block import backward, forward
 
 block = next(minitl.oracle.cases("irb-mobiletl-hard_swish-k3-s1"))
-p = {name.split(".", 1)[1]: a for name, a in block.inputs.items() if name.startswith(("param.", "buffer."))}
+p = {
+    name.split(".", 1)[1]: a
+    for name, a in block.inputs.items()
+    if name.startswith(("param.", "buffer."))
+}
 y, kept = forward(block.inputs["input.x"], p, kind="hard_swish", shift_only=True, signs=True)
 grads = backward(kept, block.inputs["grad_output"], p)
 results = {"output": y, "grad_input.x": grads.pop("x")}

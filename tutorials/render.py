@@ -106,10 +106,7 @@ def digest(figure: Any) -> str:
     """A short digest of the data drawn: coordinates to 4 digits and all text, whatever draws it."""
     said = [title(figure)]
     for axes in figure.axes:
-        said += [
-            text.get_text()
-            for text in (axes.xaxis.label, axes.yaxis.label, *axes.texts)
-        ]
+        said += [text.get_text() for text in (axes.xaxis.label, axes.yaxis.label, *axes.texts)]
         said += [digits(line.get_xydata()) for line in axes.lines]
         said += [digits(_corners(patch)) for patch in axes.patches]
         said += [digits(part.get_offsets()) for part in axes.collections]
@@ -135,7 +132,11 @@ def digits(values: Any) -> str:
 
 def page(name: str, parts: list[Cell], outputs: list[Output]) -> str:
     """The Markdown of a tutorial; `name` is that of its source without `.py`."""
-    blocks, count, folded = [f"*The page of [{name}.py](../{name}.py), made by running it.*"], 0, False
+    blocks, count, folded = (
+        [f"*The page of [{name}.py](../{name}.py), made by running it.*"],
+        0,
+        False,
+    )
     for part, output in zip(parts, outputs, strict=True):
         if part.prose:
             blocks += [UNFOLD] * folded + [linked(part.text)]

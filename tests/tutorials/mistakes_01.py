@@ -70,7 +70,10 @@ unpack = packed_bytes = print
             ("packed_bytes(m, 1)", "(-(-m // 8))"),
             ("(positions + 7) // 8 * channels", "positions * channels // 8"),
         ],
-        "no last byte to fill up": [("packed_bytes(m, 1)", "(-(-m // 8))"), ("(positions + 7) // 8", "(positions // 8 + 1)")],
+        "no last byte to fill up": [
+            ("packed_bytes(m, 1)", "(-(-m // 8))"),
+            ("(positions + 7) // 8", "(positions // 8 + 1)"),
+        ],
         "that is one channel's": [("packed_bytes(m, 1)", "(-(-m // 8))"), (" * channels", "")],
         "divide by 8": [("packed_bytes(m, 1)", "(-(-m // 8))"), ("(positions + 7) // 8", "8 * positions")],
         "a byte has 8 bits.": [("packed_bytes(m, 1)", "(-(-m // 8))"), ("(positions + 7) // 8", "positions")],

@@ -27,8 +27,18 @@ MISTAKES = {
             ('p["running_mean"]', "x.mean(axis=(0, 1, 2))"),
         ],
         "beta, is missing": [(' + p["bias"]', "")],
-        "gamma is missing: y is": [('p["weight"] / np.sqrt(p["running_var"] + 1e-3)\n    return (x', '1 / np.sqrt(p["running_var"] + 1e-3)\n    return (x')],
-        "gamma is missing: the scale": [('p["weight"] / np.sqrt(p["running_var"] + 1e-3)\n    return gy', '1 / np.sqrt(p["running_var"] + 1e-3)\n    return gy')],
+        "gamma is missing: y is": [
+            (
+                'p["weight"] / np.sqrt(p["running_var"] + 1e-3)\n    return (x',
+                '1 / np.sqrt(p["running_var"] + 1e-3)\n    return (x',
+            )
+        ],
+        "gamma is missing: the scale": [
+            (
+                'p["weight"] / np.sqrt(p["running_var"] + 1e-3)\n    return gy',
+                '1 / np.sqrt(p["running_var"] + 1e-3)\n    return gy',
+            )
+        ],
         "not by the variance": [("np.sqrt", "")],
         "of a norm whose statistics move": [("gy * scale", "(gy - gy.mean(axis=(0, 1, 2))) * scale")],
         "multiply gy by the scale": [("return gy * scale", "return gy.copy()")],

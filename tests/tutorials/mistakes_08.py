@@ -56,7 +56,9 @@ def pareto(points):
         "in another order": [("sorted(stay)", "sorted(stay)[::-1]")],
     },
     "8c": {
-        "inv_std is one number per channel": "def kept_at(rows, a, b):\n    return sum(row.bytes * b // a for row in rows)",
+        "inv_std is one number per channel": (
+            "def kept_at(rows, a, b):\n    return sum(row.bytes * b // a for row in rows)"
+        ),
         "labels, one number per image": [('row.tensor == "inv_std"', "len(row.shape) == 1")],
         "9 positions take 2 bytes per channel, not 1.125": [
             ("positions = int(np.prod(row.shape[:-1])) // old_batch * new_batch", ""),

@@ -30,7 +30,10 @@ MISTAKES = {
         "yours runs the block with rerun=True": [("forward(x, p, rerun)", "forward(x, p, True)")],
         "something stored outside `kept`": [
             ("    def run(", "    stored = {}\n\n    def run("),
-            ('return forward(x, p, rerun)[0], {"x": x}', 'y, stored["inner"] = forward(x, p, rerun)\n        return y, {"x": x}'),
+            (
+                'return forward(x, p, rerun)[0], {"x": x}',
+                'y, stored["inner"] = forward(x, p, rerun)\n        return y, {"x": x}',
+            ),
             ('forward(kept["x"], p, True)[1]', 'stored["inner"]'),
         ],
         "forward once and backward once is enough": [

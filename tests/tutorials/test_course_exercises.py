@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 import render
 from course.exercise import EXERCISES, Verdict, check, find, hint, judge
-from course_sources import ALL, TUTORIALS, Checked, also_wrong, functions_of, mistakes, mistakes_module, mutants, solution
+from course_sources import (
+    ALL,
+    TUTORIALS,
+    Checked,
+    also_wrong,
+    functions_of,
+    mistakes,
+    mistakes_module,
+    mutants,
+    solution,
+)
 
 SEEDS = range(20)
 EVERY = pytest.mark.parametrize("call", ALL.values(), ids=list(ALL))
@@ -179,7 +189,8 @@ def test_where_an_attempt_stopped(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_where_a_helper_of_the_attempt_stopped() -> None:
-    code = "def relu6_backward_from_output(y, gy):\n    return helper(y)\n\n\ndef helper(y):\n    return [1 / 0 for _ in y]\n"
+    code = "def relu6_backward_from_output(y, gy):\n    return helper(y)\n\n\n"
+    code += "def helper(y):\n    return [1 / 0 for _ in y]\n"
     assert judged(ALL["5a"], code).state == "stopped in helper, line 1: `return [1 / 0 for _ in y]`"
 
 

@@ -70,7 +70,9 @@ def _where(function: Callable[..., Any], error: BaseException) -> tuple[str, str
     """The state "stopped in f, line ..." and the error, both in the learner's terms."""
     said = f"{type(error).__name__}: {error}".strip().rstrip(":")
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
-    frames = [(code, line) for code, line in _frames(error.__traceback__) if code.co_filename == file]
+    frames = [
+        (code, line) for code, line in _frames(error.__traceback__) if code.co_filename == file
+    ]
     named = [(code, line) for code, line in frames if not code.co_name.startswith("<")] or frames
     if not named:
         return "stopped before its first line", said

@@ -123,12 +123,12 @@ def need_depthwise(case: Case, k: int, depthwise_backward: Attempt) -> None:
             "the filter is not turned round. The pixel that forward read at tap (u, v) gets w[u, v] gy back: gx goes "
             "where x came from, gy stays where y is.": lambda: output(gy, w),
             "it still has the frame of zeros: cut k // 2 off each side.": lambda: framed(w, gy),
-            "the frame is k // 2 wide, not 1: cut that much off each side.": lambda: (
-                framed(w, gy)[:, 1:-1, 1:-1]
-            ),
-            f"the frame is k // 2 wide, not 1: for k = {k} x begins at {k // 2}.": lambda: (
-                framed(w, gy)[:, 1 : 1 + shape[1], 1 : 1 + shape[2]]
-            ),
+            "the frame is k // 2 wide, not 1: cut that much off each side.": lambda: framed(w, gy)[
+                :, 1:-1, 1:-1
+            ],
+            f"the frame is k // 2 wide, not 1: for k = {k} x begins at {k // 2}.": lambda: framed(
+                w, gy
+            )[:, 1 : 1 + shape[1], 1 : 1 + shape[2]],
             "rows and columns of the filter are exchanged.": lambda: gradients(
                 x, w.transpose(0, 1, 3, 2), gy
             )[0],

@@ -117,8 +117,8 @@ ROW_MISTAKES = {
     "added": "8 positions take 1 byte per channel, not 2: round up, which is not to add a byte.",
     "at once": "each channel's last byte is filled up: round up before you multiply by the channels.",
     "at once, up": "each channel has a last byte of its own: round up first, then multiply by the channels.",
-    "twice a mask": "codes are packed on their own, two bits per position: ceil(2 M / 8) bytes per channel, which can be "
-    "one less than twice a mask's.",
+    "twice a mask": "codes are packed on their own, two bits per position: ceil(2 M / 8) bytes per channel, which can "
+    "be one less than twice a mask's.",
     "eighths": "packed bits fill whole bytes: 98 positions take 13 bytes per channel, not 12.25.",
     "whole": "98 positions take 13 bytes per channel, not 12: the last byte is filled up with zeros.",
     "stride": "behind a stride of 2 the map has half the rows and columns: depthwise_norm, depthwise_act, project and "

@@ -96,8 +96,8 @@ def _bytes(flat: Array, shifts: tuple[int, ...]) -> Array:
 
 
 PACKED: dict[str, Any] = {
-    "the first position belongs in the lowest bits; yours has it in the highest.": lambda f: (
-        _bytes(f, (6, 4, 2, 0))
+    "the first position belongs in the lowest bits; yours has it in the highest.": lambda f: _bytes(
+        f, (6, 4, 2, 0)
     ),
     "a code takes 2 bits: shift by 0, 2, 4 and 6.": lambda f: _bytes(f, (0, 1, 2, 3)),
     "neighbours in a byte should be neighbouring positions of one channel; yours are neighbouring channels.": (
