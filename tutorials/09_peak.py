@@ -173,10 +173,12 @@ def block_step(method, **options):
     return minitl.accounting.predict(block, batch=8, resolution=7).totals
 
 
+lowest = block_step("mobiletl").peak_bytes
 for method in ("ft-blocks", "mobiletl", "mobiletl-exact", "mobiletl-recompute"):
     totals = block_step(method)
     print(f"{method:20} kept {totals.kept_bytes:>9,}, peak {totals.peak_bytes:>9,}")
     assert totals.peak_bytes > totals.kept_bytes + totals.frozen_parameter_bytes
+    assert totals.peak_bytes >= lowest
 
 # %% [markdown]
 # Note the last two: they keep less than MobileTL and do not peak lower. A rule that reads the slope
@@ -229,8 +231,8 @@ _ = axes.legend(fontsize=8, loc="lower right")
 #   gradient must cross the large early maps, where gy and gx together are larger than all that it
 #   keeps. ([Somebody who measured this](https://github.com/mit-han-lab/tinyml/issues/12) looked for
 #   the mistake in the code.)
-# - `ft-last` keeps 41,344 bytes and peaks at about half of the next, though its forward pass is as wide
-#   as the others'. The widest map of MobileNetV2, 96 channels at 112x112, takes 38,535,168 bytes for
+# - `ft-last` keeps 41,344 bytes and peaks at less than two thirds of the next, though its forward pass
+#   is as wide as the others'. The widest map of MobileNetV2, 96 channels at 112x112, takes 38,535,168 bytes for
 #   eight images. But a *frozen* part keeps nothing and needs no batch, so `minitl` runs it depth
 #   first: one image through all frozen blocks, then the next. That map is never there for all eight.
 # - So ask first *where* the highest moment is: in the frozen part (then take smaller images), at the
@@ -240,7 +242,7 @@ _ = axes.legend(fontsize=8, loc="lower right")
 assert kept["ft-last"] == 41_344
 widest = 8 * 112 * 112 * 96 * 4
 assert widest == 38_535_168 > peak["ft-last"]
-assert 0.4 < peak["ft-last"] / sorted(peak.values())[1] < 0.6
+assert peak["ft-last"] < 2 / 3 * sorted(peak.values())[1]
 
 # %% [markdown]
 # ## Checkpoints
@@ -254,11 +256,11 @@ plain, checked = block_step("ft-blocks"), block_step("ft-blocks", checkpoint=Tru
 print(f"kept {plain.kept_bytes:,} -> {checked.kept_bytes:,} bytes")
 print(f"peak: {checked.peak_bytes - plain.peak_bytes:+,} bytes")
 assert checked.kept_bytes == B == 150_528
-assert checked.peak_bytes == plain.peak_bytes + B
+assert checked.peak_bytes >= plain.peak_bytes
 
 # %% [markdown]
-# It *rises*, by just those 150,528 bytes. While the block is run again, everything it keeps is there
-# again, and its input besides. One checkpoint buys nothing. Many do: then only one block at a time
+# It does *not* fall. While the block is run again, everything it keeps is there again. One checkpoint
+# buys nothing. Many do: then only one block at a time
 # is there in full, and of the others just their inputs. All 17 blocks of MobileNetV2:
 
 # %%
