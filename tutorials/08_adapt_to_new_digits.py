@@ -156,7 +156,12 @@ for name, losses in LOSSES.items():
     axes.plot(
         range(1, len(losses) + 1), losses, "o-", color=COLOURS[name], markersize=3, label=name
     )
-axes.set(yscale="log", xlabel="epoch", ylabel="mean loss (log scale)", title="the loss while adapting to 5 to 9")
+axes.set(
+    yscale="log",
+    xlabel="epoch",
+    ylabel="mean loss (log scale)",
+    title="the loss while adapting to 5 to 9",
+)
 axes.set_xticks(range(1, len(losses) + 1))
 axes.set_yticks([0.1, 1, 10], ["0.1", "1", "10"])
 axes.minorticks_off()

@@ -42,7 +42,7 @@ for method in COLOURS:
 # **Predict.** Which method trains the most numbers within 30 MB of peak, and on how many of the 11
 # blocks?
 
-# %%
+# %% tags=["about"]
 fitting = [way for way in WAYS if way[0] <= BUDGET]
 best = max(fitting, key=lambda way: (way[1], -way[0]))
 more = min(way for way in WAYS if way[1] > best[1])
@@ -58,7 +58,7 @@ assert best[2] == "mobiletl-recompute"
 # %% [markdown]
 # In the figure look along the dashed line: where a method's curve crosses it, it runs out.
 
-# %%
+# %% tags=["about"]
 picture, axes = figure(height=3.2)
 for method, colour in COLOURS.items():
     points = [(way[0] / 1e6, way[1] / 1e6) for way in WAYS if way[2] == method]
@@ -93,7 +93,7 @@ assert (said.returncode, len(said.stderr.splitlines())) == (2, 1)
 #
 # Four more knobs. Which of them helps most here?
 
-# %%
+# %% tags=["about"]
 BASE = ("mobiletl-exact", 5)
 print(f"{'':34}{'peak bytes':>12}")
 for name, options in {
@@ -115,7 +115,7 @@ assert adam == 2 * slots[0].totals.trained_parameter_bytes
 # In the next figure look at the left end: the curves do not start at zero. Parameters are there
 # whatever the batch.
 
-# %%
+# %% tags=["about"]
 picture, axes = figure(height=2.8)
 batches = [1, 2, 4, 8, 12, 16]
 for method, colour in COLOURS.items():

@@ -6,7 +6,8 @@
 
 A tutorial is a percent script: `# %% [markdown]` begins prose, `# %%` code. Each code cell is followed by what it
 prints and draws. Where the prose ends with a **predict**, the cells that answer are folded up. A cell of which the
-output varies (times, digits of rounding) is tagged: `# %% tags=["volatile"]`.
+output varies (times, digits of rounding) is tagged `# %% tags=["volatile"]`; one of which the numbers vary a little
+with the processor (peaks: scratch memory holds whole tiles) `# %% tags=["about"]`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Cell:
 
     prose: bool
     text: str
-    volatile: bool = False
+    varies: str = ""  # or "volatile", or "about"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def cell(header: str, body: str) -> Cell:
     """One cell, from the rest of its `# %%` line and what follows."""
     if "[markdown]" in header:
         return Cell(True, re.sub(r"^# ?", "", body, flags=re.MULTILINE))
-    return Cell(False, body, "volatile" in header)
+    return Cell(False, body, next((tag for tag in ("volatile", "about") if tag in header), ""))
 
 
 def run(parts: Iterable[Cell], namespace: dict[str, Any], name: str) -> Iterator[Output]:
@@ -148,7 +149,7 @@ def page(name: str, parts: list[Cell], outputs: list[Output]) -> str:
             blocks.append(f"```text\n{output.text}\n```")
         for said, mark in zip(output.titles, output.digests, strict=True):
             count += 1
-            mark = "volatile" if part.volatile else mark
+            mark = part.varies or mark
             image = f"figures/{name[:2]}_{count}.svg"
             blocks.append(f"![{said}]({image})\n<!-- data drawn: {mark} -->")
     return "\n\n".join(blocks) + "\n"
