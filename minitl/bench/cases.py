@@ -1,8 +1,11 @@
-"""What is timed: five blocks as they stand in MobileNets, and two whole networks."""
+"""What is timed: five blocks as they stand in MobileNets, two whole networks, and two that differ.
+
+Those are a network with a single image, and the forward pass alone of layers that are frozen.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
@@ -44,6 +47,7 @@ class Case:
     resolution: int
     tunings: tuple[Tuning, ...]
     batch: int = 8
+    backward: bool = True
     attrs: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def model(self, tuning: Tuning, dtype: str = "float32") -> Model:
@@ -58,12 +62,14 @@ class Case:
         """What tables call the method: of a block, all of which is tuned, `ft` or `mobiletl`."""
         if self.network == "irb":
             return tuning.method.removesuffix("-blocks")
-        return " ".join(str(part) for part in tuning if part is not None)
+        return " ".join(str(part) for part in tuning if part is not None) if self.backward else "forward"
 
     def problem(self, tuning: Tuning, dtype: str = "float32") -> Problem:
         """A step on random numbers."""
         model, rng = self.model(tuning, dtype), np.random.default_rng(0)
         images = _noise(rng, (self.batch, self.resolution, self.resolution, model.input_channels), dtype)
+        if not self.backward:
+            return Problem(model, images)
         if model.num_classes is not None:
             return Problem(model, images, labels=np.arange(self.batch) % model.num_classes)
         output = model(Tape(training=False), images)
@@ -72,7 +78,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Problem:
-    """A model, its input, and what backward starts from: the loss against `labels`, or `gy` at a block's output."""
+    """A model, its input, and what backward starts from: the loss against `labels`, or `gy` at a block's output.
+
+    With neither, the forward pass is all.
+    """
 
     model: Model
     images: Array
@@ -80,7 +89,12 @@ class Problem:
     gy: Array | None = None
 
     def step(self) -> dict[str, Array]:
-        """Forward and backward in minitl: gradients by parameter, and of a block's input as `input`."""
+        """Forward and backward in minitl: gradients by parameter, and of a block's input as `input`.
+
+        Without backward, the output as `output`.
+        """
+        if self.labels is None and self.gy is None:
+            return {"output": self.model(Tape(training=False), self.images).value}
         tape = Tape()
         if self.labels is not None:
             return forward_backward(self.model, tape, self.images, self.labels)[2]
@@ -91,7 +105,7 @@ class Problem:
 
 def select(pattern: str) -> list[Case]:
     """The cases called `irb`, `networks` or `all`, or whose name matches the pattern."""
-    groups = {"irb": BLOCKS, "networks": NETWORKS, "all": BLOCKS + NETWORKS}
+    groups = {"irb": BLOCKS, "networks": NETWORKS, "all": BLOCKS + NETWORKS + OTHERS}
     found = groups.get(pattern) or [case for case in groups["all"] if fnmatch(case.name, pattern)]
     if not found:
         raise unknown("case", pattern, (*groups, *(case.name for case in groups["all"])))
@@ -141,3 +155,9 @@ BLOCKS = [
     _block(160, 960, 7, 3, "relu6"),
 ]
 NETWORKS = [_network("mobilenet_v3_small"), _network("mobilenet_v2")]
+
+# One image at a time, and frozen layers alone, which PyTorch runs with their norms folded into the convolutions.
+OTHERS = [
+    replace(NETWORKS[0], name=f"{NETWORKS[0].name}, batch 1", batch=1),
+    Case(f"{NETWORKS[1].name}, frozen", NETWORKS[1].network, 224, (Tuning("ft-last"),), backward=False),
+]

@@ -6,19 +6,21 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
 
 from minitl.bench import rivals
 from minitl.bench.busy import others
 from minitl.bench.cases import Case, Tuning
-from minitl.bench.gemm import Products, products
+from minitl.bench.gemm import Products, multiply_adds, products
 from minitl.bench.peak import peak_bytes, predicted_growth
 from minitl.bench.timing import Burst, burst_of, interleave
 from minitl.bench.worker import WAITS, Worker
+from minitl.kernels import threads
 from minitl.training.progress import Bar
 
-OURS, GEMM = "minitl", "gemm"
+OURS, ALONE, GEMM = "minitl", "minitl on one thread", "gemm"
 MOST_FINALISTS, NEAR = 4, 1.4  # of PyTorch's steps for a method: so many are timed at length, if so near the fastest
 
 
@@ -31,6 +33,8 @@ class Result:
     ours_ms: float
     torch_ms: float | None
     ratio: float | None
+    speedup: float | None  # of all threads over one; None where there is only one
+    gmacs: float  # of a step: all its multiply-adds
     ours_peak_bytes: int | None
     torch_peak_bytes: int | None  # of the fastest of PyTorch's own modules: `torch_peak_variant`
     gemm_ms: float
@@ -87,13 +91,18 @@ class Comparison:
         """What was found for one method."""
         ours = Key(tuning, OURS)
         fastest, vanilla = self._fastest(tuning), self._fastest(tuning.vanilla)
-        own, of_vanilla, of_fastest = (self._peak(key) if peak else None for key in (ours, vanilla, fastest))
+        own, of_vanilla, of_fastest = (
+            self._peak(key) if peak and self.case.backward else None for key in (ours, vanilla, fastest)
+        )
+        alone = Key(tuning, ALONE)
         return Result(
             case=self.case.name,
             method=self.case.label(tuning),
             ours_ms=self._ms(ours),
             torch_ms=self._ms(fastest) if fastest else None,
             ratio=self._ms(ours) / self._ms(fastest) if fastest else None,
+            speedup=self._ms(alone) / self._ms(ours) if alone in self.times else None,
+            gmacs=1e-9 * multiply_adds(self.case, tuning),
             ours_peak_bytes=own,
             torch_peak_bytes=of_vanilla,
             gemm_ms=self._ms(Key(tuning, GEMM)),
@@ -110,9 +119,19 @@ class Comparison:
     def _ours(self) -> dict[Key, Burst]:
         found = {}
         for tuning in self.case.tunings:
-            found[Key(tuning, OURS)] = burst_of(self.case.problem(tuning).step)
+            step = burst_of(self.case.problem(tuning).step)
+            found[Key(tuning, OURS)] = step
+            if self.count > 1:
+                found[Key(tuning, ALONE)] = partial(self._alone, step)
             found[Key(tuning, GEMM)] = burst_of(Products(products(self.case, tuning)))
         return found
+
+    def _alone(self, step: Burst, count: int) -> list[float]:
+        threads.set_threads(1)
+        try:
+            return step(count)
+        finally:
+            threads.set_threads(self.count)
 
     def _theirs(self, workers: Mapping[str, Worker]) -> dict[Key, Burst]:
         return {

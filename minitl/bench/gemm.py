@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,10 +56,20 @@ class Products:
 
 def products(case: Case, tuning: Tuning) -> list[Product]:
     """Those of all pointwise convolutions and linear layers, as a step on shapes alone records them."""
+    return [product for record in _records(case, tuning) for product in _products(record)]
+
+
+def multiply_adds(case: Case, tuning: Tuning) -> int:
+    """All those of a step, or of its forward pass where there is no backward."""
+    counts = [record.cost.macs for record in _records(case, tuning)]
+    return sum(macs.total if case.backward else macs.forward for macs in counts)
+
+
+def _records(case: Case, tuning: Tuning) -> Sequence[Record]:
     model, tape = case.model(tuning), ShadowTape()
     images = tape.phantom((case.batch, case.resolution, case.resolution, model.input_channels), model.dtype)
     model(tape, images)
-    return [product for record in tape.records for product in _products(record)]
+    return tape.records
 
 
 def _products(record: Record) -> Iterator[Product]:

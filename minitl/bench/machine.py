@@ -41,6 +41,9 @@ def text(machine: dict[str, Any]) -> str:
     """The same for people, a few lines."""
     versions = ", ".join(f"{name} {number or '-'}" for name, number in machine["versions"].items())
     rates = ", ".join(f"{rate:.0f} on {n} thread{'s' * (n != '1')}" for n, rate in machine["roof_gflops"].items())
+    alone, *together = machine["roof_gflops"].values()
+    if together:
+        rates += f" ({together[0] / alone:.2f} times as fast: what a step can gain)"
     return (
         f"{machine['cpu']}, {machine['cores']} cores; {machine['system']}; {machine['date']}\n"
         f"{versions}; vectors of {machine['vector_bytes']} bytes\n"

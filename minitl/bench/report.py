@@ -11,8 +11,11 @@ from minitl.bench.compare import Result
 from minitl.bench.scale import Size
 
 
-def results_tables(results: Sequence[Result], means: Mapping[str, float]) -> list[str]:
-    """A line a result; then the geometric means of the ratios over the blocks, and a warning where it was busy."""
+def results_tables(results: Sequence[Result], means: Mapping[str, float], roof: float) -> list[str]:
+    """A line per result; then the geometric means of the ratios over the blocks, and a warning where it was busy.
+
+    `roof`: the multiply-adds of all threads in registers, in GFLOP/s.
+    """
     body = [
         (
             r.case,
@@ -21,6 +24,8 @@ def results_tables(results: Sequence[Result], means: Mapping[str, float]) -> lis
             _number(r.torch_ms, ".2f"),
             _number(r.ratio, ".2f"),
             r.torch_variant or "-",
+            _number(r.speedup, ".2f"),
+            f"{100 * 2 * r.gmacs / (1e-3 * r.ours_ms * roof):.0f}",
             f"{r.gemm_ms:.2f}",
             *map(_mb, (r.ours_peak_bytes, r.predicted_growth_bytes, r.torch_peak_bytes, r.torch_variant_peak_bytes)),
             f"{r.steps}",
@@ -28,11 +33,11 @@ def results_tables(results: Sequence[Result], means: Mapping[str, float]) -> lis
         )
         for r in results
     ]
-    times = ("minitl ms", "torch ms", "ratio", "torch's fastest", "gemm ms")
+    times = ("minitl ms", "torch ms", "ratio", "torch's fastest", "to 1 thread", "roof %", "gemm ms")
     peaks = ("minitl MB", "predicted MB", "torch's modules MB", "fastest MB")
     header = ("case", "method", *times, *peaks, "steps", "spread %")
     right = [i for i in range(2, len(header)) if i != header.index("torch's fastest")]
-    dropped = ("steps", *peaks[:1:-1], "spread %", "gemm ms", "predicted MB", "torch's fastest")
+    dropped = ("steps", *peaks[:1:-1], "spread %", "gemm ms", "predicted MB", "torch's fastest", "roof %")
     lines = [f"geometric mean of the ratios of the blocks, {name}: {mean:.3f}" for name, mean in means.items()]
     busy = warning([r.others_busy for r in results if r.others_busy is not None])
     return [table(header, body, right=right, optional=dropped), "\n".join(lines) + busy]

@@ -24,8 +24,9 @@ minitl bench
 minitl bench --cases irb --seconds 5 --no-peak
 minitl bench --scale
 """
-NOTE = """Times are medians of a step, forward and backward. gemm ms: the bare matrix products of its pointwise
-convolutions and linear layers. MB (1e6 bytes): by how much a process of its own grew over a step, weights and
+NOTE = """Times are medians of a step, forward and backward. to 1 thread: how many times as fast as on one. roof %: the
+share of the roof that its multiply-adds reach. gemm ms: the bare matrix products of its pointwise convolutions
+and linear layers. MB (1e6 bytes): by how much a process of its own grew over a step, weights and
 images being there before; as minitl foresees it; of PyTorch's own modules; and of PyTorch's fastest variant."""
 
 
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.scale:
         found, parts = _scale(args)
     else:
-        found, parts = _compare(args, cases)
+        found, parts = _compare(args, cases, about["roof_gflops"][str(args.threads)])
     if args.json:
         options.print_json("bench", {"machine": about, **found})
     else:
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(args: argparse.Namespace, cases: list[Case]) -> tuple[dict[str, Any], list[str]]:
+def _compare(args: argparse.Namespace, cases: list[Case], roof: float) -> tuple[dict[str, Any], list[str]]:
     with bar("bench", len(cases)) as shown:
         if not rivals.installed():
             shown.say(rivals.REMEDY)
@@ -69,7 +70,7 @@ def _compare(args: argparse.Namespace, cases: list[Case]) -> tuple[dict[str, Any
     blocks = {case.name for case in cases if case.network == "irb"}
     means = geometric_means([result for result in found if result.case in blocks])
     data = {"results": [asdict(result) for result in found], "geometric_means": means}
-    return data, [*report.results_tables(found, means), NOTE]
+    return data, [*report.results_tables(found, means, roof), NOTE]
 
 
 def _scale(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

@@ -15,9 +15,9 @@ import pytest
 from minitl.accounting import predict
 from minitl.arrays import size
 from minitl.bench import busy, rivals
-from minitl.bench.cases import BLOCKS, NETWORKS, Case, Tuning, select
+from minitl.bench.cases import BLOCKS, NETWORKS, OTHERS, Case, Tuning, select
 from minitl.bench.compare import Comparison, Key, Result, geometric_means
-from minitl.bench.gemm import WEIGHTS, products
+from minitl.bench.gemm import WEIGHTS, multiply_adds, products
 from minitl.bench.peak import growth, peak_bytes
 from minitl.bench.timing import burst_of, interleave
 from minitl.cli import main
@@ -100,7 +100,7 @@ def test_bad_input_is_one_line(options: str, message: str, capsys: pytest.Captur
 def test_cases_are_chosen_by_group_or_pattern() -> None:
     assert select("irb") == BLOCKS
     assert select("networks") == NETWORKS
-    assert select("all") == BLOCKS + NETWORKS
+    assert select("all") == BLOCKS + NETWORKS + OTHERS
     assert select("*7x7*") == BLOCKS[3:]
     with pytest.raises(UnknownNameError):
         select("")
@@ -119,7 +119,7 @@ def test_products_are_all_the_multiply_adds_of_their_ops(case: Case) -> None:
     for tuning in case.tunings:
         macs = sum(size(product.x) * product.outputs for product in products(case, tuning))
         total = predict(case.model(tuning), batch=case.batch, resolution=case.resolution).totals.macs.total
-        assert 0 < macs < total
+        assert 0 < macs < total == multiply_adds(case, tuning)
         if case.network == "irb":  # all the rest is the depthwise convolution's y, gx and gW
             attrs = case.attrs
             assert (
@@ -168,7 +168,7 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_geometric_mean() -> None:
     def result(method: str, ratio: float | None) -> Result:
-        return Result("case", method, 1, 1, ratio, None, None, 1, 1, 0, 0, None, None, None, None, {})
+        return Result("case", method, 1, 1, ratio, None, 1, None, None, 1, 1, 0, 0, None, None, None, None, {})
 
     means = geometric_means([result("a", 0.5), result("a", 2), result("b", 3), result("b", None)])
     assert means == pytest.approx({"a": 1, "b": 3})

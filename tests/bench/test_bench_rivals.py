@@ -9,7 +9,7 @@ import pytest
 
 from minitl.arrays import Array
 from minitl.bench import rivals
-from minitl.bench.cases import BLOCKS, NETWORKS, Case, Tuning
+from minitl.bench.cases import BLOCKS, NETWORKS, OTHERS, Case, Tuning
 
 pytest.importorskip("torch")
 
@@ -61,6 +61,12 @@ def test_blocks_agree(case: Case, tuning: Tuning, variant: str, dtype: str) -> N
 @pytest.mark.parametrize(("case", "tuning", "variant"), pairs(NETWORKS))
 def test_networks_agree(case: Case, tuning: Tuning, variant: str) -> None:
     check(small(case), tuning, variant, "float64", NETWORK)
+
+
+def test_the_forward_pass_alone_agrees() -> None:
+    case = OTHERS[1]
+    assert not case.backward
+    check(small(case), *case.tunings, "modules channels_last", "float64", NETWORK)
 
 
 def test_another_method_is_another_step() -> None:
