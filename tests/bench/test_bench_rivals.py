@@ -52,13 +52,16 @@ def check(case: Case, tuning: Tuning, variant: str, dtype: str, tolerance: float
     assert all(np.array_equal(again, got[name]) for name, again in step.gradients().items())
 
 
-@pytest.mark.parametrize("dtype", BLOCK)
 @pytest.mark.parametrize(("case", "tuning", "variant"), pairs(BLOCKS))
-def test_blocks_agree(case: Case, tuning: Tuning, variant: str, dtype: str) -> None:
+def test_blocks_agree(case: Case, tuning: Tuning, variant: str) -> None:
+    """Every form of every block, in one layout in float64 and in the other in float32."""
+    dtype = "float64" if variant.endswith("nchw") else "float32"
     check(small(case), tuning, variant, dtype, BLOCK[dtype])
 
 
-@pytest.mark.parametrize(("case", "tuning", "variant"), pairs(NETWORKS))
+@pytest.mark.parametrize(
+    ("case", "tuning", "variant"), [pair for pair in pairs(NETWORKS) if pair[2].endswith("channels_last")]
+)
 def test_networks_agree(case: Case, tuning: Tuning, variant: str) -> None:
     check(small(case), tuning, variant, "float64", NETWORK)
 

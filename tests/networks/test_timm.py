@@ -23,10 +23,11 @@ from timm_models import timm_model  # noqa: E402
 TOLERANCE = 1e-10
 
 NETWORKS = [
-    "mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_100", "mobilenetv2_140", "mnasnet_100", "semnasnet_100",
-    "spnasnet_100", "fbnetc_100", "efficientnet_lite0", "efficientnet_b0", "mobilenetv3_small_075",
-    "mobilenetv3_small_100", "mobilenetv3_large_100", "tf_mobilenetv3_small_100", "tf_efficientnet_lite0",
+    "mobilenetv2_035", "mnasnet_100", "semnasnet_100", "spnasnet_100", "fbnetc_100", "efficientnet_lite0",
+    "efficientnet_b0", "mobilenetv3_small_075", "mobilenetv3_large_100", "tf_mobilenetv3_small_100",
+    "tf_efficientnet_lite0",
 ]  # fmt: skip
+WIDER = ["mobilenetv2_050", "mobilenetv2_100", "mobilenetv2_140", "mobilenetv3_small_100"]
 
 
 def pair(name: str) -> tuple[Network, Any]:
@@ -54,6 +55,14 @@ def nchw(x: Array) -> Any:
 def difference(found: Array, expected: Any, scale: float = 0.0) -> float:
     other = linear(expected.detach().numpy(), found)
     return float(abs(found - other).max() / (scale or abs(other).max()))
+
+
+@pytest.mark.parametrize("name", WIDER)
+def test_names_shapes_and_conventions(name: str) -> None:
+    """The same table as another's below, of another width."""
+    net, model = pair(name)
+    norms = {(m.eps, m.momentum) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert norms == {(net.stem.norm.eps, net.stem.norm.momentum)}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
