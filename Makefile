@@ -20,6 +20,7 @@ lint: .venv/lint.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 # The API reference, from the docstrings: docs/index.html.
 docs: .venv/docs.installed

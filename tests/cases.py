@@ -275,7 +275,7 @@ def _group_norm_bounds(case: Case, u: float) -> Run:
     bias = abs(case.arrays[2].astype(np.float64))
     y_error = (abs(w) * (x_hat_error + 3 * u * abs(x_hat))).reshape(shape) + 3 * u * bias
     of_x_hat = (x_hat_error + (u + v * len(x)) * abs(x_hat)).reshape(shape)
-    everywhere = {"axis": (0, 1, 2)}
+    everywhere: dict[str, Any] = {"axis": (0, 1, 2)}
     gw_error = (gy * of_x_hat).sum(**everywhere) + 2 * u * (gy * abs(x_hat).reshape(shape)).sum(**everywhere)
     gb_error = (gamma(gy[..., 0].size, unit("float64")) + u) * gy.sum(**everywhere)
     errors = gx_error.reshape(shape), gw_error, gb_error
@@ -318,7 +318,9 @@ def _from_output_bounds(case: Case, u: float) -> Run:
     if case.op is not ops.hard_swish or not case.needs[0]:
         return result
     y = abs(forward(replace(case, op=case.spec.op))[0]).astype(np.float64)
-    return replace(result, gradients=(result.gradients[0] + abs(case.gy) * np.sqrt(8 * u * (9 + 24 * y)) / 6,))
+    gx = result.gradients[0]
+    assert gx is not None
+    return replace(result, gradients=(gx + abs(case.gy) * np.sqrt(8 * u * (9 + 24 * y)) / 6,))
 
 
 # The table
@@ -409,7 +411,7 @@ SPECS = [
             rule=rule,
             kinks=kinks,
             bounds=_from_output_bounds if rule == "output" else None,
-            terms=lambda d, op=op: 32 if op in SMOOTH else 8,
+            terms=lambda d, op=op: 32 if op in SMOOTH else 8,  # type: ignore[misc]
             third=(lambda case: float(abs(case.gy).sum()) / 2) if op in SMOOTH else None,  # none is above 1/2
         )
         for op, kinks in KINKS.items()

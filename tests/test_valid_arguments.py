@@ -22,7 +22,16 @@ from minitl.training.data import Dataset, digits, split
 from minitl.training.fit import accuracy, fit
 from minitl.training.optimizers import SGD
 
-KINDS = [np.int8, np.uint8, np.int16, np.int64, np.uint64, np.intp, lambda n: np.array(n), lambda n: np.int32([n])[0]]
+KINDS: list[Any] = [
+    np.int8,
+    np.uint8,
+    np.int16,
+    np.int64,
+    np.uint64,
+    np.intp,
+    lambda n: np.array(n),
+    lambda n: np.array([n], np.int32)[0],
+]
 INTEGERS = pytest.mark.parametrize("integer", KINDS)
 
 

@@ -79,7 +79,7 @@ Spread = Callable[[Callable[..., Outcome], Iterable[tuple[Any, ...]]], Generator
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared: everything but the means."""
+    """What is compared: everything but the means. Without `rates`, each method takes its default learning rate."""
 
     path: Path
     recipe: Recipe
@@ -101,10 +101,12 @@ class Comparison:
         ]
 
     def best_rate(self, choice: Choice, seed: int, known: Sequence[Outcome]) -> float:
-        """The rate of the best accuracy, then of the least loss, then the smallest."""
+        """The rate of the best accuracy, then of the least loss, then the smallest; without a search, the only one."""
         own = [o for o in known if o.trial.search and (o.trial.choice, o.trial.seed) == (choice, seed)]
         best = min(own, key=lambda o: (-o.accuracy, o.loss, o.trial.learning_rate), default=None)
-        return best.trial.learning_rate if best else self.rates[0]
+        if best:
+            return best.trial.learning_rate
+        return self.rates[0] if self.rates else self.recipe.settings_for(choice.method).learning_rate
 
     def about(self, images: Source) -> dict[str, Any]:
         """What decides the outcomes of its trials: they can be taken up again where this is the same."""

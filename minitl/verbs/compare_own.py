@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "accuracy is of the images that the seed holds out.",
     )
     group.add_argument("--data", type=Path, metavar="DATA", help="as in train: a folder per class, .npz, CIFAR, IDX")
-    group.add_argument("--learning-rates", metavar="LIST", help="those tried; one is not searched, but taken "
+    group.add_argument("--learning-rates", metavar="LIST", help="those tried; one is not searched, but taken; "
+                       "`default` is each method's own, as in train "
                        f"(default: {','.join(f'{rate:g}' for rate in RATES)})")  # fmt: skip
     group.add_argument("--out", type=Path, metavar="FILE.json", help="keep every trial's outcome there, as it comes")
     group.add_argument("--resume", action="store_true", default=None, help="do not repeat the trials in --out")
@@ -116,13 +117,15 @@ class _Store:
 def _rates(args: argparse.Namespace) -> Sequence[float]:
     if args.learning_rates is None:
         return RATES
+    if args.learning_rates == "default":
+        return ()
     try:
         rates = [float(text) for text in args.learning_rates.split(",")]
     except ValueError:
         rates = []
     if not rates or not all(0 < rate < 1e6 for rate in rates):
         got = repr(args.learning_rates)[:80]
-        raise ValueRangeError(expected="--learning-rates like 0.001,0.003,0.01", got=got)
+        raise ValueRangeError(expected="--learning-rates like 0.001,0.003,0.01, or default", got=got)
     return sorted(set(rates))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,7 +33,8 @@ def folder(root: Path, images: Array, labels: Array, classes: tuple[str, ...] = 
 
 def npz(path: Path, images: Array, labels: Array, *, packed: bool = False, **others: Array) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    (np.savez_compressed if packed else np.savez)(path, images=images, labels=labels, **others)
+    save: Any = np.savez_compressed if packed else np.savez
+    save(path, images=images, labels=labels, **others)
     return path
 
 

@@ -153,8 +153,8 @@ def fused_layers(model: Any, images: Array, **options: Any) -> set[str]:
         ran.extend(record.role for program in programs for record in program.records)
         return run(x)
 
-    tape.run_fused = lambda p, x: spy(lambda x: fused(p, x), [p], x)  # type: ignore[method-assign]
-    tape.run_frozen = lambda ps, x: spy(lambda x: frozen(ps, x), ps, x)  # type: ignore[method-assign]
+    tape.run_fused = lambda p, x: spy(lambda x: fused(p, x), [p], x)  # type: ignore[method-assign, assignment]
+    tape.run_frozen = lambda ps, x: spy(lambda x: frozen(ps, x), ps, x)  # type: ignore[method-assign, assignment]
     model(tape, images)
     return set(ran)
 

@@ -131,7 +131,8 @@ def test_random_blocks(method: str, attrs: dict[str, Any], n: int, h: int, w: in
     model = block(method, {**attrs, "input_grad": True}, seed=seed)
     x = noise((n, h, w, attrs["in_channels"]), seed)
     other = theirs.Block(
-        *wide.values(), attrs["kernel"], attrs["stride"], attrs["activation"], attrs["se_channels"], attrs["expand"],
+        attrs["in_channels"], attrs["expanded_channels"], attrs["out_channels"],
+        attrs["kernel"], attrs["stride"], attrs["activation"], attrs["se_channels"], attrs["expand"],
         theirs.V3_NORM, v3=True,
     ).double()  # fmt: skip
     named = other.by_role()

@@ -297,7 +297,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         ('base = "../digits_irb"', "unknown network '../digits_irb'"),
         (TOML.replace("kernel = 5", "kernel = 2"), "stages[1] blocks[0]: expected kernel an odd number"),
     ]:
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        path.write_bytes(text if isinstance(text, bytes) else str(text).encode())
         with pytest.raises(MinitlError) as caught:
             minitl.networks.load(path)
         assert str(caught.value).startswith(str(path))

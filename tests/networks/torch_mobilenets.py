@@ -192,8 +192,9 @@ def digits_irb(classes: int, width: float, dropout: float = 0.0) -> Net:
     stem = ConvNormAct(3, divisible(16 * width), 3, 1, PLAIN, HS)
     blocks = []
     for i, kernel, wide, o, squeezed, s in DIGITS:
-        sizes = [divisible(n * width) for n in (i, wide, o)]
-        blocks.append(Block(*sizes, kernel, s, HS, squeezed and divisible(squeezed * width), True, PLAIN, v3=False))
+        inputs, inner, outputs = (divisible(n * width) for n in (i, wide, o))
+        squeeze = squeezed and divisible(squeezed * width)
+        blocks.append(Block(inputs, inner, outputs, kernel, s, HS, squeeze, True, PLAIN, v3=False))
     last = divisible(192 * width)
     head = ConvNormAct(divisible(48 * width), last, 1, 1, PLAIN, HS)
     return Net(stem, blocks, head, [nn.Dropout(dropout), nn.Linear(last, classes)])

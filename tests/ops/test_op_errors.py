@@ -64,7 +64,7 @@ RANGES = [
     (ops.cross_entropy, (ones(2, 3), np.array([0, 3])), {}, "labels from 0 to 2", "got 3"),
     (ops.cross_entropy, (ones(2, 3), np.array([0, -1])), {}, "labels from 0 to 2", "got -1"),
 ]
-DTYPES = [
+DTYPES: list[Any] = [
     (ops.conv, (X, ones(4, 3, 3, 3, dtype="float64")), {}, "float32 or float64", "x float32, weight float64"),
     (ops.add, (X, X.astype("float64")), {}, "throughout", "a float32, b float64"),
     (ops.batch_norm, (*NORM[:4], C.astype("float64")), {}, "throughout", "running_var float64"),
@@ -102,7 +102,7 @@ def test_forward_says_what_is_wrong(
     assert got in what
 
 
-@pytest.mark.parametrize(("op", "arrays", "attrs", "expected", "got"), SHAPES + RANGES[:5])
+@pytest.mark.parametrize(("op", "arrays", "attrs", "expected", "got"), [*SHAPES, *RANGES[:5]])
 def test_cost_refuses_what_forward_refuses(
     op: Op, arrays: tuple[Array, ...], attrs: Mapping[str, Any], expected: str, got: str
 ) -> None:

@@ -34,6 +34,7 @@ def test_loss_and_gradient_are_those_of_torch(attrs: dict[str, Any], n: int, see
     loss = torch.nn.functional.cross_entropy(theirs, torch.tensor(labels), weights, label_smoothing=smoothing)
     (0.7 * loss).backward()
     np.testing.assert_allclose(y, loss.detach().numpy(), rtol=1e-6)  # torch holds the weights in float32
+    assert gz is not None
     np.testing.assert_allclose(gz, theirs.grad.numpy(), rtol=1e-6, atol=1e-8)
 
 

@@ -74,6 +74,7 @@ class Correct:
             case "global_avg_pool":
                 return self.pool(self.x)
             case "cross_entropy":
+                assert self.labels is not None
                 return self.cross_entropy(self.x, self.labels)
             case "add":
                 return self.add(self.x, self.other)

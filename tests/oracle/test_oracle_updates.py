@@ -34,7 +34,7 @@ def by_torch(case: oracle.Case, dtype: str, **changed: Any) -> dict[str, Any]:
     else:
         kind = torch.optim.AdamW if a.get("decoupled") else torch.optim.Adam
         optimizer = kind([p], a["lr"], (a["beta1"], a["beta2"]), a["eps"], a["weight_decay"])
-        keys = ("exp_avg", "exp_avg_sq")
+        keys = ("exp_avg", "exp_avg_sq")  # type: ignore[assignment]
     for gradient in case.inputs["input.gradients"].astype(dtype):
         p.grad = torch.from_numpy(gradient.copy())
         optimizer.step()

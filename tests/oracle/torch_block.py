@@ -374,7 +374,8 @@ class Native(Network):
         after = {name: self.buffers[layer + name].clone() for name in ("running_mean", "running_var")}
         self.after |= {layer + name: value for name, value in after.items()}
         affine = self.parameters[layer + "weight"], self.parameters[layer + "bias"]
-        return F.batch_norm(x, *after.values(), *affine, True, self.attrs["momentum"], self.attrs["eps"])
+        mean, variance = after.values()
+        return F.batch_norm(x, mean, variance, *affine, True, self.attrs["momentum"], self.attrs["eps"])
 
     def scale(self, layer: str, x: Tensor, gate: Tensor) -> Tensor:
         return x * gate

@@ -112,7 +112,7 @@ def test_dropout_s_gradient_passes_where_the_value_did() -> None:
     x = np.abs(noise((30, 20))) + 1
     tape = Tape(seed=3)
     y = tape.run(ops.dropout, Var(x, needs_grad=True), layer="drop", role="dropout", attrs={"p": 0.25, "seed": 3})
-    record = tape.records[0]
+    record: Any = tape.records[0]
     (gx,) = record.op.backward(record.saved, np.ones_like(x), attrs=record.attrs, needs=(True,))
     assert gx is not None
     assert np.allclose(gx * x, y.value, rtol=1e-15)

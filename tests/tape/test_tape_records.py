@@ -59,7 +59,8 @@ def test_records_hold_no_arrays(network: str, method: str) -> None:
 def test_the_walk_over_records_finds_a_hidden_array() -> None:
     tape = Tape()
     tape.run(ops.relu, Var(noise((2, 3))), layer="a", role="expand_act")
-    tape.records[0].attrs = {"hidden": [np.zeros(2)]}
+    record: Any = tape.records[0]
+    record.attrs = {"hidden": [np.zeros(2)]}
     assert arrays_in(tape.records[0]) == ["record.attrs['hidden'][0]"]
 
 

@@ -16,7 +16,19 @@ from minitl.training.plots import Dot, label, pareto, plot_accuracy, plot_memory
 
 
 def result(choice, kept, *accuracy):
-    return Result(*choice, len(accuracy), list(accuracy), kept, 2 * kept, 2 * kept, 10, 100, 1.0)
+    return Result(
+        choice.method,
+        choice.blocks,
+        choice.options,
+        len(accuracy),
+        list(accuracy),
+        kept,
+        2 * kept,
+        2 * kept,
+        10,
+        100,
+        1.0,
+    )
 
 
 RESULTS = [result(choice, 10 ** (4 + i), 0.5 + 0.05 * i, 0.6) for i, choice in enumerate(CHOICES)]

@@ -24,15 +24,16 @@ class Terminal:
 
 def test_on_a_terminal_the_bar_shows_description_steps_and_loss(monkeypatch):
     pytest.importorskip("rich")
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     with bar("adapting", 4) as shown:
         for loss in (0.75, 0.5, 0.25):
             shown.step(loss)
         shown.advance("a line")
-    assert "adapting" in sys.stderr.text
-    assert "4/4" in sys.stderr.text
-    assert "loss 0.250" in sys.stderr.text
-    assert "a line\n" in sys.stderr.text
+    assert "adapting" in terminal.text
+    assert "4/4" in terminal.text
+    assert "loss 0.250" in terminal.text
+    assert "a line\n" in terminal.text
 
 
 @pytest.mark.parametrize("rich", ["installed", "missing"])
@@ -54,7 +55,8 @@ def test_silence(capfd):
 
 def test_the_bar_follows_steps_done_elsewhere(monkeypatch):
     pytest.importorskip("rich")
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     seen = threading.Event()
 
     def count():
@@ -66,5 +68,5 @@ def test_the_bar_follows_steps_done_elsewhere(monkeypatch):
         shown.follow(count)
         shown.advance("a job")
         assert seen.wait(30)
-    assert "[1/2] a job\n" in sys.stderr.text
-    assert "7/10" in sys.stderr.text
+    assert "[1/2] a job\n" in terminal.text
+    assert "7/10" in terminal.text

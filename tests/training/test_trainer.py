@@ -135,7 +135,7 @@ def test_what_a_rule_carries_from_step_to_step_is_in_a_checkpoint(
     keys = [key for key in file.arrays if key.startswith("state/")]
     assert bool(keys) == (name != "slope")
     for wrong in [change(file.arrays[key]) for key in keys[:1] for change in (np.complex64, np.atleast_3d)]:
-        broken = replace(file, arrays={**file.arrays, keys[0]: wrong})
+        broken = replace(file, arrays={**file.arrays, keys[0]: np.asarray(wrong)})
         with pytest.raises(DataError, match="is not a checkpoint that can be used"):
             continue_from(broken, trainer(source, method, epochs=1, learning_rate=0.5))
 
@@ -273,7 +273,8 @@ def test_memory_does_not_grow_with_the_data(kind: str, tmp_path: Path) -> None:
     images, labels = makers.pictures(200, size=32)
     peaks = []
     for count in (60, 60, 600):  # the first imports and compiles
-        path = MAKERS[kind](tmp_path / f"{len(peaks)}", images[:count], labels[:count])
+        make: Any = MAKERS[kind]
+        path = make(tmp_path / f"{len(peaks)}", images[:count], labels[:count])
         tracemalloc.start()
         source = data.load(path)
         part = Part(source, np.arange(count), Preprocessing(32), Augmentation(("flip", "shift")))

@@ -53,6 +53,9 @@ def test_one_rate_is_not_searched(photos: Path) -> None:
     one = Comparison(photos, RECIPE, [LAST, TOP], 2, (0.5,))
     assert one.searches() == []
     assert [t.learning_rate for t in one.finals([])] == [0.5] * 4
+    defaults = Comparison(photos, Recipe("digits_irb", Path("weights")), [LAST, TOP], 1, ())
+    assert defaults.searches() == []
+    assert [t.learning_rate for t in defaults.finals([])] == [0.003, 0.001]  # of pretrained weights
 
 
 def test_no_rate_is_chosen_by_an_image_that_is_tested_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
         try:
             code = main([str(argument) for argument in arguments])
         except SystemExit as left:  # argparse's way out
-            code = left.code
+            code = int(str(left.code))
         return Ran(code, *capsys.readouterr())
 
     return run
