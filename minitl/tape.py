@@ -324,6 +324,12 @@ class Tape:
         for record in run.records.values():
             sink.walked(record)
 
+    @property
+    def parameters(self) -> list[Parameter]:
+        """All parameters, statistics and state that the network holds for the records' layers, each once."""
+        used = (p for record in self.records for p in record.parameters)
+        return list({p.name: p for p in (*self.idle, *used)}.values())
+
     def holdings(self) -> list[Holding]:
         """What the records hold for backward; after backward, what they held before it."""
         return list(self._holdings()) if self._held_before_backward is None else self._held_before_backward

@@ -131,7 +131,7 @@ def ledger(tape: Tape, *, optimizer_slots: int = 0, apply: bool = False, convent
     optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, op="ledger")
     rows = tuple(_rows(tape.holdings()))
     kept = sum(row.bytes for row in rows)
-    return Ledger(rows, _totals(tape.records, tape.idle, kept, optimizer_slots, apply, convention))
+    return Ledger(rows, _totals(tape.records, tape.parameters, kept, optimizer_slots, apply, convention))
 
 
 def rows_table(rows: Sequence[Row]) -> Table:
@@ -208,14 +208,13 @@ def _rows(holdings: Iterable[Holding]) -> list[Row]:
 
 
 def _totals(
-    records: Sequence[Record], idle: Sequence[Parameter], kept: int, slots: int, apply: bool, convention: str
+    records: Sequence[Record], parameters: Sequence[Parameter], kept: int, slots: int, apply: bool, convention: str
 ) -> Totals:
-    parameters = {p.name: p for p in (*idle, *(p for record in records for p in record.parameters))}
-    trained = sum(p.nbytes for p in parameters.values() if p.trained)
-    statistics = sum(p.nbytes for p in parameters.values() if p.statistic)
-    state = sum(p.nbytes for p in parameters.values() if p.state)
-    frozen = sum(p.nbytes for p in parameters.values()) - trained - statistics - state
-    largest = max((p.nbytes for p in parameters.values() if p.trained), default=0)
+    trained = sum(p.nbytes for p in parameters if p.trained)
+    statistics = sum(p.nbytes for p in parameters if p.statistic)
+    state = sum(p.nbytes for p in parameters if p.state)
+    frozen = sum(p.nbytes for p in parameters) - trained - statistics - state
+    largest = max((p.nbytes for p in parameters if p.trained), default=0)
     gradients = largest if apply else trained
     count = counting(convention)
     return Totals(

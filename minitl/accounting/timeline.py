@@ -140,8 +140,7 @@ def timeline(model: Model, *, batch: int, resolution: int, optimizer_slots: int 
     tape = _TracingTape(trace)
     shadow_step(model, tape, batch, resolution, _Applied(trace) if apply else None)
     trace.spans[1].label = _Label("images", "labels", "", "in the caller's hand")
-    parameters = {p: None for record in tape.records for p in record.parameters}
-    resident = list(_resident(parameters, slots, len(trace.moments) - 1))
+    resident = list(_resident(tape.parameters, slots, len(trace.moments) - 1))
     always = sum(b.bytes for b in resident)
     moments = tuple(m._replace(bytes=m.bytes + always) for m in trace.moments)
     return Timeline((*resident, *trace.buffers(moments)), moments)
@@ -171,7 +170,8 @@ def _resident(parameters: Iterable[Parameter], slots: int, end: int) -> Iterator
     for p in parameters:
         kind = "statistics" if p.statistic else "parameters"
         layer = p.name.rpartition(".")[0]
-        why = "running statistic" if p.statistic else "trained" if p.trained else "frozen"
+        held = "trained" if p.trained else "frozen"
+        why = "running statistic" if p.statistic else "a rule's, from step to step" if p.state else held
         made = StepBuffer(p.name, layer, p.nbytes, 0, end, kind, why, p.value.shape, p.dtype, "the end")
         yield made
         for slot in range(slots if p.trained else 0):
