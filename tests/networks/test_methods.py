@@ -10,6 +10,7 @@ import pytest
 from models import batch, settle, stir, trained
 
 import minitl
+from minitl.cli import main
 from minitl.errors import MinitlError, RuleError, UnknownNameError, UsageError, ValueRangeError
 from minitl.layers import FROZEN, Activation, Layer, LayerPlan, Norm
 from minitl.networks import Network
@@ -271,6 +272,19 @@ def test_a_rule_that_reads_what_another_encodes_is_refused(rule: str) -> None:
         minitl.methods.get("mobiletl-exact", rules={"depthwise": rule}).apply(net)
     assert net.method == "ft-last"
     minitl.methods.get("mobiletl", rules={"depthwise": "quantised2"}).apply(net)
+
+
+def test_the_command_line_refuses_it_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "digits_irb", "--method", "mobiletl-exact", "--rule", "depthwise=razor"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "features.3.conv.0.2 (hard_swish): rule output reads what features.3.conv.1.0 keeps" in err
+    plan = ["plan", "digits_irb", "--budget", "20MB", "--batch", "1", "--rule", "depthwise=razor", "--csv"]
+    assert main(plan) == 0
+    told = capsys.readouterr().out
+    assert "mobiletl," in told
+    assert "mobiletl-exact," not in told
 
 
 @pytest.mark.parametrize("channels", [0, 17, (), tuple(range(17))])

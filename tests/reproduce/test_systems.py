@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from minitl.methods import side_places
@@ -66,20 +65,6 @@ def test_mobilenets_and_resnets_have_the_convolutions_they_are_known_for() -> No
     r18 = of_resnet((2, 2, 2, 2), 224)
     assert len(r18) == 20
     assert sum(c.values_out * c.inputs * c.kernel**2 for c in r18) == 1_813_561_344
-
-
-@pytest.mark.parametrize(("kept", "group"), [(1, 2), (2, 4), (2, 8), (4, 4)])
-def test_the_density_formula_counts_what_random_weights_lose(kept: int, group: int) -> None:
-    weight = np.abs(np.random.default_rng(0).standard_normal((512, 512)))
-    rows = _largest(weight, kept, group)
-    both = rows & _largest((weight * rows).T, kept, group).T
-    assert slope.lost(kept, group) == pytest.approx(rows.mean() - both.mean(), abs=0.003)
-
-
-def _largest(weight: np.ndarray, kept: int, group: int) -> np.ndarray:
-    grouped = weight.reshape(len(weight), -1, group)
-    rank = np.argsort(np.argsort(-grouped, axis=-1, kind="stable"), axis=-1)
-    return (rank < kept).reshape(weight.shape)
 
 
 def test_one_channel_more_or_a_bias_less_changes_a_scheme() -> None:
