@@ -32,12 +32,19 @@ def keep(saved: Saved, x: Array, needed_for: tuple[str, ...]) -> None:
     mask = np.empty((len(x), -(-flat.shape[1] // 8)), np.uint8)
     values = np.empty((len(x), count), x.dtype)
     for n, sample in enumerate(flat):
-        chosen = np.argsort(-np.abs(sample), kind="stable")[:count]
-        flags = np.zeros(sample.size, np.uint8)
-        flags[chosen] = 1
-        mask[n], values[n] = np.packbits(flags, bitorder="little"), sample[flags.view(bool)]
+        flags = _larger(sample, count)
+        mask[n], values[n] = np.packbits(flags, bitorder="little"), sample[flags]
     saved.keep("mask", mask, needed_for, codes=(x.shape, 1))
     saved.keep("values", values, needed_for)
+
+
+def _larger(sample: Array, count: int) -> Array:
+    """Whether each number is among the `count` of largest magnitude; what is no number counts as infinite."""
+    sizes = np.fmin(np.abs(sample), np.inf)
+    least = np.partition(sizes, sizes.size - count)[sizes.size - count]
+    flags: Array = sizes > least
+    flags[np.flatnonzero(sizes == least)[: count - np.count_nonzero(flags)]] = True
+    return flags
 
 
 def read(saved: Saved) -> Array:

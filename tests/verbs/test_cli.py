@@ -105,7 +105,7 @@ BAD = {
     "inspect irbs": "(did you mean 'irb'?)",
     "inspect digits_irb --batch 9223372036854775808": "argument --batch: '9223372036854775808' is beyond",
     "inspekt": "argument VERB: invalid choice: 'inspekt' (did you mean 'inspect'?) (choose from bench, compare",
-    "plan digits_irb": "the following arguments are required: --budget",
+    "plan digits_irb": "nothing to plan for; give a --budget",
     "plan digits_irb --budget 16MiBs": "budget: cannot read '16MiBs' as bytes; write it like 16MiB (2^20), 40MB (1e6)",
     "plan digits_irb --budget 2GFLOPs --of kept": "budget: cannot read '2GFLOPs' as bytes",
     "plan digits_irb --budget 1MiB --of flops": "budget: cannot read '1MiB' as FLOPs; write it like 2GFLOPs or 500M",
