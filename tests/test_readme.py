@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 import minitl
+from minitl import methods
+from minitl.accounting import predict
 from minitl.methods.table import markdown
+from minitl.networks.irb import irb
+from minitl.training.choice import CHOICES
+from minitl.training.compare import ledger
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -28,6 +33,30 @@ def test_the_table_of_methods_is_that_of_their_fields() -> None:
         name, *told = (cell.strip() for cell in line.strip("|").split("|"))
         assert all(told), f"{name} leaves something out"
         assert name.strip("`") in minitl.methods.METHODS
+
+
+def test_the_demo_s_table_holds_what_is_predicted() -> None:
+    for choice in CHOICES:
+        (row,) = (line for line in README.splitlines() if re.match(rf"{choice} +[0-9]", line))
+        totals = ledger(choice).totals
+        *_, kept, peak, total, _, flops, _ = row.split()  # method, accuracy, spread, ..., trains, ..., seconds
+        assert (kept, peak, total) == tuple(
+            f"{n:,}" for n in (totals.kept_bytes, totals.peak_bytes, totals.total_bytes)
+        )
+        assert flops == f"{totals.flops.total / 1e6:,.1f}"
+
+
+def test_what_a_block_keeps_in_units_of_its_input() -> None:
+    told = dict(
+        re.findall(r"^\| `(?:ft-all`, `)?([a-z-]+)` \| .* \| ([0-9.]+ \| [0-9.]+) \|$", README, flags=re.MULTILINE)
+    )
+    assert set(told) == {"ft-blocks", "mobiletl", "mobiletl-exact", "mobiletl-recompute"}
+    for method, columns in told.items():
+        kept = [
+            predict(methods.get(method).apply(irb(**attrs)), batch=8, resolution=7).kept_bytes / (4 * 8 * 7 * 7 * 96)
+            for attrs in ({"activation": "relu6", "se_channels": 0}, {})
+        ]
+        assert columns == " | ".join(f"{times:.1f}" for times in kept), method
 
 
 def test_what_is_imported_when_it_is_first_named() -> None:
