@@ -129,7 +129,8 @@ def judge(name: str, *functions: Any, seed: int = 0) -> Verdict:
 def _left(found: Exercise, functions: tuple[Any, ...]) -> str:
     """What is left to write: all, as at first, or some of several functions."""
     left = [name for name, f in zip(found.functions, functions, strict=True) if attempt.is_stub(f)]
-    todo = f'Replace its `raise` line; hint("{found.name}") helps'
+    lines = "their `raise` lines" if len(left) > 1 else "its `raise` line"
+    todo = f'Replace {lines}; hint("{found.name}") helps'
     if 0 < len(left) < len(functions):
         return f"{' and '.join(left)} {'is' if len(left) == 1 else 'are'} not written yet. {todo}"
     return f"not written yet, as it should be at first. {todo}"
