@@ -234,9 +234,10 @@ _ = axes.legend(fontsize=8, loc="lower right")
 #   keeps. ([Somebody who measured this](https://github.com/mit-han-lab/tinyml/issues/12) looked for
 #   the mistake in the code.)
 # - `ft-last` keeps 41,344 bytes and peaks at less than two thirds of the next, though its forward pass
-#   is as wide as the others'. The widest map of MobileNetV2, 96 channels at 112x112, takes 38,535,168 bytes for
-#   eight images. But a *frozen* part keeps nothing and needs no batch, so `minitl` runs it depth
-#   first: one image through all frozen blocks, then the next. That map is never there for all eight.
+#   is as wide as the others'. The widest map of MobileNetV2, 96 channels at 112x112, takes 38,535,168
+#   bytes for eight images. But a *frozen* part keeps nothing and needs no batch, so `minitl` runs it
+#   depth first: one image through all frozen blocks, then the next. That map is never there for all
+#   eight.
 # - So ask first *where* the highest moment is: in the frozen part (then take smaller images), at the
 #   turn (then keep less), or deep in the backward pass (then tune fewer blocks).
 
@@ -262,8 +263,8 @@ assert checked.peak_bytes >= plain.peak_bytes
 
 # %% [markdown]
 # It does *not* fall. While the block is run again, everything it keeps is there again. One checkpoint
-# buys nothing. Many do: then only one block at a time
-# is there in full, and of the others just their inputs. All 17 blocks of MobileNetV2:
+# buys nothing. Many do: then only one block at a time is there in full, and of the others just their
+# inputs. All 17 blocks of MobileNetV2:
 
 # %% tags=["about"]
 print(f"{'':26}{'kept MB':>9}{'peak MB':>9}{'GFLOPs':>9}")

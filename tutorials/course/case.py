@@ -111,6 +111,13 @@ def _worst(
     at = np.unravel_index(np.argmax(off), off.shape)
     where = f" at {tuple(map(int, at))}" if at else ""
     if inputs:
-        where = " for " + ", ".join(f"{name} = {array[at]}" for name, array in inputs.items())
+        where = " for " + ", ".join(
+            f"{name} = {_said(array[at])}" for name, array in inputs.items()
+        )
     count = f"; {int((off > bound).sum())} of {off.size} are off" if off.size > 1 else ""
     return f"{what} is {got[at]:.6g}{where}, expected {expected[at] + 0:.6g}{count}."
+
+
+def _said(value: Any) -> str:
+    """A number with six digits; a name or a boolean as it is."""
+    return f"{value:.6g}" if isinstance(value, np.floating) else str(value)
