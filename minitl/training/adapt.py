@@ -22,7 +22,7 @@ from minitl.training.schedules import cosine
 # For each method the best of 0.001, 0.003, 0.01, 0.03, and of 0.1, 0.3, 1 where larger seemed better, by mean
 # accuracy over two seeds that a comparison does not get to (10 and 11). The less a method trains, the larger a
 # step it takes: one rate for all would be a handicap to some. All others take that of the methods that train blocks.
-LEARNING_RATES = {"ft-last": 0.3, "ft-bias": 0.03, "ft-norm": 0.03}
+LEARNING_RATES = {"ft-last": 0.3, "ft-bias": 0.03, "ft-norm": 0.03, "back-razor": 0.001}
 LEARNING_RATE = 0.01
 
 
