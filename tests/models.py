@@ -39,6 +39,25 @@ def block_inputs(draw: st.DrawFn) -> tuple[int, int, int]:
     return n, h + 1 if n == 1 and max(h, w) == 2 else h, w
 
 
+@st.composite
+def tables(draw: st.DrawFn) -> dict[str, Any]:
+    """A network of two to four blocks, with channels that 8 divides, as group norms want them."""
+    channels = st.sampled_from([8, 16, 24])
+    stage = st.fixed_dictionaries({
+        "channels": channels, "stride": st.sampled_from([1, 2]), "kernel": st.sampled_from([3, 5]),
+        "expansion": st.sampled_from([1.0, 2.0, 3.0]), "repeats": st.integers(1, 2),
+        "activation": st.sampled_from([*ACTIVATIONS, "silu"]), "squeeze_excite": st.booleans(),
+        "kind": st.sampled_from(["irb", "auto"]), "residual": st.booleans(),
+    })  # fmt: skip
+    return {
+        "num_classes": draw(st.integers(2, 5)),
+        "stem": {"channels": draw(channels), "activation": draw(st.sampled_from(ACTIVATIONS))},
+        "stages": draw(st.lists(stage, min_size=2, max_size=2)),
+        **draw(st.sampled_from([{}, {"head": {"channels": 32}}])),
+        **draw(st.sampled_from([{}, {"classifier": {"hidden": 16}}])),
+    }
+
+
 def trained(model: Any, method: str, blocks: int | None = None, **options: Any) -> Any:
     """The model under a method."""
     return minitl.methods.get(method, blocks=blocks, **options).apply(model)

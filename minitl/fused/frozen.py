@@ -2,12 +2,14 @@
 
 A sample goes through all stages before the next one starts, and nothing is kept: beside input and
 output only one sample's maps are alive per thread. A wide map that feeds a depthwise convolution exists
-in bands of rows only, so it stays in the cache. (A squeeze-and-excite needs the whole map first.)
+in bands of rows only, so it stays in the cache; so does a stem's, where the first block has no expansion. (A
+squeeze-and-excite needs the whole map first.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from minitl.arrays import Array, positions, size
 from minitl.fused import calls
@@ -23,7 +25,7 @@ from minitl.records import OpRecord
 
 channels = Lazily("minitl.kernels.compiled.channels")
 
-NEAR = 3 << 17  # bytes of a wide map's band
+NEAR = 1 << 17  # bytes of a wide map's band
 LINE = 16  # numbers: pieces begin at a cache line
 
 
@@ -93,6 +95,24 @@ class _Constants:
                 store[at_bias : at_bias + len(bias)] = bias
 
 
+class _Block(NamedTuple):
+    """Stages that run band by band: [what widens,] a depthwise one, and one that projects; or a single one."""
+
+    stages: tuple[Stage, ...]
+    residual: OpRecord | None
+    passes_ring: bool = False  # the residual is of what widens, not of the input
+
+
+def _blocks(programs: Sequence[Program]) -> list[_Block]:
+    """The programs' stages; a stem widens the first block, where that has nothing to do so."""
+    found = [_Block(program.stages, program.residual) for program in programs]
+    if len(found) > 1 and [len(block.stages) for block in found[:2]] == [1, 2]:
+        stem, first = found[:2]
+        if not (first.residual and first.stages[-1].squeeze):  # which would need the stem's whole map again
+            found[:2] = [_Block((*stem.stages, *first.stages), first.residual, passes_ring=True)]
+    return found
+
+
 def _convolutions(squeeze: Squeeze | None) -> tuple[OpRecord, ...]:
     return (squeeze.fc1, squeeze.fc2) if squeeze else ()
 
@@ -103,12 +123,13 @@ class _Sample:
     def __init__(
         self, to: Recorder, number: int, programs: Sequence[Program], constants: _Constants, places: Sequence[Place]
     ) -> None:
-        self.to, self.number, self.programs, self.constants, self.places = to, number, programs, constants, places
+        self.to, self.number, self.constants, self.places = to, number, constants, places
         self.dtype, self.bytes = constants.dtype, itemsize(constants.dtype)
-        stages = [stage for program in programs for stage in program.stages]
-        outputs = [size(program.stages[-1].y[1:]) for program in programs[:-1]]  # the last one's is the result
+        self.blocks = _blocks(programs)
+        stages = [stage for block in self.blocks for stage in block.stages]
+        outputs = [size(block.stages[-1].y[1:]) for block in self.blocks[:-1]]  # the last one's is the result
         even, odd = max(outputs[::2], default=0), max(outputs[1::2], default=0)
-        pairs = [p.stages[-2:] for p in programs if len(p.stages) > 1]  # a depthwise stage and the one that projects
+        pairs = [b.stages[-2:] for b in self.blocks if len(b.stages) > 1]  # a depthwise stage and the one that projects
         ring = max((_most_rows(s, self.bytes)[1] * s.x[2] * s.x[3] for s, _ in pairs), default=0)
         wide = max(
             (size(s.y[1:]) if last.squeeze else _most_rows(s, self.bytes)[0] * s.y[2] * s.y[3] for s, last in pairs),
@@ -124,18 +145,18 @@ class _Sample:
     def run(self) -> None:
         """All programs, from the input to the output."""
         x, y, self.store = self.places
-        x += self.number * size(self.programs[0].stages[0].x[1:]) * self.bytes
-        for i, program in enumerate(self.programs):
-            last = program.stages[-1]
+        x += self.number * size(self.blocks[0].stages[0].x[1:]) * self.bytes
+        for i, block in enumerate(self.blocks):
+            last = block.stages[-1]
             out = self.room[i % 2]
-            if program is self.programs[-1]:
+            if block is self.blocks[-1]:
                 out = y + self.number * size(last.y[1:]) * self.bytes
-            self.program(program, x, out)
+            self.block(block, x, out)
             x = out
 
-    def program(self, program: Program, x: Place, out: Place) -> None:
+    def block(self, block: _Block, x: Place, out: Place) -> None:
         """A block: [expand,] depthwise, project; or a single stage: a stem, a head."""
-        *inner, last = program.stages
+        *inner, last = block.stages
         first, filtered = (inner[0], inner[-1]) if inner else (last, last)
         self.ring = (0, 0)
         for rows in _bands(filtered, self.bytes):
@@ -147,17 +168,17 @@ class _Sample:
                 middle = self.room[3] if last.squeeze else self.room[3] + -rows[0] * row
                 self.stage(filtered, rows, source, middle)
                 if not last.squeeze:
-                    self.project(program, last, rows, (middle, out, x))
+                    self.project(block, last, rows, (middle, out, source if block.passes_ring else x))
         if last.squeeze:
             self.excite(last, last.squeeze, self.room[3])
             for rows in _bands(last, self.bytes):
-                self.project(program, last, rows, (self.room[3], out, x))
+                self.project(block, last, rows, (self.room[3], out, x))
 
-    def project(self, program: Program, stage: Stage, rows: Rows, maps: tuple[Place, Place, Place]) -> None:
+    def project(self, block: _Block, stage: Stage, rows: Rows, maps: tuple[Place, Place, Place]) -> None:
         """The last stage, and the residual."""
         middle, out, x = maps
         self.stage(stage, rows, middle, out)
-        if program.residual:
+        if block.residual:
             row = stage.y[2] * stage.y[3]
             at, count = rows[0] * row * self.bytes, (rows[1] - rows[0]) * row
             self.to.call(channels.add(self.dtype), out + at, x + at, out + at, count)

@@ -28,7 +28,10 @@ LEARNING_RATE = 0.01
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt, and for how long; always by Adam, on a cosine schedule, with shifts by up to 2 pixels."""
+    """What is learnt, and for how long; always by Adam, on a cosine schedule, with shifts by up to 2 pixels.
+
+    With `apply`, adaptations apply gradients as they come: the same bytes, and hardly any gradients are held.
+    """
 
     source: tuple[int, ...] = (0, 1, 2, 3, 4)
     target: tuple[int, ...] = (5, 6, 7, 8, 9)
@@ -39,6 +42,7 @@ class Task:
     images: int = 200
     epochs: int = 10
     batch: int = 20
+    apply: bool = False
 
     @property
     def source_steps(self) -> int:
@@ -120,6 +124,7 @@ def adapt(task: Task, pretrained: Pretrained, choice: Choice, method: Method, ti
         schedule=Counted(ticks),
         augment=shift,
         seed=seed,
+        apply=task.apply,
     )
     seconds = time.thread_time() - start
     return Adaptation(choice, seed, accuracy(adapted, test), seconds)

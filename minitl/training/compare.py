@@ -120,7 +120,8 @@ def ledger(choice: Choice, task: Task | None = None) -> Ledger:
     """What one step of training on the target task holds, with Adam's state."""
     task = task or Task()
     slots = Adam(LEARNING_RATE).slots
-    return predict(network(task, choice.build()), batch=task.batch, resolution=task.size, optimizer_slots=slots)
+    built = network(task, choice.build())
+    return predict(built, batch=task.batch, resolution=task.size, optimizer_slots=slots, apply=task.apply)
 
 
 def _result(choice: Choice, held: Ledger, task: Task, runs: Sequence[Adaptation]) -> Result:

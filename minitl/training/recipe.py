@@ -38,6 +38,7 @@ class Recipe:
     augment: str | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    apply: bool = False
 
     @property
     def default_method(self) -> str:

@@ -146,9 +146,10 @@ def attempt(path: Path, recipe: Recipe, trial: Trial) -> Outcome:
         train, test = train[~held], train[held]
     method = trial.choice.build()
     if trial.choice not in WARM:  # a step of it: compiling the kernels is not the method's time
-        next(recipe.prepare(images, method, settings).trainer(images, train, test, settings).run())
+        next(recipe.prepare(images, method, settings).trainer(images, train, test, settings, apply=recipe.apply).run())
         WARM.add(trial.choice)
-    trainer = recipe.prepare(images, method, settings).trainer(images, train, test, settings, judge_all=False)
+    prepared = recipe.prepare(images, method, settings)
+    trainer = prepared.trainer(images, train, test, settings, apply=recipe.apply, judge_all=False)
     start = time.thread_time()
     for _ in trainer.run():
         pass
@@ -175,12 +176,10 @@ def account(comparison: Comparison, choice: Choice, images: Source) -> Account:
     """The account of a choice, from shapes alone. Raises where the method does not suit the network."""
     settings = comparison.recipe.settings_for(choice.method)
     prepared = comparison.recipe.prepare(images, choice.build(), settings)
-    network, slots, resolution = (
-        prepared.network,
-        settings.make_optimizer().slots,
-        prepared.preprocessing.resolution,
-    )
-    held = predict(network, batch=settings.batch, resolution=resolution, optimizer_slots=slots)
+    network, optimizer, resolution = prepared.network, settings.make_optimizer(), prepared.preprocessing.resolution
+    if apply := comparison.recipe.apply:
+        optimizer.begin(p for p in network.parameters() if p.trained)  # raises where it cannot
+    held = predict(network, batch=settings.batch, resolution=resolution, optimizer_slots=optimizer.slots, apply=apply)
     return Account(held, network.trained_count, f"{network.name}, batch {settings.batch}, {resolution} px")
 
 

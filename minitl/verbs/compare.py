@@ -13,6 +13,7 @@ from minitl.accounting.plot import check as check_plot
 from minitl.accounting.plot import new_figure
 from minitl.accounting.table import table
 from minitl.errors import UsageError
+from minitl.training.adapt import Task
 from minitl.training.choice import CHOICES, Choice, everything
 from minitl.training.compare import Result, comparing
 from minitl.training.plots import pareto, plot_accuracy, plot_memory, plot_pareto
@@ -46,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many seeds")
     parser.add_argument("--workers", type=int, metavar="N", help="processes to spread the runs over (default: cores)")
+    parser.add_argument(
+        "--apply", action="store_true", help="apply gradients as they come: the same bytes, less memory"
+    )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write accuracy.png and memory.png there")
     parser.add_argument(
         "--pareto", action="store_true", help="all methods, their Pareto sets, and pareto.png in --plots (here: pareto)"
@@ -71,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
         if args.data:
             results = compare_own.compare(args, choices, plots)
             return 0
-        for results in comparing(choices or CHOICES, seeds=args.seeds, workers=args.workers, progress=True):  # noqa: B007
+        found = comparing(
+            choices or CHOICES, seeds=args.seeds, task=Task(apply=args.apply), workers=args.workers, progress=True
+        )
+        for results in found:  # noqa: B007
             pass
         if args.plots:
             plots.extend(_plots(results, args.plots, pareto_too=args.pareto))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def check_unused(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace, choices: Sequence[Choice] | None, plots: list[Path]) -> list[OwnResult]:
     """Compare; add to `plots` those that are drawn in `--plots`."""
-    recipe = recipe_options.recipe_of(args)
+    recipe = replace(recipe_options.recipe_of(args), apply=args.apply)
     images, choices = data.load(args.data), CHOICES if choices is None else choices
     comparison = Comparison(args.data, recipe, choices, expect_count("seeds", args.seeds, op="compare"), _rates(args))
     accounts = {str(choice): account(comparison, choice, images) for choice in choices}  # or a method does not fit

@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
         told = found.entries if args.csv else [*found.pareto, *filter(None, [found.next])]
         on_device = plan_device.answers(args, model, told)
         limits = [_largest(args, found, model, way) for way in found.pareto] if args.largest else []
-        line = _timeline(args, found.best, model)
         if args.json:
+            line = _timeline(args, found.best, model)
             about = {"network": model.name, **_about(args)}
             options.print_json("plan", {**about, **_json(found, line, on_device, limits, args.largest)})
         elif args.csv:
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             step = f"batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}"
             print(f"{model.name}, {step}{options.options_text(args)}")
-            _print(found, line, limits, args.largest)
+            _print(found, _timeline(args, found.best, model), limits, args.largest)
             if on_device:
                 print(f"\non {devices.get(args.device).title}:\n")
                 show(plan_device.text(on_device))

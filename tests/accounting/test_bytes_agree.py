@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import ACTIVATIONS, block, block_attrs, block_inputs, noise, trained
+from models import block, block_attrs, block_inputs, noise, tables, trained
 
 import minitl
 from minitl.accounting import Ledger, ledger, measure, predict
@@ -91,25 +91,6 @@ def test_in_networks(network: Any, method: Any, options: Any, n: int, height: in
     name, size = network
     model = trained(minitl.networks.get(name, num_classes=7, dtype=dtype, **size), *method, **options)
     check(model, noise((n, height, width, 3), dtype=dtype), np.arange(n))
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> dict[str, Any]:
-    """A network of two to four blocks, with channels that 8 divides, as group norms want them."""
-    channels = st.sampled_from([8, 16, 24])
-    stage = st.fixed_dictionaries({
-        "channels": channels, "stride": st.sampled_from([1, 2]), "kernel": st.sampled_from([3, 5]),
-        "expansion": st.sampled_from([1.0, 2.0, 3.0]), "repeats": st.integers(1, 2),
-        "activation": st.sampled_from([*ACTIVATIONS, "silu"]), "squeeze_excite": st.booleans(),
-        "kind": st.sampled_from(["irb", "auto"]), "residual": st.booleans(),
-    })  # fmt: skip
-    return {
-        "num_classes": draw(st.integers(2, 5)),
-        "stem": {"channels": draw(channels), "activation": draw(st.sampled_from(ACTIVATIONS))},
-        "stages": draw(st.lists(stage, min_size=2, max_size=2)),
-        **draw(st.sampled_from([{}, {"head": {"channels": 32}}])),
-        **draw(st.sampled_from([{}, {"classifier": {"hidden": 16}}])),
-    }
 
 
 @pytest.mark.parametrize("method", minitl.methods.METHODS)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import block, block_attrs, trained
+from models import block, block_attrs, tables, trained
 from scripts import run_script
 
 import minitl
 from minitl.accounting import measure, predict
+from minitl.kernels.threads import count, set_threads
 from minitl.networks import Model
 
 CASES = [
@@ -69,6 +70,26 @@ def test_random_blocks(attrs: dict[str, Any], method: str, dtype: str) -> None:
     wide = {name: 8 * attrs[name] for name in ("in_channels", "expanded_channels", "out_channels")}
     model = block(method, {**attrs, **wide}, dtype=dtype)
     check(model, 4, 33)
+
+
+@settings(max_examples=settings().max_examples)
+@given(
+    table=tables(), method=st.sampled_from([*minitl.methods.METHODS]), blocks=st.integers(1, 4), n=st.integers(2, 9),
+    resolution=st.integers(16, 64), dtype=st.sampled_from(["float32", "float64"]), apply=st.booleans(),
+    options=st.sampled_from([{}, {}, {"checkpoint": True}, {"quantised": True}]), threads=st.integers(1, 3),
+)  # fmt: skip
+def test_random_networks(
+    table: Any, method: str, blocks: int, n: int, resolution: int, dtype: str, apply: bool, options: Any, threads: int
+) -> None:
+    """Every method, option and batch, on any number of threads: each has scratch memory of its own."""
+    net = minitl.networks.from_table(table, dtype=dtype)
+    few = min(blocks, len(net.blocks)) if minitl.methods.METHODS[method].takes_blocks else None
+    before = count()
+    set_threads(threads)
+    try:
+        check(trained(net, method, few, **options), n, resolution, apply=apply)
+    finally:
+        set_threads(before)
 
 
 @pytest.mark.parametrize(
