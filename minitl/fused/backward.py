@@ -184,6 +184,8 @@ class _Backward:
         if trains and not along and not last:
             self.barrier(("back", number, "norm"))
             self.weight(stage, g, number)
+        if last and len(self.program.stages) == 1:  # a head lets go of its norm's map before its weight is packed
+            self.barrier(("back", number, "norm"))
         gx = None
         if not passes:
             if along:
