@@ -11,7 +11,7 @@ from minitl.oracle import Case, updates
 from minitl.oracle.case import kept_name
 from minitl.oracle.forms import form_of
 from minitl.oracle.make import recipe_of
-from minitl.oracle.recipes import input_gradients, run
+from minitl.oracle.running import input_gradients, run
 from minitl.tape import Tape
 from minitl.training.optimizers import SGD, Adam
 
@@ -24,7 +24,7 @@ def step(case: Case, dtype: str, **options: bool) -> dict[str, Array]:
     values = {n: form.taken(n, v) for n, v in case.inputs.items()}
     tape = Tape(**options)
     ran = run(recipe_of(case), values, tape, dtype)
-    got = {"output": ran.output.value}
+    got = {"output": ran.output.value} | {name: var.value for name, var in ran.more.items()}
     for record in tape.records:
         for tensor, buffer in record.saved.buffers.items():
             got[kept_name(record.layer, tensor)] = buffer.array.copy()  # a fused backward uses it up
@@ -32,6 +32,9 @@ def step(case: Case, dtype: str, **options: bool) -> dict[str, Array]:
     got |= input_gradients(recipe_of(case), tape.input_gradients)
     got |= {f"grad_param.{name}": gradient for name, gradient in gradients.items()}
     got |= {f"buffer_after.{name}": p.value for name, p in ran.parameters.items() if p.statistic}
+    if case.op == "network":
+        SGD(case.attrs["lr"], momentum=0.0).step({p.name: p.value for p in ran.parameters.values()}, gradients)
+        got |= {f"param_after.{name}": p.value for name, p in ran.parameters.items() if not p.statistic}
     return {name: form.stored(name, a) for name, a in got.items()}
 
 

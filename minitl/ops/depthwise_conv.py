@@ -3,6 +3,7 @@
     y[n, i, j, c]  = sum over (u, v) of W[c, 0, u, v] x[n, s i + u - p, s j + v - p, c]
     gx[n, h, w, c] = sum of W[c, 0, u, v] gy[n, i, j, c] over all (i, u) with s i + u - p = h, (j, v) alike
     gW[c, 0, u, v] = sum over (n, i, j) of x[n, s i + u - p, s j + v - p, c] gy[n, i, j, c]
+    gb[c]          = sum over (n, i, j) of gy[n, i, j, c]                                    where there is a bias
 
 with x zero outside, p = (k - 1) / 2 or the padding given, and stride s (1 or 2). x is kept exactly
 when W is trained: gx needs only W. The sums, as plain loops and as kernels, stand in `kernels/depthwise.py`.
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
-from minitl.kernels import depthwise
+from minitl.kernels import channels, depthwise
 from minitl.kernels.groups import Groups
 from minitl.kernels.sums import chains_bytes
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, keeps_input
@@ -42,8 +43,8 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
-    """gx and gW: those that `needs` asks for."""
-    weight, gx, gw = params[0], None, None
+    """gx, gW and gb: those that `needs` asks for."""
+    weight, gx, gw, gb = params[0], None, None, None
     at = window("depthwise_conv", saved.input_shape, gy.shape, weight.shape[2], attrs)
     if needs[0]:
         gx = np.empty(saved.input_shape, gy.dtype)
@@ -51,26 +52,29 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     if needs[1]:
         gw = np.empty(weight.shape, gy.dtype)
         depthwise.grad_weight(saved["x"], gy, at, gw)
-    return (gx, gw, None)[: len(needs)]
+    if len(needs) > 2 and needs[2]:
+        gb = channels.sums(gy).astype(gy.dtype)
+    return (gx, gw, gb)[: len(needs)]
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """N Ho Wo C k k multiply-adds (taps in the padding included) for each of y, gx and gW."""
     x, w, *bias = shapes
     y = output_shape(shapes, attrs)
-    m = size(y) * size(w[2:])
+    m, bias_grad = size(y) * size(w[2:]), len(needs) > 2 and needs[2]
     macs = Split(m, needs[0] * m, needs[1] * m)
     taps, gx, gw = nbytes(w, dtype), needs[0] * nbytes(x, dtype), needs[1] * nbytes(w, dtype)
     return Cost(
         output=y,
         kept=(keeps_input("x", 0, x, dtype, ("grad_weight",)),) if needs[1] else (),
         macs=macs,
-        flops=Split(2 * m + len(bias) * size(y), 2 * macs.grad_input, 2 * macs.grad_weight),
+        flops=Split(2 * m + len(bias) * size(y), 2 * macs.grad_input, 2 * macs.grad_weight + bias_grad * size(y)),
         forward_workspace=taps,
         backward_workspace=beyond(
             gx + gw,
             needs[0] * (gx + taps),
             needs[1] * (gx + gw + chains_bytes(len(Groups(y)), size(w), np.dtype(dtype).itemsize)),
+            bias_grad * (gx + gw + channels.sums_workspace(y)),
         ),
     )
 
@@ -89,5 +93,4 @@ depthwise_conv = Op(
     cost,
     attrs=("stride", "padding"),
     optional=1,
-    never=("bias",),
 )

@@ -46,7 +46,7 @@ def cases(pattern: str = "*", *, layout: str = "nhwc", dtype: str = "float32", *
 
 def entries(pattern: str = "*") -> list[Entry]:
     """The list of built-in cases, without their data."""
-    every = [*_convolutions(), *_norms(), *_activations(), *_others(), *_updates(), *_blocks()]
+    every = [*_convolutions(), *_norms(), *_activations(), *_others(), *_updates(), *_blocks(), *_networks()]
     return [entry for entry in every if fnmatchcase(entry.name, pattern)]
 
 
@@ -66,11 +66,23 @@ def _convolutions() -> Iterator[Entry]:
     yield Entry("depthwise_conv-even-s2", "depthwise_conv", attrs={"stride": 2, "channels": 3}, size=(1, 8, 6))
     yield Entry("depthwise_conv-small-map", "depthwise_conv", attrs={"kernel": 5, "channels": 6}, size=(3, 2, 1))
     yield Entry("depthwise_conv-frozen", "depthwise_conv", attrs={"train": "none"})
+    with_bias = {"channels": 4, "stride": 2, "bias": True}
+    yield Entry("depthwise_conv-bias", "depthwise_conv", attrs=with_bias, size=(2, 4, 5))
+    yield Entry("depthwise_conv-bias-only", "depthwise_conv", attrs={**with_bias, "train": "bias"}, size=(2, 4, 5))
     yield Entry("pointwise_conv-expand", "pointwise_conv", attrs={"channels": 3, "out_channels": 11}, size=(2, 3, 5))
     yield Entry("pointwise_conv-project", "pointwise_conv", attrs={"channels": 13, "out_channels": 3}, size=(1, 5, 3))
     yield Entry("pointwise_conv-bias", "pointwise_conv", attrs={"bias": True}, size=(3, 3, 3))
     yield Entry("pointwise_conv-bias-only", "pointwise_conv", attrs={"bias": True, "train": "bias"}, size=(2, 3, 4))
     yield Entry("pointwise_conv-frozen", "pointwise_conv", attrs={"train": "none"}, size=(2, 3, 4))
+    yield Entry("grouped_conv-k3-s1", "grouped_conv", size=(2, 4, 3))
+    three = {"channels": 6, "out_channels": 9, "groups": 3}
+    yield Entry("grouped_conv-k3-s2", "grouped_conv", attrs={**three, "stride": 2}, size=(1, 5, 6))
+    yield Entry("standardised_conv-k3-s1", "standardised_conv", attrs={**three, "groups": 1}, size=(2, 3, 4))
+    yield Entry("standardised_conv-k3-s2", "standardised_conv", attrs={"stride": 2}, size=(2, 5, 4))
+    for patch, size in ((2, (2, 4, 6)), (4, (1, 6, 5))):
+        yield Entry(f"filtered_conv-patch{patch}", "filtered_conv", attrs={"patch": patch}, size=size)
+    yield Entry("filtered_conv-patch2-s2", "filtered_conv", attrs={"stride": 2}, size=(2, 6, 5))
+    yield Entry("filtered_conv-patch2-k1", "filtered_conv", attrs={"kernel": 1, "channels": 7}, size=(2, 3, 5))
 
 
 def _norms() -> Iterator[Entry]:
@@ -85,6 +97,9 @@ def _norms() -> Iterator[Entry]:
     yield Entry("frozen_norm-shift", "frozen_norm", attrs={"channels": 7})
     yield Entry("frozen_norm-v3", "frozen_norm", attrs={"channels": 3, "eps": 1e-3}, size=(1, 3, 5))
     yield Entry("frozen_norm-frozen", "frozen_norm", attrs={"train": "none"})
+    yield Entry("group_norm", "group_norm", size=(2, 3, 4))
+    yield Entry("group_norm-one-group", "group_norm", attrs={"channels": 5, "groups": 1, "eps": 1e-3}, size=(3, 3, 2))
+    yield Entry("group_norm-shift-only", "group_norm", attrs={"groups": 3, "train": "bias"}, size=(2, 2, 3))
 
 
 def _activations() -> Iterator[Entry]:
@@ -97,6 +112,9 @@ def _activations() -> Iterator[Entry]:
         for rule in of_op:
             yield Entry(f"{name}-{rule}", name, attrs={"rule": rule}, size=(2, 5, 3))
     yield Entry("hard_sigmoid-exact", "hard_sigmoid", size=(2, 5, 3))
+    yield Entry("sigmoid-exact", "sigmoid", size=(2, 3, 5))
+    for rule in ("exact", "sign"):
+        yield Entry(f"silu-{rule}", "silu", attrs={"rule": rule}, size=(2, 5, 3))
     yield Entry("hard_swish-one-image", "hard_swish", attrs={"channels": 11}, size=(1, 3, 3))
     yield Entry("relu6-many-channels", "relu6", attrs={"channels": 17}, size=(1, 3, 3))
 
@@ -111,11 +129,18 @@ def _others() -> Iterator[Entry]:
     yield Entry("add", "add", size=(2, 3, 5))
     yield Entry("global_avg_pool", "global_avg_pool", size=(3, 5, 3))
     yield Entry("global_avg_pool-one-image", "global_avg_pool", attrs={"channels": 7}, size=(1, 3, 2))
+    yield Entry("avg_pool-even", "avg_pool", size=(2, 4, 6))
+    yield Entry("avg_pool-odd", "avg_pool", attrs={"channels": 3}, size=(2, 5, 7))
+    yield Entry("bilinear_up-double", "bilinear_up", attrs={"out_height": 6, "out_width": 8}, size=(2, 3, 4))
+    uneven = {"channels": 3, "out_height": 7, "out_width": 5}
+    yield Entry("bilinear_up-uneven", "bilinear_up", attrs=uneven, size=(1, 3, 4))
     yield Entry("linear", "linear", size=(3, 1, 1))
     yield Entry("linear-one-sample", "linear", attrs={"channels": 11, "out_channels": 7}, size=(1, 1, 1))
     yield Entry("linear-no-bias", "linear", attrs={"bias": False}, size=(4, 1, 1))
     yield Entry("linear-bias-only", "linear", attrs={"train": "bias"}, size=(3, 1, 1))
     yield Entry("linear-frozen", "linear", attrs={"train": "none"}, size=(3, 1, 1))
+    yield Entry("pooled_head", "pooled_head", size=(3, 3, 5))
+    yield Entry("pooled_head-bias-only", "pooled_head", attrs={"train": "bias"}, size=(2, 3, 2))
     yield Entry("cross_entropy", "cross_entropy", size=(5, 1, 1))
     yield Entry("cross_entropy-one-sample", "cross_entropy", attrs={"channels": 3}, size=(1, 1, 1))
 
@@ -146,6 +171,8 @@ CHOSEN = {
 
 
 def _blocks() -> Iterator[Entry]:
+    yield Entry("residual-relu", "residual", size=(2, 4, 3))
+    yield Entry("residual-hard_swish", "residual", attrs={"activation": "hard_swish", "channels": 4}, size=(2, 3, 5))
     for method in ("ft", "mobiletl", "mobiletl-exact", "mobiletl-recompute"):
         for activation, shapes in CHOSEN.items():
             for shape in shapes:
@@ -155,3 +182,27 @@ def _blocks() -> Iterator[Entry]:
                 v2 = {} if activation == "hard_swish" else {"eps": 1e-5, "momentum": 0.1}
                 name = f"irb-{method}-{activation}-{shape}"
                 yield Entry(name, "irb", method, {"activation": activation, **attrs, **v2}, size)
+
+
+# One training step, end to end; what a network is beside its activation, crossed with methods below.
+NETWORKS: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
+    "two": ({}, (3, 9, 8)),
+    "three": (
+        {"kernels": "3,5,3", "strides": "1,2,1", "expanded": "9,10,11", "channels": "6,7,7", "se": "0,4,0"},
+        (4, 9, 8),
+    ),
+}
+TRAINED = (
+    ("ft-all", "relu6", "two", 2),
+    ("ft", "hard_swish", "three", 2),
+    ("mobiletl", "hard_swish", "three", 2),
+    ("mobiletl-exact", "hard_swish", "three", 3),
+    ("mobiletl-recompute", "relu6", "three", 1),
+)
+
+
+def _networks() -> Iterator[Entry]:
+    for method, activation, shape, tuned in TRAINED:
+        attrs, size = NETWORKS[shape]
+        name = f"network-{method}-{activation}-{tuned}_of_{shape}"
+        yield Entry(name, "network", method, {"activation": activation, **attrs, "tuned": tuned}, size)

@@ -31,7 +31,7 @@ SECTIONS = (  # title, condition, how the names of its tensors begin
     ("FORWARD, expected", FORWARD, ("output", "buffer_after.", "state_after.")),
     ("Given to both gradients", f"{GRAD_INPUT} || {GRAD_WEIGHT}", ("grad_output",)),
     ("GRAD_INPUT, expected", GRAD_INPUT, ("grad_input.",)),
-    ("GRAD_WEIGHT, expected", GRAD_WEIGHT, ("grad_param.",)),
+    ("GRAD_WEIGHT, expected", GRAD_WEIGHT, ("grad_param.", "param_after.")),
 )
 WIDTH = 116
 

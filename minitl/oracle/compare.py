@@ -86,6 +86,8 @@ def _judge(case: Case, name: str, got: Any) -> Line:
     prefix, _, parameter = name.partition(".")
     if prefix == "buffer_after" and f"buffer.{parameter}" in case.tensors:
         return _unchanged(name, got, case.tensors[f"buffer.{parameter}"], "a frozen buffer was changed")
+    if prefix == "param_after" and f"param.{parameter}" in case.tensors:
+        return _unchanged(name, got, case.tensors[f"param.{parameter}"], "a frozen parameter was changed")
     if prefix == "grad_param" and {f"param.{parameter}", f"buffer.{parameter}"} & set(case.tensors):
         return Line(name, False, "a gradient for a frozen parameter", "leave it out or give None")
     near = get_close_matches(name, list(case.expected), 1)

@@ -46,7 +46,7 @@ class Form:
 
     def _axes(self, name: str, array: Array) -> tuple[int, ...] | None:
         base = name.split(".", 2)[2] if name.startswith("tol.") else name
-        weight = base.startswith(("param.", "grad_param.")) and base.endswith("weight")
+        weight = base.startswith(("param.", "grad_param.", "param_after.")) and base.endswith("weight")
         return WEIGHTS[self.weights].get(array.ndim) if weight else None
 
 

@@ -162,8 +162,9 @@ def _check_rows(folder: Path, case: Case) -> None:
                 raise CaseError(f"{folder}: tol.{short}.{name} does not fit its tensor")
         if array.dtype.kind == "f" and f"tol.f32.{name}" not in case.tensors:
             raise CaseError(f"{folder}: {name} has no bound")
-    backward = set() if case.op in updates.ATTRS else {"grad_output", "grad_input.x"}
-    if missing := {"output", "input.x", *backward} - set(case.tensors):
+    backward = set() if case.op in updates.ATTRS else {"grad_output"}
+    below = {"grad_input.x"} if backward and case.op != "network" else set()
+    if missing := {"output", "input.x", *backward, *below} - set(case.tensors):
         raise CaseError(f"{folder}: no {sorted(missing)[0]}")
     if any((t < 0).any() for n, t in case.tensors.items() if n.startswith("tol.")):
         raise CaseError(f"{folder}: a negative bound")

@@ -19,7 +19,7 @@ from minitl.files import write_whole
 from minitl.oracle.answers import reader
 from minitl.oracle.c_header import write_header, write_table
 from minitl.oracle.junit import junit
-from minitl.oracle.recipes import ATTRS, METHODS, parse_attr
+from minitl.oracle.recipes import ATTRS, BLOCKS, NETWORK_METHODS, parse_attr
 from minitl.oracle.store import JSON, TENSORS, CaseError
 from minitl.verbs import options
 from minitl.verbs.terminal import show
@@ -79,7 +79,7 @@ def _action(actions: Any, name: str, text: str, epilog: str) -> argparse.Argumen
 
 def _defaults() -> str:
     """Every op's attributes with their defaults, for the help text."""
-    lines = [f"  {op:<16}{_attrs_text(attrs)}" for op, attrs in ATTRS.items()]
+    lines = [f"  {op:<18}{_attrs_text(attrs)}" for op, attrs in ATTRS.items()]
     return "\n".join(["", "--attr and its defaults, by op:", *lines, ""])
 
 
@@ -87,7 +87,11 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to; each case gets a folder of its own")
     parser.add_argument("pattern", nargs="?", metavar="PATTERN", help="of built-in cases (default: all)")
     parser.add_argument("--op", metavar="OP", help=f"a case of your own, of {', '.join(ATTRS)}")
-    parser.add_argument("--method", metavar="NAME", help=f"of an irb: {', '.join(METHODS)} (default: ft)")
+    parser.add_argument(
+        "--method",
+        metavar="NAME",
+        help=f"of an irb or a network: {', '.join(NETWORK_METHODS)} (default: ft); ft-all of a network alone",
+    )
     parser.add_argument(
         "--attr", action="append", default=[], metavar="NAME=VALUE", help="as kernel=5; defaults are listed below"
     )
@@ -121,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     entries = _entries(args.pattern)
     rows = [
-        {"case": e.name, "op": e.op, "method": e.method if e.op == "irb" else "", "attrs": e.attrs, "input": e.size}
+        {"case": e.name, "op": e.op, "method": e.method if e.op in BLOCKS else "", "attrs": e.attrs, "input": e.size}
         for e in entries
     ]
     if args.json:

@@ -17,6 +17,7 @@ Result = tuple[Array, Back]
 
 INNER_NORMS = ("expand_norm.", "depthwise_norm.")
 BASELINE = {"relu": "exact", "relu6": "codes", "hard_swish": "exact", "hard_sigmoid": "exact"}
+EXACT_ABOVE = {"relu": "exact", "relu6": "band", "hard_swish": "exact"}  # mobiletl-exact's rules over a pool
 B = 1.0773837106674353  # the outer border of Hard-Swish's slope in two bits; the rest follows from it
 OUTER, INNER = -B * (3 - B) / (6 * (10 - B)), (3 - B) / 6
 FEW_LEVELS = {
@@ -53,6 +54,9 @@ class Correct:
         if self.g_other is not None:
             got[f"grad_{self.second}"] = self.outward(self.g_other)
         got |= {f"grad_param.{n}": g for n, g in self.grads.items() if self.trains(n)}
+        if self.op == "network":
+            got["output.logits"] = self.logits
+            got |= {f"param_after.{n}": self.updated(n, g) for n, g in self.grads.items() if self.trains(n)}
         got |= {f"buffer_after.{n}": a for n, a in self.after.items()}
         return got | {f"kept.{n}": a for n, a in self.kept.items()}
 
@@ -63,11 +67,29 @@ class Correct:
                 return self.conv("", self.x, stride)
             case "depthwise_conv":
                 return self.conv("", self.x, stride, depthwise=True)
+            case "grouped_conv":
+                return self.grouped("", self.x, stride, self.p["weight"])
+            case "standardised_conv":
+                return self.standardised_conv(self.x, stride)
+            case "filtered_conv":
+                return self.filtered_conv(self.x, stride)
+            case "group_norm":
+                return self.group_norm(self.x)
+            case "avg_pool":
+                return self.avg_pool(self.x)
+            case "bilinear_up":
+                return self.bilinear_up(self.x)
+            case "pooled_head":
+                return self.pooled_head(self.x)
+            case "residual":
+                return self.residual(self.x)
+            case "network":
+                return self.network(self.x)
             case "batch_norm":
                 return self.batch_norm("", self.x)
             case "frozen_norm":
                 return self.frozen_norm("", self.x)
-            case "relu" | "relu6" | "hard_swish" | "hard_sigmoid":
+            case "relu" | "relu6" | "hard_swish" | "hard_sigmoid" | "sigmoid" | "silu":
                 return self.act("", self.x, self.op, self.rule)
             case "squeeze_excite":
                 return self.squeeze_excite("", self.x)
@@ -93,9 +115,18 @@ class Correct:
         return np.moveaxis(a, -1, 1) if self.layout == "nchw" and a.ndim == 4 else a
 
     def trains(self, name: str) -> bool:
+        if self.op == "network":
+            return name in self.tuned and self.trained_by(name.split(".", 1)[-1])
         if self.op != "irb":
             return f"grad_param.{name}" in self.required
-        return self.method == "ft" or name not in [f"{norm}weight" for norm in INNER_NORMS]
+        return self.trained_by(name)
+
+    def trained_by(self, name: str) -> bool:
+        return self.method in ("ft", "ft-all") or name not in [f"{norm}weight" for norm in INNER_NORMS]
+
+    def updated(self, name: str, gradient: Array) -> Array:
+        """A parameter after the step."""
+        return self.p[name] - self.p[name].dtype.type(self.attrs["lr"]) * gradient
 
     # Packed bits: eight positions of a channel a byte, low bit first
 
@@ -157,11 +188,14 @@ class Correct:
     def step_of(self, stride: int) -> int:
         return stride
 
-    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
+    def conv(
+        self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False, weight: Array | None = None
+    ) -> Result:
         if x.ndim == 2:
             y, back_map = self.conv(layer, x[:, None, None, :], stride)
             return y[:, 0, 0], lambda gy: back_map(gy[:, None, None, :])[:, 0, 0]
-        w, bias = self.p[f"{layer}weight"], self.p.get(f"{layer}bias")
+        w, bias = self.p[f"{layer}weight"] if weight is None else weight, self.p.get(f"{layer}bias")
+        shape = w.shape
         w = w.reshape(*w.shape[:2], *(w.shape[2:] or (1, 1)))
         k = w.shape[2]
         (n, h, wide, c), o = x.shape, len(w)
@@ -185,7 +219,7 @@ class Correct:
                 else:
                     gx[at] = self.plus(gx[at], self.matmul(gy, wb[:, :, u, v]))
                     gw[:, :, u, v] = self.matmul(rows.T, padded[at].reshape(-1, c))
-            self.grads[f"{layer}weight"] = self.weight_gradient(gw).reshape(self.p[f"{layer}weight"].shape)
+            self.grads[f"{layer}weight"] = self.weight_gradient(gw).reshape(shape)
             if bias is not None:
                 self.grads[f"{layer}bias"] = self.bias_gradient(gy)
             return gx[:, top : top + h, left : left + wide]
@@ -196,7 +230,111 @@ class Correct:
     def added_bias(self, bias: Array) -> Array:
         return bias
 
+    def grouped(self, layer: str, x: Array, stride: int, w: Array) -> Result:
+        """Groups side by side, as one dense convolution whose other weights are 0."""
+        groups = self.attrs["groups"]
+        (o, c, k, _), tall = w.shape, len(w) // groups
+        dense = np.zeros((o, c * groups, k, k), w.dtype)
+        own = [(slice(g * tall, (g + 1) * tall), self.channels_of(g, c, groups)) for g in range(groups)]
+        for rows, columns in own:
+            dense[rows, columns] = w[rows]
+        y, back_dense = self.conv(layer, x, stride, weight=dense)
+
+        def back(gy: Array) -> Array:
+            gx = back_dense(gy)
+            whole = self.grads[f"{layer}weight"]
+            if whole.shape == dense.shape:
+                self.grads[f"{layer}weight"] = np.concatenate([whole[at] for at in own])
+            return gx
+
+        return y, back
+
+    def channels_of(self, group: int, c: int, groups: int) -> slice:
+        """The input channels a group reads."""
+        return slice(group * c, (group + 1) * c)
+
+    def deviation(self, v: Array) -> Array:
+        return np.sqrt((v * v).sum(axis=1, keepdims=True) / (v.shape[1] - 1))
+
+    def standardised_conv(self, x: Array, stride: int) -> Result:
+        w = self.p["weight"]
+        rows = w.reshape(len(w), -1)
+        v = rows - rows.mean(axis=1, keepdims=True)
+        deviation = self.deviation(v)
+        d = deviation + w.dtype.type(1e-5)
+        y, back_conv = self.grouped("", x, stride, (v / d).reshape(w.shape))
+
+        def back(gy: Array) -> Array:
+            gx = back_conv(gy)
+            self.grads["weight"] = self.standardised_back(self.grads["weight"].reshape(rows.shape), v, d, deviation)
+            self.grads["weight"] = self.grads["weight"].reshape(w.shape)
+            return gx
+
+        return y, back
+
+    def standardised_back(self, g: Array, v: Array, d: Array, deviation: Array) -> Array:
+        along = (g * v).sum(axis=1, keepdims=True)
+        gv = g / d - v * along / (d * d * deviation * (v.shape[1] - 1))
+        return gv - gv.mean(axis=1, keepdims=True)
+
+    def patches(self, size: int) -> Array:
+        """One row per patch of a line: 1 where it lies."""
+        r = self.attrs["patch"]
+        count = -(-size // r)
+        of = (np.arange(size) + (count * r - size) // 2) // r
+        return (of[None] == np.arange(count)[:, None]).astype(self.x.dtype)
+
+    def filter_scale(self, stride: int) -> int:
+        """What the means of gy are divided by."""
+        return stride * stride
+
+    def filtered_conv(self, x: Array, stride: int) -> Result:
+        y, _ = self.conv("", x, stride)
+        w = self.p["weight"]
+        down, across = (self.patches(size) for size in y.shape[1:3])
+        above, beside = (np.repeat(p, stride, 1)[:, :n] for p, n in ((down, x.shape[1]), (across, x.shape[2])))
+        sums = np.einsum("nhwc,ph,qw->npqc", x, above, beside)
+        if "weight" in self.parameters:
+            self.kept["x_sums"] = self.outward(sums)
+
+        def back(gy: Array) -> Array:
+            areas = np.outer(down.sum(1), across.sum(1))[None, :, :, None]
+            means = np.einsum("nhwo,ph,qw->npqo", gy, down, across) / areas / self.filter_scale(stride)
+            self.grads["weight"] = np.broadcast_to(
+                np.einsum("npqo,npqc->oc", means, sums)[:, :, None, None], w.shape
+            ).astype(x.dtype)
+            return np.einsum("npqo,oc,ph,qw->nhwc", means, w.sum((2, 3)), above, beside)
+
+        return y, back
+
     # Norms
+
+    def group_axes(self, x: Array) -> Array:
+        """(N, H, W, C) as (N, groups, values)."""
+        n, groups = len(x), self.attrs["groups"]
+        return x.reshape(n, -1, groups, x.shape[3] // groups).transpose(0, 2, 1, 3).reshape(n, groups, -1)
+
+    def from_groups(self, rows: Array, shape: tuple[int, ...]) -> Array:
+        n, groups = rows.shape[:2]
+        return rows.reshape(n, groups, -1, shape[3] // groups).transpose(0, 2, 1, 3).reshape(shape)
+
+    def group_norm(self, x: Array) -> Result:
+        rows = self.group_axes(x)
+        mean = rows.mean(axis=2, keepdims=True)
+        inv_std = self.inv_std(self.group_variance(rows, mean))
+        normal = (rows - mean) * inv_std
+        x_hat, gamma = self.from_groups(normal, x.shape), self.p["weight"]
+
+        def back(gy: Array) -> Array:
+            self.grads |= {"weight": (gy * x_hat).sum(axis=(0, 1, 2)), "bias": gy.sum(axis=(0, 1, 2))}
+            a = self.group_axes(gy * self.scale_of(gamma))
+            level, along = a.mean(axis=2, keepdims=True), (a * normal).mean(axis=2, keepdims=True)
+            return self.from_groups(inv_std * (a - level - normal * along), x.shape)
+
+        return self.scale_of(gamma) * x_hat + self.p["bias"], back
+
+    def group_variance(self, rows: Array, mean: Array) -> Array:
+        return np.square(rows - mean).mean(axis=2, keepdims=True)
 
     def inv_std(self, variance: Array) -> Array:
         return 1 / np.sqrt(variance + self.attrs["eps"])
@@ -262,6 +400,20 @@ class Correct:
     def hard_swish(self, x: Array) -> Array:
         return x * np.clip(x + 3, 0, 6) / 6
 
+    def sigmoid(self, x: Array) -> Array:
+        return 1 / (1 + np.exp(-x))
+
+    def silu(self, x: Array) -> Array:
+        return x / (1 + np.exp(-x))
+
+    def sigmoid_slope(self, x: Array) -> Array:
+        y = self.sigmoid(x)
+        return y * (1 - y)
+
+    def silu_slope(self, x: Array) -> Array:
+        s = 1 / (1 + np.exp(-x))
+        return s * (1 + x * (1 - s))
+
     def relu_slope(self, x: Array) -> Array:
         return x > 0
 
@@ -278,7 +430,7 @@ class Correct:
         return x >= 0
 
     def act(self, layer: str, x: Array, kind: str, rule: str = "") -> Result:
-        rule = rule or BASELINE[kind]
+        rule = rule or BASELINE.get(kind, "exact")
         self.keep_codes(layer, x, kind, rule)
         slope = self.slope(x, kind, rule).astype(x.dtype)
         return getattr(self, kind)(x), lambda gy: gy * slope
@@ -294,7 +446,9 @@ class Correct:
         return getattr(self, f"{kind}_slope")(x)
 
     def keep_codes(self, layer: str, x: Array, kind: str, rule: str) -> None:
-        if layer == "expand_act." and self.method == "mobiletl-recompute":
+        if layer.endswith("expand_act.") and self.method == "mobiletl-recompute":
+            return
+        if self.op == "network" and layer not in self.keeping:
             return
         if rule == "codes":
             self.kept[f"{layer}codes"] = self.pack((x > 0) + (x >= 6).astype(np.uint8), 2)
@@ -323,6 +477,10 @@ class Correct:
             return gy * gate + back_pool(back1(back2(back3(back4(to_gate))))[:, 0, 0])
 
         return x * gate, back
+
+    tuned: frozenset[str] | set[str] = frozenset()  # parameters of a network
+    keeping: frozenset[str] | set[str] = frozenset()  # activations of a network that keep something
+    logits = np.zeros(())
 
     def squeezed(self) -> str:
         """The activation between the two layers of squeeze-and-excite."""
@@ -362,32 +520,106 @@ class Correct:
 
         return x * gate, back
 
+    def avg_pool(self, x: Array) -> Result:
+        s = self.attrs["window"]
+        high, wide, (n, *_, c) = x.shape[1] // s, x.shape[2] // s, x.shape
+        y = x[:, : high * s, : wide * s].reshape(n, high, s, wide, s, c).mean(axis=(2, 4))
+
+        def back(gy: Array) -> Array:
+            gx = np.zeros_like(x)
+            gx[:, : high * s, : wide * s] = gy.repeat(s, axis=1).repeat(s, axis=2) / self.area(s)
+            return gx
+
+        return y, back
+
+    def area(self, s: int) -> int:
+        """What an average pool's gradient is divided by."""
+        return s * s
+
+    def places(self, source: int, target: int) -> Array:
+        """Where each line of an enlarged map lies among those it is made from."""
+        return np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0)
+
+    def shares(self, source: int, target: int) -> Array:
+        """What each line of the target takes of each of the source."""
+        at, shares = self.places(source, target), np.zeros((target, source), self.x.dtype)
+        for i, t in enumerate(at):
+            low = int(t)
+            shares[i, low] += 1 - (t - low)
+            shares[i, min(low + 1, source - 1)] += t - low
+        return shares
+
+    def bilinear_up(self, x: Array) -> Result:
+        rows = self.shares(x.shape[1], self.attrs["out_height"])
+        columns = self.shares(x.shape[2], self.attrs["out_width"])
+        return (
+            np.einsum("ih,nhwc,jw->nijc", rows, x, columns),
+            lambda gy: np.einsum("ih,nijc,jw->nhwc", rows, gy, columns),
+        )
+
+    def pooled_head(self, x: Array) -> Result:
+        pooled, back_pool = self.pool(x)
+        y, back = self.conv("", pooled)
+        return y, lambda gy: back_pool(back(gy))
+
+    def residual(self, x: Array) -> Result:
+        kind = self.attrs["activation"]
+        h, back1 = self.conv("conv1.", x)
+        h, back2 = self.batch_norm("norm1.", h)
+        h, back3 = self.act("act1.", h, kind)
+        h, back4 = self.conv("conv2.", h)
+        h, back5 = self.batch_norm("norm2.", h)
+        y, back6 = self.act("act2.", h + x, kind)
+
+        def back(gy: Array) -> Array:
+            of_sum = back6(gy)
+            return self.residual_gradient(back1(back2(back3(back4(back5(of_sum))))), of_sum)
+
+        return y, back
+
     def inner_norm(self, layer: str, x: Array) -> Result:
-        return self.batch_norm(layer, x) if self.method == "ft" else self.frozen_norm(layer, x)
+        moves = self.method in ("ft", "ft-all") and self.alive
+        return self.batch_norm(layer, x) if moves else self.frozen_norm(layer, x)
+
+    def outer_norm(self, layer: str, x: Array) -> Result:
+        """The norm after a projection."""
+        return self.batch_norm(layer, x) if self.alive else self.frozen_norm(layer, x)
+
+    alive = True  # whether what runs is tuned
 
     def expands(self) -> bool:
         return self.attrs.get("expand", True)
 
     def irb(self, x: Array) -> Result:
+        return self.block("", x, self.attrs["stride"], self.attrs.get("se_channels", 0))
+
+    def inner_rule(self, kind: str) -> str:
+        """Of a block's activations; the usual one where it is empty."""
+        if self.method in ("ft", "ft-all") or not self.alive:
+            return ""
+        if self.method == "mobiletl":
+            return "" if kind == "relu" else "sign"
+        return "output"
+
+    def block(self, at: str, x: Array, stride: int, se: int) -> Result:
         kind, backs, h = self.attrs["activation"], [], x
-        rule = "" if self.method == "ft" or (kind == "relu" and self.method == "mobiletl") else "output"
-        rule = "sign" if rule and self.method == "mobiletl" else rule
+        rule = self.inner_rule(kind)
 
         def then(result: Result) -> Array:
             backs.append(result[1])
             return result[0]
 
         if self.expands():
-            h = then(self.conv("expand.", h))
-            h = then(self.inner_norm("expand_norm.", h))
-            h = then(self.act("expand_act.", h, kind, rule))
-        h = then(self.conv("depthwise.", h, self.attrs["stride"], depthwise=True))
-        h = then(self.inner_norm("depthwise_norm.", h))
-        h = then(self.act("depthwise_act.", h, kind, rule))
-        if self.attrs.get("se_channels", 0):
-            h = then(self.squeeze_excite("se.", h))
-        h = then(self.conv("project.", h))
-        h = then(self.batch_norm("project_norm.", h))
+            h = then(self.conv(f"{at}expand.", h))
+            h = then(self.inner_norm(f"{at}expand_norm.", h))
+            h = then(self.act(f"{at}expand_act.", h, kind, rule))
+        h = then(self.conv(f"{at}depthwise.", h, stride, depthwise=True))
+        h = then(self.inner_norm(f"{at}depthwise_norm.", h))
+        h = then(self.act(f"{at}depthwise_act.", h, kind, rule))
+        if se:
+            h = then(self.squeeze_excite(f"{at}se.", h))
+        h = then(self.conv(f"{at}project.", h))
+        h = then(self.outer_norm(f"{at}project_norm.", h))
 
         def back(gy: Array) -> Array:
             gx = gy
@@ -396,6 +628,47 @@ class Correct:
             return self.residual_gradient(gx, gy) if h.shape == x.shape else gx
 
         return h + x if h.shape == x.shape else h, back
+
+    def network(self, x: Array) -> Result:
+        """Loss of a whole network; all layers are walked back, and `trains` says what is handed in."""
+        a, kind, backs, h = self.attrs, self.attrs["activation"], [], x
+        blocks = list(zip(*([int(n) for n in a[k].split(",")] for k in ("strides", "se")), strict=True))
+        tuned = [f"block{n + 1}." for n in range(len(blocks) - a["tuned"], len(blocks))] + ["head", "classifier."]
+        if self.method == "ft-all":
+            tuned = ["stem", *(f"block{n + 1}." for n in range(len(blocks))), *tuned[-2:]]
+        self.tuned = {name for name in self.p if name.startswith(tuple(tuned))}
+        acts = ("expand_act.", "depthwise_act.", "se.act.", "se.gate.")
+        self.keeping = {"head_act.", "stem_act."} & {f"{part}_act." for part in tuned}
+        self.keeping |= {part + act for part in tuned for act in acts}
+
+        def then(result: Result) -> Array:
+            backs.append(result[1])
+            return result[0]
+
+        self.alive = "stem" in tuned
+        h = then(self.conv("stem.", h, 2))
+        h = then(self.outer_norm("stem_norm.", h))
+        h = then(self.act("stem_act.", h, kind))
+        for n, (stride, se) in enumerate(blocks):
+            self.alive = f"block{n + 1}." in tuned
+            h = then(self.block(f"block{n + 1}.", h, stride, se))
+        self.alive = True
+        rule = self.inner_rule(kind) if self.method == "mobiletl" else ""
+        if self.method in ("mobiletl-exact", "mobiletl-recompute"):
+            rule = EXACT_ABOVE[kind]
+        h = then(self.conv("head.", h))
+        h = then(self.batch_norm("head_norm.", h))
+        h = then(self.act("head_act.", h, kind, rule))
+        h = then(self.pool(h))
+        self.logits = then(self.conv("classifier.", h))
+        loss = then(self.cross_entropy(self.logits, self.labels))
+
+        def back(gy: Array) -> Array:
+            for step in reversed(backs):
+                gy = step(gy)
+            return gy
+
+        return loss, back
 
     def residual_gradient(self, gx: Array, gy: Array) -> Array:
         return gx + gy
@@ -777,6 +1050,10 @@ class DoubledGateGradient(Correct):
 
 @mutant("squeeze-and-excite squeezes with the block's activation")
 class OwnActivation(Correct):
+    tuned: frozenset[str] | set[str] = frozenset()  # parameters of a network
+    keeping: frozenset[str] | set[str] = frozenset()  # activations of a network that keep something
+    logits = np.zeros(())
+
     def squeezed(self) -> str:
         return self.attrs.get("activation", "hard_swish")
 

@@ -10,6 +10,7 @@ import pytest
 from own import step
 
 from minitl import MinitlError, oracle
+from minitl.oracle.make import DEEP
 from minitl.oracle.recipes import ATTRS
 
 
@@ -35,9 +36,13 @@ def test_bounds_are_not_loose() -> None:
     for case in oracle.cases():
         for name, expected in case.expected.items():
             if expected.dtype.kind == "f":
-                share = case.tensors[f"tol.f32.{name}"].max() / np.abs(expected).max()
+                largest = np.abs(expected).max()
+                share = case.tensors[f"tol.f32.{name}"].max() / largest
                 forward = not name.startswith("grad_")
-                most = (1e-3 if forward else 0.031) if case.op == "irb" else (3e-5 if forward else 6e-4)
+                most = (1e-3 if forward else 0.031) if case.op in DEEP else (3e-5 if forward else 6e-4)
+                if case.op == "network" and largest < 1e-12:  # the shift of a norm that another takes away
+                    assert name.endswith("project_norm.bias")
+                    continue
                 most = 1e-4 if case.op == "adam" else most
                 assert share < most, (case.name, name)
 

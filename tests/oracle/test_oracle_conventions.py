@@ -9,6 +9,8 @@ import pytest
 from own import step
 
 from minitl import MinitlError, ops, oracle
+from minitl.oracle import bounds
+from minitl.oracle.bounds import activations
 
 
 def case_of(op: str, layout: str = "nhwc", **attrs: Any) -> oracle.Case:
@@ -42,7 +44,7 @@ def test_another_order_of_weights_is_named() -> None:
 def test_built_in_cases_in_another_size() -> None:
     for case in oracle.cases("*_conv-k3*", batch=1, height=6):
         assert case.tensors["input.x"].shape[:2] == (1, 6)
-        assert case.name.endswith("-1x6x5")
+        assert "-1x6x" in case.name
         case.check(step(case, "float32"))
     assert [case.name for case in oracle.cases("linear", batch=3)] == ["linear"]
 
@@ -77,8 +79,7 @@ def test_one_hot_labels_and_a_summed_loss() -> None:
 def test_a_bias_on_a_depthwise_convolution() -> None:
     case = case_of("depthwise_conv", bias=True)
     case.check(step(case, "float32"))
-    trained = "bias" not in ops.depthwise_conv.never
-    assert ("grad_param.bias" in case.required) == trained
+    assert "grad_param.bias" in case.required
     left_out = step(case, "float32") | {"output": case.tensors["output"] - case.tensors["param.bias"]}
     assert "bias left out" in str(case.compare(left_out))
 
@@ -151,10 +152,8 @@ def test_unknown_conventions_are_errors(op: str, attrs: dict[str, Any]) -> None:
 
 def test_what_nobody_described_has_no_bounds() -> None:
     """An activation that is new to the ops does not pass for another, nor an op for a sum of products."""
-    from minitl.oracle import bounds
-
-    for f in (lambda: bounds.kinks("silu", ""), lambda: bounds.slope("silu", np.zeros(1))):
-        with pytest.raises(MinitlError, match="silu"):
+    for f in (lambda: activations.kinks("gelu", ""), lambda: activations.slope("gelu", np.zeros(1))):
+        with pytest.raises(MinitlError, match="gelu"):
             f()
     call: Any = type("Call", (), {"op": ops.dropout})()
     with pytest.raises(MinitlError, match="dropout"):

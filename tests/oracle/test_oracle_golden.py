@@ -9,6 +9,7 @@ import pytest
 
 from minitl import oracle
 from minitl.oracle.bounds import PRECISIONS
+from minitl.oracle.make import DEEP
 from minitl.oracle.store import JSON
 from minitl.oracle.updates import ATTRS
 
@@ -25,20 +26,17 @@ def test_a_case_has_the_bytes_of_the_committed_one(
         oracle.save(case, GOLDEN / case.name)
     oracle.save(case, tmp_path)
     got, expected = (json.loads((folder / JSON).read_text()) for folder in (tmp_path, GOLDEN / case.name))
-    if case.op == "cross_entropy":  # its bounds, not its values, come from the exponentials of this machine
-        for about in (got, expected):
-            about["tensors"] = {n: t for n, t in about["tensors"].items() if not n.startswith("tol.")}
     assert got == expected
 
 
 def test_the_committed_set_is_the_list_and_small() -> None:
     folders = {path.name for path in GOLDEN.iterdir()}
     assert folders == {entry.name for entry in ENTRIES}
-    assert sum(path.stat().st_size for path in GOLDEN.rglob("*.*")) < 2.7e6
+    assert sum(path.stat().st_size for path in GOLDEN.rglob("*.*")) < 4.2e6
 
 
 def test_the_committed_set_loads() -> None:
     for entry in ENTRIES:
         case = oracle.load(GOLDEN / entry.name)
         assert case.op == entry.op
-        assert set(case.generator["precisions"]) == set(PRECISIONS) - ({"f16"} if case.op in ("irb", *ATTRS) else set())
+        assert set(case.generator["precisions"]) == set(PRECISIONS) - ({"f16"} if case.op in (*DEEP, *ATTRS) else set())

@@ -54,6 +54,8 @@ FORWARD = {
     "relu6": lambda x: x.clamp(0, 6),
     "hard_swish": hard_swish,
     "hard_sigmoid": lambda x: (x + 3).clamp(0, 6) / 6,
+    "sigmoid": torch.sigmoid,
+    "silu": lambda x: x * torch.sigmoid(x),
 }
 
 
@@ -91,6 +93,11 @@ def hard_swish_slope_from_output(gy: Tensor, kept: dict[str, Tensor]) -> Tensor:
     inside = torch.where(right, root, -root)
     slope = torch.where((y == 0) & ~right, 0.0, torch.where(right & (y >= 3), 1.0, inside))
     return slope.to(gy.dtype)
+
+
+def silu_slope(gy: Tensor, kept: dict[str, Tensor]) -> Tensor:
+    s = torch.sigmoid(kept["x"])
+    return s * (1 + kept["x"] * (1 - s))
 
 
 def few_bits(bits: int) -> Rule:
@@ -133,6 +140,9 @@ RULES = {
     ("hard_swish", "few2"): few_bits(2),
     ("hard_swish", "few4"): few_bits(4),
     ("hard_sigmoid", "exact"): one_bit(lambda x: (x > -3) & (x < 3), 1 / 6),
+    ("sigmoid", "exact"): Rule(lambda x, y: {"y": y}, lambda gy, kept: kept["y"] * (1 - kept["y"])),
+    ("silu", "exact"): Rule(lambda x, y: {"x": x}, silu_slope),
+    ("silu", "sign"): one_bit(lambda x: x >= 0),
 }
 BASELINE = {"relu": "exact", "relu6": "codes", "hard_swish": "exact", "hard_sigmoid": "exact"}
 
@@ -197,6 +207,28 @@ class BatchNorm(torch.autograd.Function):
         return gx, g_weight, g_bias, None, None, None
 
 
+class GroupNorm(torch.autograd.Function):
+    """Statistics of each sample's groups of channels, as vectors (N, groups, values)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, keep: Keep) -> Tensor:
+        rows = x.contiguous().view(len(x), groups, -1)
+        inv_std = (rows.var(2, correction=0) + eps).rsqrt()
+        x_hat = ((rows - rows.mean(2, keepdim=True)) * inv_std[..., None]).view(x.shape)
+        ctx.save_for_backward(x_hat, inv_std, weight)
+        keep("x_hat", x_hat)
+        keep("inv_std", inv_std)
+        return x_hat * per_channel(weight) + per_channel(bias)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        x_hat, inv_std, weight = ctx.saved_tensors
+        a, rows = ((t.contiguous().view(*inv_std.shape, -1)) for t in (gy * per_channel(weight), x_hat))
+        means = a.mean(2, keepdim=True), (a * rows).mean(2, keepdim=True)
+        gx = (inv_std[..., None] * (a - means[0] - rows * means[1])).view(gy.shape)
+        return gx, (gy * x_hat).sum((0, 2, 3)), gy.sum((0, 2, 3)), None, None, None
+
+
 # Convolutions
 
 
@@ -248,6 +280,42 @@ class GatedConv(torch.autograd.Function):
         return gx, g_gate, g_weight, None
 
 
+class FilteredConv(torch.autograd.Function):
+    """Gradients from means of gy over patches, and from sums of x over the same patches, which alone are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, r: int, keep: Keep) -> Tensor:
+        y = F.conv2d(x, weight, None, stride, weight.shape[2] // 2)
+        to_rows, to_columns = (patches(out, r).to(x.dtype) for out in y.shape[2:])
+        above, beside = (wide(p, n, stride) for p, n in zip((to_rows, to_columns), x.shape[2:], strict=True))
+        sums = torch.einsum("nchw,ph,qw->ncpq", x, above, beside)
+        keep("x_sums", sums)
+        ctx.save_for_backward(sums, weight, to_rows, to_columns, above, beside)
+        ctx.stride = stride
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        sums, weight, to_rows, to_columns, above, beside = ctx.saved_tensors
+        means = torch.einsum("nohw,ph,qw->nopq", gy, to_rows / to_rows.sum(1)[:, None], to_columns)
+        means = means / to_columns.sum(1) / ctx.stride**2
+        gx = torch.einsum("nopq,oc,ph,qw->nchw", means, weight.sum((2, 3)), above, beside)
+        gw = torch.einsum("nopq,ncpq->oc", means, sums)[:, :, None, None].expand(weight.shape)
+        return gx, gw, None, None, None
+
+
+def patches(size: int, r: int) -> Tensor:
+    """One row per patch of a line: 1 where it lies. Patches are centred, and cut off at the ends."""
+    count = -(-size // r)
+    of = (torch.arange(size) + (count * r - size) // 2) // r
+    return (of[None] == torch.arange(count)[:, None]).to(torch.float64)
+
+
+def wide(patch: Tensor, size: int, stride: int) -> Tensor:
+    """The same patches of the input: `stride` lines for each of the output's, as far as there are any."""
+    return patch.repeat_interleave(stride, 1)[:, :size]
+
+
 # A network of these: parameters by name, what is trained, what was kept
 
 
@@ -277,7 +345,21 @@ class Network:
 
     def conv(self, layer: str, x: Tensor, stride: int = 1, *, depthwise: bool = False) -> Tensor:
         weight, bias = self.parameters[layer + "weight"], self.parameters.get(layer + "bias")
-        return Conv.apply(x, weight, bias, stride, x.shape[1] if depthwise else 1, self.keep(layer))
+        return self.convolve(layer, x, weight, bias, stride, x.shape[1] if depthwise else 1)
+
+    def convolve(self, layer: str, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
+        return Conv.apply(x, weight, bias, stride, groups, self.keep(layer))
+
+    def standardised(self) -> Tensor:
+        """The filters less their mean, over their deviation."""
+        rows = self.parameters["weight"].flatten(1)
+        return ((rows - rows.mean(1, keepdim=True)) / (rows.std(1, keepdim=True) + 1e-5)).view_as(
+            self.parameters["weight"]
+        )
+
+    def group_norm(self, x: Tensor) -> Tensor:
+        weight, bias = self.parameters["weight"], self.parameters["bias"]
+        return GroupNorm.apply(x, weight, bias, self.attrs["groups"], self.attrs["eps"], self.keep(""))
 
     def act(self, layer: str, x: Tensor, kind: str, rule: str = "") -> Tensor:
         return Activation.apply(x, kind, rule or BASELINE[kind], self.keep(layer))
@@ -307,45 +389,79 @@ class Network:
         self.keep(layer)("gate", gate)
         return x * gate
 
-    def linear(self, x: Tensor) -> Tensor:
-        if "weight" in self.trained:
-            self.keep("")("x", x)
-        return F.linear(x, self.parameters["weight"], self.parameters.get("bias"))
+    def linear(self, layer: str, x: Tensor) -> Tensor:
+        if f"{layer}weight" in self.trained:
+            self.keep(layer)("x", x)
+        return F.linear(x, self.parameters[f"{layer}weight"], self.parameters.get(f"{layer}bias"))
 
-    def cross_entropy(self, x: Tensor, labels: Tensor) -> Tensor:
-        self.keep("")("probabilities", x.softmax(1))
-        self.keep("")("labels", labels)
+    def cross_entropy(self, layer: str, x: Tensor, labels: Tensor) -> Tensor:
+        self.keep(layer)("probabilities", x.softmax(1))
+        self.keep(layer)("labels", labels)
         return F.cross_entropy(x, labels)
 
     def irb(self, x: Tensor) -> Tensor:
-        kind, ft = self.attrs["activation"], self.method == "ft"
-        exact = self.method in ("mobiletl-exact", "mobiletl-recompute")
+        return self.block("", x, self.attrs, self.method)
+
+    def block(self, at: str, x: Tensor, spec: dict[str, Any], method: str) -> Tensor:
+        """An inverted residual block whose layers' names begin with `at`; in method "" nothing is trained."""
+        kind, ft = spec["activation"], method in ("ft", "ft-all")
+        exact = method in ("mobiletl-exact", "mobiletl-recompute")
         inner_norm = self.batch_norm if ft else self.frozen_norm
-        rule = "output" if exact else "sign" if self.method == "mobiletl" and kind != "relu" else ""
+        rule = "output" if exact else "sign" if method == "mobiletl" and kind != "relu" else ""
 
         def widen(h: Tensor) -> Tensor:
-            if self.attrs.get("expand", True):
-                h = self.act("expand_act.", inner_norm("expand_norm.", self.conv("expand.", h)), kind, rule)
-            return self.conv("depthwise.", h, self.attrs["stride"], depthwise=True)
+            if spec.get("expand", True):
+                h = self.act(
+                    f"{at}expand_act.", inner_norm(f"{at}expand_norm.", self.conv(f"{at}expand.", h)), kind, rule
+                )
+            return self.conv(f"{at}depthwise.", h, spec["stride"], depthwise=True)
 
-        if self.method == "mobiletl-recompute" and self.attrs.get("expand", True):
-            self.keep("expand.")("x", x)
+        if method == "mobiletl-recompute" and spec.get("expand", True):
+            self.keep(f"{at}expand.")("x", x)
             self.keeps = False
             h = checkpoint(widen, x, use_reentrant=False)
             self.keeps = True
         else:
             h = widen(x)
-        h = self.act("depthwise_act.", inner_norm("depthwise_norm.", h), kind, rule)
-        if self.attrs.get("se_channels", 0):
-            gate = self.gate("se.", h)
+        h = self.act(f"{at}depthwise_act.", inner_norm(f"{at}depthwise_norm.", h), kind, rule)
+        if spec.get("se_channels", 0):
+            gate = self.gate(f"{at}se.", h)
             if exact:
-                h = GatedConv.apply(h, gate, self.parameters["project.weight"], self.keep("project."))
+                h = GatedConv.apply(h, gate, self.parameters[f"{at}project.weight"], self.keep(f"{at}project."))
             else:
-                h = self.conv("project.", self.scale("se.scale.", h, gate))
+                h = self.conv(f"{at}project.", self.scale(f"{at}se.scale.", h, gate))
         else:
-            h = self.conv("project.", h)
-        y = self.batch_norm("project_norm.", h)
+            h = self.conv(f"{at}project.", h)
+        y = self.batch_norm(f"{at}project_norm.", h) if method else self.frozen_norm(f"{at}project_norm.", h)
         return y + x if y.shape == x.shape else y
+
+    def residual(self, x: Tensor) -> Tensor:
+        kind = self.attrs["activation"]
+        h = self.act("act1.", self.batch_norm("norm1.", self.conv("conv1.", x)), kind)
+        return self.act("act2.", self.batch_norm("norm2.", self.conv("conv2.", h)) + x, kind)
+
+    def whole(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and logits of a network; what lies below the tuned blocks is run as it is, and keeps nothing."""
+        a, kind, signs = self.attrs, self.attrs["activation"], self.method == "mobiletl"
+        lists = zip(*([int(n) for n in a[k].split(",")] for k in LISTS), strict=True)
+        all_of_it = self.method == "ft-all"
+        first = 0 if all_of_it else a["channels"].count(",") + 1 - a["tuned"]
+        self.keeps = all_of_it
+        norm = self.batch_norm if all_of_it else self.frozen_norm
+        x = self.act("stem_act.", norm("stem_norm.", self.conv("stem.", x, 2)), kind)
+        for number, (k, stride, _, _, se) in enumerate(lists):
+            self.keeps = number >= first
+            spec = {"kernel": k, "stride": stride, "se_channels": se, "activation": kind}
+            x = self.block(f"block{number + 1}.", x, spec, self.method if number >= first else "")
+        rule = "sign" if signs and kind != "relu" else ""
+        if self.method in ("mobiletl-exact", "mobiletl-recompute") and kind == "relu6":
+            rule = "band"
+        h = self.act("head_act.", self.batch_norm("head_norm.", self.conv("head.", x)), kind, rule)
+        logits = self.linear("classifier.", h.mean((2, 3)))
+        return self.cross_entropy("loss.", logits, labels), logits
+
+
+LISTS = ("kernels", "strides", "expanded", "channels", "se")
 
 
 class Native(Network):
@@ -354,12 +470,17 @@ class Native(Network):
     Not its hard-sigmoid in float64, whose slope of 1/6 is rounded to float32.
     """
 
-    def conv(self, layer: str, x: Tensor, stride: int = 1, *, depthwise: bool = False) -> Tensor:
-        weight, bias = self.parameters[layer + "weight"], self.parameters.get(layer + "bias")
-        return F.conv2d(x, weight, bias, stride, weight.shape[2] // 2, groups=x.shape[1] if depthwise else 1)
+    def convolve(self, layer: str, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, groups: int) -> Tensor:
+        return F.conv2d(x, weight, bias, stride, weight.shape[2] // 2, groups=groups)
+
+    def group_norm(self, x: Tensor) -> Tensor:
+        return F.group_norm(
+            x, self.attrs["groups"], self.parameters["weight"], self.parameters["bias"], self.attrs["eps"]
+        )
 
     def act(self, layer: str, x: Tensor, kind: str, rule: str = "") -> Tensor:
         own = {"relu": F.relu, "relu6": F.relu6, "hard_swish": F.hardswish, "hard_sigmoid": F.hardsigmoid}
+        own |= {"sigmoid": torch.sigmoid, "silu": F.silu}
         narrow = kind == "hard_sigmoid" and x.dtype == torch.float64
         if rule in ("", "exact", "codes", "band", "output") and not narrow:
             return own[kind](x)
@@ -393,16 +514,33 @@ def run(network: Network, op: str, x: Tensor, rule: str, more: dict[str, Tensor]
             return network.batch_norm("", x)
         case "frozen_norm":
             return network.frozen_norm("", x)
-        case "relu" | "relu6" | "hard_swish" | "hard_sigmoid":
+        case "grouped_conv":
+            return network.convolve("", x, network.parameters["weight"], None, stride, network.attrs["groups"])
+        case "standardised_conv":
+            return network.convolve("", x, network.standardised(), None, stride, network.attrs["groups"])
+        case "filtered_conv":
+            return FilteredConv.apply(x, network.parameters["weight"], stride, network.attrs["patch"], network.keep(""))
+        case "group_norm":
+            return network.group_norm(x)
+        case "avg_pool":
+            return F.avg_pool2d(x, network.attrs["window"])
+        case "bilinear_up":
+            size = network.attrs["out_height"], network.attrs["out_width"]
+            return F.interpolate(x, size, mode="bilinear", align_corners=False)
+        case "pooled_head":
+            return network.linear("", x.mean((2, 3)))
+        case "residual":
+            return network.residual(x)
+        case "relu" | "relu6" | "hard_swish" | "hard_sigmoid" | "sigmoid" | "silu":
             return network.act("", x, op, rule)
         case "squeeze_excite":
             return network.scale("scale.", x, network.gate("", x))
         case "global_avg_pool":
             return x.mean((2, 3))
         case "linear":
-            return network.linear(x)
+            return network.linear("", x)
         case "cross_entropy":
-            return network.cross_entropy(x, more["labels"])
+            return network.cross_entropy("", x, more["labels"])
         case "add":
             return x + more["y"]
         case "scale":
@@ -438,7 +576,11 @@ def answer(case: Any, kind: type[Network] = Network) -> dict[str, Tensor]:
     for name, flow in flows.items():
         flow.requires_grad_(f"grad_input.{name}" in required)
     x = flows.pop("x")
-    y = run(network, case.op, x, case.rule, flows)
+    got = {}
+    if case.op == "network":
+        y, got["output.logits"] = network.whole(x, flows.pop("labels"))
+    else:
+        y = run(network, case.op, x, case.rule, flows)
     network.keeps = False  # what runs again in backward is kept no longer
     if y.requires_grad:
         y.backward(load("grad_output"))
@@ -447,11 +589,13 @@ def answer(case: Any, kind: type[Network] = Network) -> dict[str, Tensor]:
         tensor = tensor.detach()
         return tensor.movedim(1, -1) if nhwc and tensor.ndim == 4 else tensor
 
-    got = {"output": store(y)}
+    got = {name: store(tensor) for name, tensor in {"output": y, **got}.items()}
     operands = {"x": x, **flows}
     got |= {f"grad_input.{name}": store(flow.grad) for name, flow in operands.items() if flow.grad is not None}
     for name in trained:
         got[f"grad_param.{name}"] = parameters[name].grad
+        if case.op == "network":
+            got[f"param_after.{name}"] = parameters[name].detach() - case.attrs["lr"] * parameters[name].grad
     got |= {f"buffer_after.{name}": value for name, value in network.after.items()}
     if kind is Native:
         return got  # what autograd keeps is its own affair

@@ -9,7 +9,7 @@ import numpy as np
 
 from minitl import ops
 from minitl.arrays import Array
-from minitl.oracle.bounds import kinks
+from minitl.oracle.bounds.activations import kinks
 from minitl.oracle.case import Case
 from minitl.oracle.mistakes.tape import Backward, Call, Change, Mistake
 from minitl.oracle.recipes import ACTIVATIONS

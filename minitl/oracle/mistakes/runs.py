@@ -15,7 +15,8 @@ from minitl.oracle.forms import form_of
 from minitl.oracle.make import recipe_of
 from minitl.oracle.mistakes import activations, norms, rest, sums
 from minitl.oracle.mistakes.tape import Mistake, Walk, WrongTape
-from minitl.oracle.recipes import ACTIVATIONS, METHODS, Recipe, input_gradients, run
+from minitl.oracle.recipes import ACTIVATIONS, METHODS, Recipe
+from minitl.oracle.running import input_gradients, run
 
 LARGEST = 3e7  # multiply-adds of a case: hundreds of steps are tried
 CANNOT = (ArithmeticError, LookupError, TypeError, ValueError)  # what a mistake raises where it cannot be made

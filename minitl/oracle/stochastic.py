@@ -1,0 +1,101 @@
+"""Bounds of whole networks: measured by stochastic arithmetic, since derived ones would allow anything.
+
+A derived bound takes every error to be as large as it can be, and of the worst sign. Over two or three blocks with
+batch statistics it grows tenfold a layer, beyond the values themselves. So here the step is run in float64 again
+and again, and after every operation each value is moved at random, by at most the bound that the operation has by
+itself, as if what it reads were exact (Parker 1997, Monte Carlo arithmetic; Vignes 1993). A result's bound is
+FACTOR times the most that it was off in RUNS runs. The bounds of the operations are `bounds`', derived and for
+the worst case, and so several times the roundings that happen; a right result stays inside with much to spare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minitl.arrays import Array
+from minitl.ops.op import Attrs, Gradients, Op
+from minitl.oracle import bounds, exponentials
+from minitl.oracle.bounds import PRECISIONS, Call
+from minitl.oracle.data import Source
+from minitl.records import OpRecord
+from minitl.saved import Saved
+from minitl.tape import Tape
+
+RUNS, FACTOR = 16, 4.0
+FLOAT32 = PRECISIONS["f32"]
+TO_FLOAT64 = PRECISIONS["f64"].u / FLOAT32.u  # bounds are proportional to the unit roundoff
+
+
+@dataclass(eq=False)
+class Noise:
+    """What the runs of a step have in common: each operation's own bounds, in the order they come.
+
+    The first run, without a `source`, fills them in and adds nothing.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    gradients: list[Sequence[Array | None]] = field(default_factory=list)
+    source: Source | None = None
+    read: list[Array] = field(default_factory=list)  # what each operation's first operand was in the last run
+    walked: int = 0  # operations whose backward has run
+
+    def begin(self, source: Source) -> None:
+        """Another run, with noise."""
+        self.source, self.read, self.walked = source, [], 0
+
+    def of(self, bound: Array) -> Array:
+        """Random numbers within the bound."""
+        assert self.source
+        return self.source.uniform(np.shape(bound), -1.0, 1.0) * bound
+
+
+class NoisyTape(Tape):
+    """A tape in float64 that moves every value it computes within that operation's bound."""
+
+    def __init__(self, noise: Noise) -> None:
+        super().__init__(fused=False)
+        self.noise = noise
+        self._calls: dict[int, Call] = {}  # of the first run, by the id of what the call saved
+
+    def _fresh(self) -> Tape:
+        return NoisyTape(self.noise)
+
+    def _forward(
+        self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
+    ) -> tuple[Array, Saved]:
+        before = tuple(np.array(a) if name in op.updates else a for name, a in zip(op.inputs, arrays, strict=False))
+        y, saved = super()._forward(op, arrays, attrs, needs, rule)
+        if op.name == "cross_entropy":
+            y = exponentials.cross_entropy(arrays[0], arrays[1], saved)
+        noise = self.noise
+        noise.read.append(np.array(arrays[0]))
+        if noise.source is None:
+            exact = tuple(np.zeros(a.shape) for a in arrays)
+            call = Call(op, before, exact, attrs, needs, rule, y, saved)
+            bounds.forward(call, FLOAT32)
+            noise.calls.append(call)
+            self._calls[id(saved)] = call
+            return y, saved
+        call = noise.calls[len(noise.read) - 1]
+        y += noise.of(call.y_error)
+        for name, bound in call.kept.items():
+            if name in saved and saved[name].dtype.kind == "f":
+                saved[name][...] += noise.of(bound)
+        for name, array in zip(op.inputs, arrays, strict=False):
+            if name in call.updated:
+                array += noise.of(call.updated[name])
+        return y, saved
+
+    def _backward(self, record: OpRecord, gy: Array) -> Gradients:
+        gradients, noise = super()._backward(record, gy), self.noise
+        if noise.source is None:
+            call = self._calls[id(record.saved)]
+            noise.gradients.append(bounds.backward(call, gy, np.zeros(gy.shape), gradients, FLOAT32))
+            return gradients
+        own = noise.gradients[noise.walked]
+        noise.walked += 1
+        moved = zip(gradients, own, strict=True)
+        return tuple(g if g is None or e is None or g is gy else g + noise.of(e) for g, e in moved)
