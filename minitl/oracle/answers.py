@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def reader(got: Path) -> Callable[[Case, str], Answer | None]:
     """How to get the answer to a case, given its folder's name, out of `got`: a folder per case, or a log."""
     if got.is_file():
         log = read_log(got)
-        return lambda case, name: shaped(case, log[case.name]) if case.name in log else None
+        return lambda case, name: log[case.name](case) if case.name in log else None
     if not got.is_dir():
         raise CaseError(f"{got}: no such folder or file")
     return lambda case, name: read_folder(got / name, case)
@@ -65,13 +66,15 @@ def shaped(case: Case, flat: Mapping[str, Array]) -> Answer:
     return {n: a.reshape(shapes[n]) if n in shapes and a.size == np.prod(shapes[n]) else a for n, a in flat.items()}
 
 
-def read_log(path: Path) -> dict[str, Answer]:
-    """The answers by case that `check.c` printed, compiled with MINITL_ANSWERS; other lines are passed over.
+def read_log(path: Path) -> dict[str, Callable[[Case], Answer]]:
+    """How to get each case's answer out of what `check.c` printed, compiled with MINITL_ANSWERS.
+
+    Other lines are passed over. What is said of one case and cannot be read is raised for that case alone.
 
     `@answer CASE TENSOR f32 COUNT` is followed by lines `@ 3f800000 ...` of the bits of each
     element; `u8` has two digits per byte.
     """
-    answers: dict[str, Answer] = {}
+    found: dict[str, dict[str, Callable[[], Array]]] = {}
     digits: list[str] = []
     heading: tuple[str, ...] = ()
     for line in [*read_bytes(path, LARGEST).decode("utf-8", "replace").splitlines(), "@answer"]:
@@ -80,12 +83,16 @@ def read_log(path: Path) -> dict[str, Answer]:
             digits += text.split()
         elif text.startswith("answer"):
             if heading:
-                answers.setdefault(heading[0], {})[heading[1]] = _logged(path, heading, digits)
-            found = LOG.match(at + text.rstrip())
-            heading, digits = found.groups() if found else (), []
-    if not answers:
+                found.setdefault(heading[0], {})[heading[1]] = partial(_logged, path, heading, digits)
+            match = LOG.match(at + text.rstrip())
+            heading, digits = match.groups() if match else (), []
+    if not found:
         raise CaseError(f"{path}: holds no answers", remedy="compile check.c with -DMINITL_ANSWERS and keep its output")
-    return answers
+    return {name: partial(_read_logged, tensors) for name, tensors in found.items()}
+
+
+def _read_logged(tensors: Mapping[str, Callable[[], Array]], case: Case) -> Answer:
+    return shaped(case, {name: read() for name, read in tensors.items()})
 
 
 def _logged(path: Path, heading: tuple[str, ...], digits: list[str]) -> Array:

@@ -52,7 +52,8 @@ examples:
   minitl oracle check ref answers 'irb-*' --method mobiletl --only forward
   minitl oracle check ref serial.log                     what a board printed
 
-exit codes: 0 all that was judged is right; 1 something is wrong; 2 nothing could be judged, or a file is unreadable
+exit codes: 0 all that was judged is right; 1 something is wrong, or one of several answers cannot be read; 2 nothing
+could be judged, or a case cannot be read
 """
 
 
@@ -211,8 +212,8 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _judge(args: argparse.Namespace) -> _Checked:
-    """Judge every case that has an answer; nothing is said before all files were read."""
-    checked = _Checked()
+    """Judge every case that has an answer, one that cannot be read being wrong; nothing is said before the end."""
+    checked, unreadable = _Checked(), []
     answer = reader(args.got)
     for folder, name in _folders(args.ref, args.got):
         case = oracle.load(folder)
@@ -221,13 +222,20 @@ def _judge(args: argparse.Namespace) -> _Checked:
         if args.method not in (None, case.method):
             continue
         checked.kinds[case.name] = f"{case.op} {case.method}".strip()
-        got = answer(case, name)
+        try:
+            got = answer(case, name)
+        except CaseError as error:
+            unreadable.append(error)
+            checked.reports.append(oracle.Report(case.name, (oracle.Line("answer", False, f"unreadable: {error}"),)))
+            continue
         if got is None:
             checked.missing.append(case.name)
         else:
             checked.reports.append(case.compare(got, args.only))
     if not checked.kinds:
         raise CaseError(f"{args.ref}: no case matches", remedy="leave PATTERN, --op and --method out")
+    if unreadable and len(unreadable) == len(checked.reports):
+        raise unreadable[0]
     if not checked.reports:
         count = len(checked.missing)
         raise CaseError(f"{args.got}: holds no answer to any of {count} cases", remedy=f"as {checked.missing[0]}/*.npz")

@@ -167,6 +167,11 @@ def test_the_log_of_a_program_is_an_answer(tmp_path: Path, capsys: pytest.Captur
     assert check(tmp_path / "ref", log, capsys) == 2
     log.write_text("\n".join(lines[:-1]))
     assert check(tmp_path / "ref", log, capsys) == 2
+    (other,) = oracle.cases("relu-exact")
+    oracle.save(other, tmp_path / "ref" / other.name)
+    log.write_text("\n".join([*lines, f"@answer {other.name} output f32 3", "@ 3f800000"]))
+    assert check(tmp_path / "ref", log, capsys) == 1
+    shutil.rmtree(tmp_path / "ref" / other.name)
     log.write_text("nothing")
     assert check(tmp_path / "ref", log, capsys) == 2
 
@@ -309,11 +314,29 @@ def test_a_hostile_npz(member: bytes, pair: tuple[Path, Path], capsys: pytest.Ca
     with zipfile.ZipFile(data, "w") as archive:
         archive.writestr("output.npy", member)
     (got / NAME / "tensors.npz").write_bytes(data.getvalue())
-    assert check(ref, got, capsys) == 2
+    assert check(ref, got, capsys) == 1
+    assert check(ref, got, capsys, NAME) == 2
 
 
 def test_pickles_are_refused(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     ref, got = pair
     (got / NAME / TENSORS).unlink()
     np.savez(got / NAME / "tensors.npz", output=np.array([{}], object))
+    assert check(ref, got, capsys) == 1
+    assert check(ref, got, capsys, NAME) == 2
+
+
+def test_an_unreadable_answer_fails_its_case_and_hides_no_other(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ref, got = pair
+    (got / NAME / TENSORS).write_bytes(b"no such thing")
+    junit = tmp_path / "verdicts.xml"
+    assert cli.main(["oracle", "check", str(ref), str(got), "--junit", str(junit)]) == 1
+    out = capsys.readouterr().out
+    assert f"WRONG answer: unreadable: {got / NAME / TENSORS}: not a sound safetensors file" in out
+    assert "relu6-codes: ok" in out
+    assert "1 of 2 cases right, 1 wrong" in out
+    assert len(Xml.parse(junit).findall("*/failure")) == 1
+    (got / "relu6-codes" / TENSORS).write_bytes(b"neither")
     assert check(ref, got, capsys) == 2
