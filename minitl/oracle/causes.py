@@ -8,12 +8,13 @@ the verdict stands.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from minitl.arrays import Array
+from minitl.kernels import threads
 from minitl.oracle import updates
 from minitl.oracle.bounds import PRECISIONS
 from minitl.oracle.case import Case
@@ -21,6 +22,7 @@ from minitl.oracle.mistakes import codes, results, shapes
 from minitl.oracle.mistakes.formats import FORMATS, ROUNDOFF
 from minitl.oracle.mistakes.runs import Runs, Wrong
 
+BACKWARD = ("grad_", "param_after")  # what a mistake of the backward changes
 NEARER = 0.1  # a mistake explains a result that is at least ten times nearer to it than to the truth
 FIT = 10.0  # of mistakes that explain the same, those this many times worse than the best are dropped
 TELLING = 16  # values that must all be numbers of a low precision before that is taken for a sign of it
@@ -39,7 +41,7 @@ def missing(name: str) -> str:
 def explain(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict[str, str]:
     """The likely cause of each wrong tensor that has one."""
     named: dict[str, str] = {}
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), _one_thread():
         for part in (_by_form, _by_value):
             try:
                 left = [n for n in wrong if n in got and n in case.expected and n not in named]
@@ -47,6 +49,17 @@ def explain(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict[
             except Exception:  # whatever strange attributes or arrays lead to: a guess is not worth failing for
                 continue
     return {name: cause for name, cause in named.items() if cause}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Hundreds of small steps are done before several threads have found their work."""
+    before = threads.count()
+    threads.set_threads(1)
+    try:
+        yield
+    finally:
+        threads.set_threads(before)
 
 
 def _by_form(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict[str, str]:
@@ -114,14 +127,22 @@ class _Findings:
 
     def of_runs(self, runs: Runs) -> None:
         """Mistakes of single ops, through the whole step."""
-        if "output" in self.wrong:
-            self._try(runs.changing_output(lambda y: self.fit("output", y) is not None))
-        explained = {name for e in self.found for name in e.fits}
-        if any(name.startswith("grad_") and name not in explained for name in self.wrong) or "output" not in self.wrong:
-            self._try(runs.changing_gradients())
+        for single in (False, True):
+            if "output" in self.wrong:
+                self._try(runs.changing_output(lambda y: self.fit("output", y) is not None, single=single))
+            if any(name.startswith(BACKWARD) for name in self._unexplained()) or "output" not in self.wrong:
+                self._try(runs.changing_gradients(single=single))
+            if not any(name.startswith(("output", *BACKWARD)) for name in self._unexplained()):
+                return
+
+    def _unexplained(self) -> list[str]:
+        explained = {name for e in self.found for name in (*e.fits, *e.agreeing)}
+        return [name for name in self.wrong if name not in explained]
 
     def _try(self, steps: Iterator[Wrong]) -> None:
-        right = [n for n in self.got if n.startswith(("output", "grad_", "state_")) and n not in self.wrong]
+        right = [
+            n for n in self.got if n.startswith(("output", "grad_", "state_", "param_after")) and n not in self.wrong
+        ]
         for cause, layer, tensors in steps:
             tried = {n: self.fit(n, tensors[n]) for n in self.wrong if n in tensors}
             fits = {name: fit for name, fit in tried.items() if fit is not None}
@@ -173,8 +194,7 @@ class _Findings:
 
     def of_their_own(self) -> dict[str, str]:
         """Causes of tensors that no mistake explains, told from what came."""
-        explained = {name for e in self.found for name in (*e.fits, *e.agreeing)}
-        return {name: self._of_its_own(name) for name in self.wrong if name not in explained}
+        return {name: self._of_its_own(name) for name in self._unexplained()}
 
     def _of_its_own(self, name: str) -> str:
         got, expected = self.got[name].astype(np.float64), self.case.tensors[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from mutants import Array, Correct, Result, bfloat16, mutant
 
@@ -68,9 +70,9 @@ class NextGradient(Correct):
 
 @mutant("weight gradients of the last image only")
 class LastImage(Correct):
-    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
-        y, back = super().conv(layer, x, stride, depthwise=depthwise)
-        _, back_last = super().conv(layer, x[-1:], stride, depthwise=depthwise)
+    def conv(self, layer: str, x: Array, stride: int = 1, **how: Any) -> Result:
+        y, back = super().conv(layer, x, stride, **how)
+        _, back_last = super().conv(layer, x[-1:], stride, **how)
 
         def both(gy: Array) -> Array:
             gx = back(gy)
@@ -88,8 +90,8 @@ class OntoOnes(Correct):
 
 @mutant("weight gradients added to the weights")
 class OntoWeights(Correct):
-    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
-        y, back = super().conv(layer, x, stride, depthwise=depthwise)
+    def conv(self, layer: str, x: Array, stride: int = 1, **how: Any) -> Result:
+        y, back = super().conv(layer, x, stride, **how)
         if x.ndim == 2:
             return y, back
 
@@ -123,8 +125,8 @@ class StartsFromOnes(Correct):
 
 @mutant("outputs at the border left at zero")
 class SkippedBorders(Correct):
-    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
-        y, back = super().conv(layer, x, stride, depthwise=depthwise)
+    def conv(self, layer: str, x: Array, stride: int = 1, **how: Any) -> Result:
+        y, back = super().conv(layer, x, stride, **how)
         w = self.p[f"{layer}weight"]
         if w.ndim == 2:
             return y, back
@@ -207,7 +209,7 @@ class CutResults(Correct):
 class ReluLeftIn(Correct):
     def answer(self) -> dict[str, Array]:
         got = super().answer()
-        if "conv" in self.op or "norm" in self.op or self.op in ("linear", "irb"):
+        if "conv" in self.op or "norm" in self.op or self.op in ("linear", "irb", "pooled_head"):
             got["output"] = np.maximum(got["output"], 0)
         return got
 
@@ -321,22 +323,22 @@ mutant("gradients of the weights of the wrong sign")(factor(-1, "grad_param.weig
 
 @mutant("project's gradient of the wrong sign from there on")
 class NegatedInside(Correct):
-    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
-        y, back = super().conv(layer, x, stride, depthwise=depthwise)
-        return y, (lambda gy: -back(gy)) if layer == "project." else back
+    def conv(self, layer: str, x: Array, stride: int = 1, **how: Any) -> Result:
+        y, back = super().conv(layer, x, stride, **how)
+        return y, (lambda gy: -back(gy)) if layer.endswith("project.") else back
 
 
 @mutant("depthwise gradient of the wrong sign from there on")
 class NegatedDepthwise(Correct):
-    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
-        y, back = super().conv(layer, x, stride, depthwise=depthwise)
-        return y, (lambda gy: -back(gy)) if layer == "depthwise." else back
+    def conv(self, layer: str, x: Array, stride: int = 1, **how: Any) -> Result:
+        y, back = super().conv(layer, x, stride, **how)
+        return y, (lambda gy: -back(gy)) if layer.endswith("depthwise.") else back
 
 
 @mutant("bias gradients without the outputs whose last tap lies in the padding")
 class InnerBias(Correct):
-    def conv(self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False) -> Result:
-        y, back = super().conv(layer, x, stride, depthwise=depthwise)
+    def conv(self, layer: str, x: Array, stride: int = 1, **how: Any) -> Result:
+        y, back = super().conv(layer, x, stride, **how)
         w = self.p[f"{layer}weight"]
 
         def inner(gy: Array) -> Array:
@@ -359,3 +361,133 @@ class ExchangedCopy(Correct):
             return w
         copy = w.reshape(i, o).T.reshape(-1)
         return copy.reshape(i, o).T.reshape(w.shape)
+
+
+# Operations that came later
+
+
+@mutant("channels of the groups interleaved")
+class Interleaved(Correct):
+    def channels_of(self, group: int, c: int, groups: int) -> slice:
+        return slice(group, None, groups)
+
+
+@mutant("filters not standardised")
+class NotStandardised(Correct):
+    def standardised_conv(self, x: Array, stride: int) -> Result:
+        return self.grouped("", x, stride, self.p["weight"])
+
+
+@mutant("biased deviation of the filters")
+class BiasedFilters(Correct):
+    def deviation(self, v: Array) -> Array:
+        return np.sqrt((v * v).mean(axis=1, keepdims=True))
+
+    def standardised_back(self, g: Array, v: Array, d: Array, deviation: Array) -> Array:
+        gv = g / d - v * (g * v).sum(axis=1, keepdims=True) / (d * d * deviation * v.shape[1])
+        return gv - gv.mean(axis=1, keepdims=True)
+
+
+@mutant("standardisation forgotten in backward")
+class StandardisedConstants(Correct):
+    def standardised_back(self, g: Array, v: Array, d: Array, deviation: Array) -> Array:
+        return g / d
+
+
+@mutant("gradient filtering not divided by the stride squared")
+class UndividedFilter(Correct):
+    def filter_scale(self, stride: int) -> int:
+        return 1
+
+
+@mutant("patches from the first row on")
+class UncentredPatches(Correct):
+    def patches(self, size: int) -> Array:
+        of = np.arange(size) // self.attrs["patch"]
+        return (of[None] == np.arange(of[-1] + 1)[:, None]).astype(self.x.dtype)
+
+
+@mutant("exact gradient for a filtered one")
+class Unfiltered(Correct):
+    def filtered_conv(self, x: Array, stride: int) -> Result:
+        return self.conv("", x, stride)
+
+
+@mutant("group norm over all channels")
+class OneGroup(Correct):
+    def group_norm(self, x: Array) -> Result:
+        self.attrs = {**self.attrs, "groups": 1}
+        return super().group_norm(x)
+
+
+@mutant("group norm by the unbiased variance")
+class UnbiasedGroups(Correct):
+    def group_variance(self, rows: Array, mean: Array) -> Array:
+        return np.square(rows - mean).sum(axis=2, keepdims=True) / (rows.shape[2] - 1)
+
+
+@mutant("silu's slope without the product rule")
+class SigmoidSlope(Correct):
+    def silu_slope(self, x: Array) -> Array:
+        return self.sigmoid(x)
+
+
+@mutant("hard-swish for silu")
+class HardSilu(Correct):
+    def silu(self, x: Array) -> Array:
+        return self.hard_swish(x)
+
+    def silu_slope(self, x: Array) -> Array:
+        return self.hard_swish_slope(x)
+
+
+@mutant("hard-sigmoid for sigmoid")
+class HardGate(Correct):
+    def sigmoid(self, x: Array) -> Array:
+        return self.hard_sigmoid(x)
+
+    def sigmoid_slope(self, x: Array) -> Array:
+        return self.hard_sigmoid_slope(x)
+
+
+@mutant("average pool's gradient not divided")
+class UndividedWindows(Correct):
+    def area(self, s: int) -> int:
+        return 1
+
+
+@mutant("interpolation with aligned corners")
+class AlignedCorners(Correct):
+    def places(self, source: int, target: int) -> Array:
+        return np.arange(target) * ((source - 1) / (target - 1))
+
+
+@mutant("interpolation without half pixels")
+class NoHalfPixels(Correct):
+    def places(self, source: int, target: int) -> Array:
+        return np.arange(target) * source / target
+
+
+@mutant("update in the wrong direction")
+class Ascent(Correct):
+    def updated(self, name: str, gradient: Array) -> Array:
+        return super().updated(name, -gradient)
+
+
+@mutant("update ten times too large")
+class LargeStep(Correct):
+    def updated(self, name: str, gradient: Array) -> Array:
+        return super().updated(name, 10 * gradient)
+
+
+@mutant("no update")
+class NoStep(Correct):
+    def updated(self, name: str, gradient: Array) -> Array:
+        return self.p[name]
+
+
+@mutant("logits twice as large in the loss")
+class Tempered(Correct):
+    def cross_entropy(self, z: Array, labels: Array) -> Result:
+        loss, back = super().cross_entropy(2 * z, labels)
+        return loss, lambda gy: 2 * back(gy)

@@ -739,7 +739,7 @@ class StrictSign(Correct):
 @mutant("exact slope where the sign rule is asked for")
 class ExactForSign(Correct):
     def slope(self, x: Array, kind: str, rule: str) -> Array:
-        return super().slope(x, kind, BASELINE[kind] if rule == "sign" else rule)
+        return super().slope(x, kind, BASELINE.get(kind, "exact") if rule == "sign" else rule)
 
 
 @mutant("sign rule where the exact slope is asked for")

@@ -202,9 +202,8 @@ def test_naming_a_cause_never_costs_the_verdict() -> None:
         "cross_entropy*",
         "relu6-codes",
         "linear-one-sample",
-        "batch_norm-few*",
         "squeeze_excite-one*",
-        "conv-k7-s1",
+        "conv-k3-s1",
     )
     for case in (case for pattern in names for case in oracle.cases(pattern)):
         right = {name: tensor.copy() for name, tensor in case.expected.items()}

@@ -14,8 +14,8 @@ from minitl.oracle.case import Case
 from minitl.oracle.mistakes.tape import Backward, Call, Change, Mistake
 from minitl.oracle.recipes import ACTIVATIONS
 
-CONVS = ("conv", "depthwise_conv", "pointwise_conv", "linear")
-NORMS = ("batch_norm", "frozen_norm")
+CONVS = ("conv", "depthwise_conv", "pointwise_conv", "grouped_conv", "standardised_conv", "linear")
+NORMS = ("batch_norm", "frozen_norm", "group_norm")
 
 
 def _clip(x: Array) -> Array:
@@ -39,7 +39,9 @@ FUNCTIONS: dict[str, tuple[Change, Change]] = {  # value and slope
     ),
     "hard_sigmoid": (lambda x: _clip(x + 3) / 6, lambda x: _inside(x) / 6),
     "swish": (lambda x: x * _sigmoid(x), lambda x: _sigmoid(x) * (1 + x * (1 - _sigmoid(x)))),
+    "sigmoid": (_sigmoid, lambda x: _sigmoid(x) * (1 - _sigmoid(x))),
 }
+ITSELF = {("silu", "swish"), ("hard_sigmoid", "sigmoid")}  # the same, or told as a gate
 GATES: dict[str, tuple[Change, Change]] = {
     "sigmoid gate where a hard-sigmoid is right": (_sigmoid, lambda x: _sigmoid(x) * (1 - _sigmoid(x))),
     "0.2 x + 0.5 gate, as Keras once had it: (x + 3) / 6 is right": (
@@ -69,6 +71,8 @@ def mistakes(activation: str) -> Iterator[Mistake]:
         yield other(name, ("hard_sigmoid",), value, slope)
     for op, (value, slope) in UNCLIPPED.items():
         yield other("the upper clip is missing", (op,), value, slope)
+    text = "the sigmoid's slope forgotten: the slope is not the sigmoid itself"
+    yield Mistake(text, ("silu", "sigmoid"), None, _sloped(_sigmoid))
     for cause, slope in HARD_SWISH_SLOPES.items():
         yield Mistake(cause, ("hard_swish",), None, _sloped(slope))
     sixth = "low precision: the constant 1/6 in float16"
@@ -95,7 +99,7 @@ def _sloped(slope: Change) -> Backward:
 def _swapped(op: str) -> Iterator[Mistake]:
     """One activation in place of another."""
     for name, (value, slope) in FUNCTIONS.items():
-        if name != op:
+        if name != op and (op, name) not in ITSELF:
             yield other(f"{name} where {op} is right", (op,), value, slope)
 
 

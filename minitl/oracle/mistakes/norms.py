@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +69,74 @@ def mistakes() -> Iterator[Mistake]:
         text = "batch statistics where they are frozen"
         yield _mistake(text, FROZEN, _Norm(running=False, constant=constant))
     yield Mistake("statistics taken as constants in backward", BATCH, None, _Norm(constant=True).backward)
+
+    yield from _of_groups()
+
+
+def _of_groups() -> Iterator[Mistake]:
+    """Those of group norm: the op itself, with other attributes or parameters."""
+    of = ("group_norm",)
+    for factor, text in (*EPS, (0.0, "left out")):
+        yield _otherwise(f"eps {text}", of, partial(_eps_times, factor))
+    yield _otherwise("statistics over all channels: they are of each group", of, lambda c: {"groups": 1})
+    text = "statistics of each channel by itself: they are of each group"
+    yield _otherwise(text, of, lambda c: {"groups": c.x.shape[3]})
+    yield _with_scale("|gamma|: the scale's sign is lost", of, np.abs)
+    yield _with_scale("gamma left out", of, np.ones_like)
+    yield Mistake("bias left out", of, lambda c: c.forward(*c.arrays[:2], 0 * c.arrays[2]))
+    yield Mistake("unbiased normalisation: divide by M, not M - 1", of, _unbiased, _unbiased_back)
+    yield Mistake("statistics taken as constants in backward", of, None, _constants_back)
+
+
+def _eps_times(factor: float, c: Call) -> dict[str, Any]:
+    return {"eps": factor * c.attrs.get("eps", 1e-5)}
+
+
+def _otherwise(cause: str, ops: tuple[str, ...], attrs: Callable[[Call], dict[str, Any]]) -> Mistake:
+    def changed(c: Call) -> dict[str, Any]:
+        found = attrs(c)
+        if all(c.attrs.get(name) == value for name, value in found.items()):
+            raise LookupError("nothing is changed")
+        return found
+
+    return Mistake(cause, ops, lambda c: c.forward(**changed(c)), lambda c, gy: c.backward(gy, **changed(c)))
+
+
+def _with_scale(cause: str, ops: tuple[str, ...], scale: Callable[[Array], Array]) -> Mistake:
+    def arrays(c: Call) -> tuple[Array, ...]:
+        return c.x, scale(c.arrays[1]), c.arrays[2]
+
+    return Mistake(cause, ops, lambda c: c.forward(*arrays(c)), lambda c, gy: c.backward(gy, *arrays(c)))
+
+
+def _shrunk(c: Call) -> tuple[float, dict[str, Any]]:
+    """d / sqrt(var m / (m - 1) + eps) is k times d / sqrt(var + k^2 eps)."""
+    m = c.x[0].size // c.attrs.get("groups", 1)
+    k = ((m - 1) / m) ** 0.5
+    return k, {"eps": k * k * c.attrs.get("eps", 1e-5)}
+
+
+def _unbiased(c: Call) -> Array:
+    k, attrs = _shrunk(c)
+    return c.forward(c.x, k * c.arrays[1], c.arrays[2], **attrs)
+
+
+def _unbiased_back(c: Call, gy: Array) -> tuple[Array | None, ...]:
+    k, attrs = _shrunk(c)
+    gx, along, total = c.backward(gy, c.x, k * c.arrays[1], c.arrays[2], **attrs)
+    return gx, None if along is None else k * along, total
+
+
+def _constants_back(c: Call, gy: Array) -> tuple[Array | None, ...]:
+    """gx = gamma inv_std gy, inv_std being told by how far apart x and x_hat lie."""
+    y = c.forward(c.x, np.ones_like(c.arrays[1]), np.zeros_like(c.arrays[2]))
+    n, h, w, channels = c.x.shape
+    groups = c.attrs.get("groups", 1)
+    x_hat, x = (a.reshape(n, h * w, groups, channels // groups) for a in (y, c.x))
+    spread = x.max(axis=(1, 3)) - x.min(axis=(1, 3))
+    inv_std = (x_hat.max(axis=(1, 3)) - x_hat.min(axis=(1, 3))) / spread
+    per_channel = np.repeat(inv_std, channels // groups, axis=1)[:, None, None, :]
+    return gy * c.arrays[1] * per_channel, *c.backward(gy)[1:]
 
 
 def _mistake(cause: str, ops: tuple[str, ...], norm: _Norm) -> Mistake:

@@ -18,7 +18,10 @@ Results = Iterator[tuple[str, Array]]
 def mistakes(case: Case, name: str) -> Results:
     """What usual mistakes make of that tensor, without a computation."""
     expected = case.tensors[name]
-    yield from (_of_gradient if name.startswith("grad_") else _of_value)(case, name, expected)
+    kind = name.split(".")[0]
+    yield from {"grad_input": _of_gradient, "grad_param": _of_gradient, "param_after": _of_update}.get(kind, _of_value)(
+        case, name, expected
+    )
     if name.startswith("buffer_after."):
         yield from _running(case, name, expected)
     yield from _moved(case, name, expected)
@@ -54,6 +57,19 @@ def _of_gradient(case: Case, name: str, expected: Array) -> Results:
         yield "filter flipped", expected[:, :, ::-1, ::-1]
 
 
+def _of_update(case: Case, name: str, expected: Array) -> Results:
+    """Mistakes in the step from a parameter to the updated one."""
+    before = case.tensors[name.replace("_after", "", 1)].astype(np.float64)
+    moved = expected - before
+    yield "the update was not applied", before
+    yield "the update was applied twice", before + 2 * moved
+    for factor, text in ((10.0, "10x"), (0.1, "1/10"), (-1.0, "of the wrong sign")):
+        yield f"the learning rate {text}", before + factor * moved
+    yield "only the step, not the parameter after it", moved
+    for factor, text in ((case.attrs["batch"], "a gradient summed over the batch"), (0.5, "a gradient halved")):
+        yield f"the update from {text}", before + factor * moved
+
+
 def _of_value(case: Case, name: str, expected: Array) -> Results:
     yield "all zero", np.zeros_like(expected)
     yield "doubled", 2 * expected
@@ -71,8 +87,7 @@ def _running(case: Case, name: str, expected: Array) -> Results:
     momentum = case.conventions["momentum"]
     batch = (expected - before) / momentum + before
     if kind == "running_var":
-        shape = case.tensors["input.x" if layer in ("", "expand_norm") else "output"].shape
-        m = int(np.prod(shape)) // shape[1 if case.layout == "nchw" and len(shape) == 4 else -1]
+        m = _positions(case, layer)
         if case.attrs.get("variance") == "biased":
             yield "unbiased running variance: divide by M here", before + momentum * (batch * m / (m - 1) - before)
         else:
@@ -82,6 +97,13 @@ def _running(case: Case, name: str, expected: Array) -> Results:
     yield "the batch's statistic itself, not moved by momentum", batch
     once = expected + momentum * (batch - expected)
     yield "the running statistic was moved twice", once
+
+
+def _positions(case: Case, layer: str) -> int:
+    """How many values of a channel the layer's statistics are taken over."""
+    shapes = [row["shape"] for row in case.kept if (row["layer"], row["tensor"]) == (layer, "x_hat")]
+    shape = shapes[0] if shapes else case.tensors["input.x"].shape
+    return int(np.prod(shape)) // int(shape[1 if case.layout == "nchw" and len(shape) == 4 else -1])
 
 
 def _moved(case: Case, name: str, expected: Array) -> Results:

@@ -17,9 +17,9 @@ from minitl.arrays import Array, Shape
 from minitl.oracle.mistakes.formats import FORMATS
 from minitl.oracle.mistakes.tape import Backward, Call, Change, Forward, Mistake
 
-SPATIAL = ("conv", "depthwise_conv")
+SPATIAL = ("conv", "depthwise_conv", "grouped_conv", "standardised_conv")
 DENSE = ("conv", "pointwise_conv", "linear")
-ALL = ("conv", "depthwise_conv", "pointwise_conv", "linear")
+ALL = (*SPATIAL, "pointwise_conv", "linear")
 PAD = 4  # rows and columns around a map on its canvas: more than any shift, and even, as strides are
 
 
@@ -37,20 +37,20 @@ SAME = Map(lambda a: a, lambda a: a)
 def mistakes() -> Iterator[Mistake]:
     """All of them."""
     yield from _misread_weights()
-    yield _around("SAME padding as TensorFlow's: symmetric padding of (k - 1) / 2 is right", SPATIAL, _same_padding)
+    yield around("SAME padding as TensorFlow's: symmetric padding of (k - 1) / 2 is right", SPATIAL, _same_padding)
     for by, what in ((1, "too many"), (-1, "too few")):
-        yield _around(f"padding off by one: one row and column {what} before", SPATIAL, _off_by(by))
-    yield _around("replicate padding where zeros are right", SPATIAL, _replicated)
+        yield around(f"padding off by one: one row and column {what} before", SPATIAL, _off_by(by))
+    yield around("replicate padding where zeros are right", SPATIAL, _replicated)
     yield Mistake("replicate padding where zeros are right", SPATIAL, None, _replicated_cut)
-    yield _around("borders skipped: outputs whose window leaves the map are missing", SPATIAL, _inner)
+    yield around("borders skipped: outputs whose window leaves the map are missing", SPATIAL, _inner)
     text = "borders skipped in the bias's gradient: outputs whose last tap lies in the padding are missing"
     yield Mistake(text, SPATIAL, None, _bias_of_inner)
-    yield _around("padding ignored: windows begin at the map's first row and column", SPATIAL, _unpadded)
+    yield around("padding ignored: windows begin at the map's first row and column", SPATIAL, _unpadded)
     yield _unstrided("stride ignored", lambda c: (SAME, SAME, SAME))
     yield _unstrided("stride ignored and padding ignored", _unpadded)
     for axis, letter in ((1, "H"), (2, "W")):
         for by in (1, -1):
-            yield _around(f"shifted by one along {letter}", (*SPATIAL, "pointwise_conv"), _outputs_moved(axis, by))
+            yield around(f"shifted by one along {letter}", (*SPATIAL, "pointwise_conv"), _outputs_moved(axis, by))
     yield Mistake("bias left out", ALL, lambda c: c.forward(*c.arrays[:2], *(0 * b for b in c.arrays[2:])))
     yield from _sums()
     for name, rounded in FORMATS.items():
@@ -71,14 +71,14 @@ def _misread_weights() -> Iterator[Mistake]:
 
 
 def _weights(cause: str, ops: tuple[str, ...], of: Callable[[Call], Map]) -> Mistake:
-    return _around(cause, ops, lambda c: (SAME, of(c), SAME))
+    return around(cause, ops, lambda c: (SAME, of(c), SAME))
 
 
 def _always(one: Map, c: Call) -> Map:
     return one
 
 
-def _around(cause: str, ops: tuple[str, ...], maps: Maps) -> Mistake:
+def around(cause: str, ops: tuple[str, ...], maps: Maps) -> Mistake:
     """The right op between linear maps, with the gradients that follow."""
 
     def forward(c: Call) -> Array:
@@ -218,7 +218,7 @@ def _bias_of_inner(c: Call, gy: Array) -> Sequence[Array | None]:
 
 def _unstrided(cause: str, maps: Maps) -> Mistake:
     """With stride 1 where it is 2: as many outputs as are asked for, from the first window on."""
-    dense = _around(cause, SPATIAL, maps)
+    dense = around(cause, SPATIAL, maps)
 
     def forward(c: Call) -> Array:
         y = c.forward()
@@ -247,7 +247,7 @@ def _unpadded(c: Call) -> tuple[Map, Map, Map]:
 
 
 def _sums() -> Iterator[Mistake]:
-    every = (*ALL, "batch_norm", "frozen_norm")
+    every = (*ALL, "batch_norm", "frozen_norm", "group_norm")
     yield Mistake("last image only: sums over the batch are overwritten", every, None, _of_image(-1))
     yield Mistake("first image only", every, None, _of_image(0))
     yield Mistake("gy ignored (taken as 1)", every, None, lambda c, gy: c.backward(np.ones_like(gy)))

@@ -69,7 +69,7 @@ class Mistake:
 
     def applies(self, op: str, layer: str) -> bool:
         """Whether it is made there."""
-        return op in self.ops and self.layer in (None, layer)
+        return op in self.ops and (self.layer is None or f".{layer}".endswith(f".{self.layer}"))
 
     def variants(self, *, forward: bool) -> Iterator[Mistake]:
         """Where it may be made: throughout, or in part; only those that do or do not change the forward."""
