@@ -20,7 +20,7 @@ from minitl.arrays import Array
 from minitl.errors import DtypeError, ValueRangeError
 from minitl.files import write_whole
 from minitl.oracle.case import SCHEMA, Case
-from minitl.oracle.recipes import SYMMETRIC, padding
+from minitl.oracle.recipes import padding
 from minitl.version import VERSION
 
 BOUND = "tol.f32."
@@ -195,7 +195,7 @@ def _extents(case: Case) -> dict[str, int]:
     if case.op in ("pointwise_conv", "linear"):
         extents_of |= {"KERNEL": 1, "STRIDE": 1}
     if "kernel" in case.attrs:
-        sides = padding({"padding": SYMMETRIC, **case.attrs}, (case.attrs["height"], case.attrs["width"]))
+        sides = padding(case.attrs, (case.attrs["height"], case.attrs["width"]))
         extents_of |= dict(zip(("PAD_TOP", "PAD_BOTTOM", "PAD_LEFT", "PAD_RIGHT"), sides, strict=True))
     return extents_of
 

@@ -147,7 +147,7 @@ def recipe(op: str, method: str, attrs: Mapping[str, Any], batch: int, height: i
 
 def padding(attrs: Mapping[str, Any], extents: Sequence[int]) -> tuple[int, ...]:
     """Zeros before and after each axis: (top, bottom, left, right)."""
-    kernel, stride, text = attrs["kernel"], attrs["stride"], attrs["padding"]
+    kernel, stride, text = attrs["kernel"], attrs.get("stride", 1), attrs.get("padding", SYMMETRIC)
     if text in (SYMMETRIC, VALID):
         return (kernel // 2 * (text == SYMMETRIC),) * 4
     if text == SAME:
