@@ -71,7 +71,8 @@ def test_no_result_may_be_a_fiftieth_off_in_every_case() -> None:
     sharp: dict[tuple[str, str, str], bool] = {}
     for case in cases("nhwc", "float32"):
         for name, expected in case.expected.items():
-            if expected.dtype.kind == "f":
+            vanishes = case.op == "network" and abs(expected).max() < 1e-12  # 0 but for rounding
+            if expected.dtype.kind == "f" and not vanishes:
                 caught = (abs(expected) / 50 > case.tolerance(name, "float32")).any()
                 key = case.op, case.method, name
                 sharp[key] = sharp.get(key, False) or bool(caught)
@@ -108,7 +109,7 @@ ENDS = (
 
 @pytest.mark.parametrize("mistake", ENDS)
 def test_mistakes_are_named_in_a_whole_network(mistake: str) -> None:
-    report = first_caught(MUTANTS[mistake], networks()[-1:])
+    report = first_caught(MUTANTS[mistake], networks()[-2:-1])  # three blocks, all tuned
     assert report
     causes = {line.cause for line in report.lines if line.cause}
     assert causes
