@@ -15,7 +15,7 @@ from minitl.arrays import Array, positions, size
 from minitl.fused import calls
 from minitl.fused.calls import itemsize
 from minitl.fused.program import Program, Squeeze, Stage, Values
-from minitl.fused.work import Band, Rows, Work
+from minitl.fused.work import PASSING, Band, Rows, Work
 from minitl.kernels import elementwise, pointwise
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import FROZEN, NONE
@@ -33,8 +33,12 @@ def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: 
     """The output of `programs`, one after another, for x."""
     constants = _Constants(programs, work.dtype)
     y, store = work.new((work.count, *programs[-1].stages[-1].y[1:])), work.new((constants.count,))
-    if not work.dry:
+
+    def fill() -> tuple[Array, ...]:
         constants.fill(store, values)
+        return ()
+
+    work.numbers(0, PASSING * max(stage.y[3] for program in programs for stage in program.stages), fill)
 
     def record(to: Recorder, samples: int) -> None:
         for number in range(samples):

@@ -17,7 +17,7 @@ from minitl.arrays import Array, Shape, size
 from minitl.fused.program import Program, Stage
 from minitl.kernels.tasks import Place, Recorder, scratch_bytes
 
-PASSING = 6  # float64 vectors per channel that the few numbers of a norm take while they are made
+PASSING = 7  # float64 vectors per channel that the few numbers of a norm take while they are made
 
 CHUNK = 1 << 16  # numbers of a map that stay in the cache until the next link has read them
 
