@@ -92,7 +92,7 @@ class OntoOnes(Correct):
 class OntoWeights(Correct):
     def conv(self, layer: str, x: Array, stride: int = 1, **how: Any) -> Result:
         y, back = super().conv(layer, x, stride, **how)
-        if x.ndim == 2:
+        if x.ndim == 2 or "weight" in how:
             return y, back
 
         def onto(gy: Array) -> Array:

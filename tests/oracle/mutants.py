@@ -1061,7 +1061,7 @@ class OwnActivation(Correct):
 @mutant("no expansion where the channels already agree")
 class SkippedExpansion(Correct):
     def expands(self) -> bool:
-        return super().expands() and self.attrs["expanded_channels"] != self.attrs["in_channels"]
+        return super().expands() and self.attrs.get("expanded_channels", 0) != self.attrs.get("in_channels")
 
 
 @mutant("an activation after the projection")
