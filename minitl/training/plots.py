@@ -17,7 +17,8 @@ T = TypeVar("T")
 KEPT = "kept for backward (MB = 1e6 bytes, log scale)"
 COLOUR, HIGHLIGHT = "#4477aa", "#ee6677"  # of Paul Tol's bright scheme, told apart by all
 AROUND = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
-PLACES = [(radius * x, radius * y) for radius in (9, 18, 27, 36) for x, y in AROUND]  # points from a dot
+NEAR = 18  # further away, a line leads from a name to its dot
+PLACES = [(radius * x, radius * y) for radius in (9, 18, 27, 36, 54, 72) for x, y in AROUND]  # points from a dot
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def _draw(figure: Any, dots: Mapping[Any, Sequence[Dot]], labels: Mapping[Any, s
             axes.errorbar(dot.x, dot.y, dot.spread, fmt="o", color=dot.colour, mfc=face, capsize=3, markersize=7)
         axes.set(xscale="log", xlabel=labels[axes], ylabel="test accuracy (%)")
         axes.margins(0.14)
-        for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            ticks("{x:g}")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
     figure.draw_without_rendering()  # settles the layout, before places for the labels are looked for
@@ -135,6 +136,9 @@ def label(axes: Any, dots: Sequence[Dot]) -> None:
                 break
             name.remove()
         taken.append(box)
+        if max(map(abs, place)) > NEAR:
+            line = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6}
+            axes.annotate("", (dot.x, dot.y), place, textcoords="offset points", arrowprops=line)
 
 
 def _annotate(axes: Any, dot: Dot, place: tuple[int, int]) -> Any:
