@@ -68,6 +68,7 @@ class Record:
         """A record of the same, which holds nothing yet."""
         fresh = object.__new__(type(self))  # a fifth of the time that dataclasses.replace takes
         fresh.__dict__.update(self.__dict__)
+        fresh.__dict__.pop("cost", None)  # whose scratch memory is for the threads that were in force then
         fresh.saved = Saved()
         return fresh
 
