@@ -80,8 +80,10 @@ def check_writable(path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What the operating system says, without its number and the path."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    """What the operating system says, without its number and the path; of a null byte every Python says it alike."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "embedded null byte" if isinstance(error, ValueError) else str(error)
 
 
 def _beside(path: Path) -> Path:

@@ -37,14 +37,16 @@ class Dot:
         return HIGHLIGHT if self.name.startswith("mobiletl") else COLOUR
 
 
-def plot_accuracy(results: Sequence[Result], path: Path) -> None:
+def plot_accuracy(results: Sequence[Result], path: Path, about: str = "") -> None:
     """Draw each method's mean accuracy against the memory its step keeps (log scale); write .png, .pdf or .svg.
+
+    `about` is network, batch and resolution, by default those of the demonstration.
 
     The bars reach one standard deviation over the seeds up and down. Raises UsageError where
     matplotlib is missing or the file cannot be written.
     """
     figure, (axes,) = new_figure(7, 4.5)
-    axes.set_title(_title(results), fontsize=10)
+    axes.set_title(_title(results, about), fontsize=10)
     _draw(figure, {axes: _dots(results, "kept_bytes")}, {axes: KEPT})
     save(figure, path)
 
@@ -75,8 +77,8 @@ def pareto(ways: Iterable[T], of: Callable[[T], tuple[float, float]]) -> list[T]
     return front
 
 
-def _title(results: Sequence[Result]) -> str:
-    return f"{setting()}: mean and standard deviation over {results[0].seeds} seeds"
+def _title(results: Sequence[Result], about: str = "") -> str:
+    return f"{about or setting()}: mean and standard deviation over {results[0].seeds} seeds"
 
 
 def _dots(results: Sequence[Result], of: str, exact: Mapping[str, bool] | None = None) -> list[Dot]:

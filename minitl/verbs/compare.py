@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from minitl.training.plots import pareto, plot_accuracy, plot_memory, plot_paret
 from minitl.verbs import compare_own, options
 from minitl.verbs.terminal import show
 
-PLOTS = {"accuracy.png": plot_accuracy, "memory.png": plot_memory}
+PLOTS: dict[str, Callable[[Sequence[Result], Path], None]] = {"accuracy.png": plot_accuracy, "memory.png": plot_memory}
 
 HELP = "the main job: adapt a network to new images with each method; accuracy against memory"
 DESCRIPTION = """Pretrains digits_irb on handwritten digits 0 to 4, then adapts it to digits 5 to 9 from 200 labelled

@@ -73,8 +73,8 @@ def compare(args: argparse.Namespace, choices: Sequence[Choice] | None, plots: l
             store.add(outcome)
     found = results(comparison, images, store.outcomes)
     if args.plots:
-        plot_accuracy(found, args.plots / "accuracy.png")
         title = next(iter(accounts.values())).title
+        plot_accuracy(found, args.plots / "accuracy.png", title)
         plot_kept({name: held.ledger for name, held in accounts.items()}, args.plots / "memory.png", title=title)
         plots += [args.plots / "accuracy.png", args.plots / "memory.png"]
     return found

@@ -125,8 +125,10 @@ def test_compare_is_taken_up_where_it_was(
 ) -> None:
     out = tmp_path / "trials.json"
     command = ("--data", photos, *WORDS, "--out", out)
+    drawn: list[str] = []
+    monkeypatch.setattr("minitl.verbs.compare_own.plot_accuracy", lambda found, path, about: drawn.append(about))
     code, text, _ = compare(capsys, *command, "--plots", tmp_path / "plots")
-    assert code == 0
+    assert (code, drawn) == (0, ["digits_irb, batch 16, 16 px"])
     whole = json.loads(text)
     assert [path.split("/")[-1] for path in whole["plots"]] == ["accuracy.png", "memory.png"]
     assert [(r["method"], r["blocks"], r["seeds"], len(r["accuracy"])) for r in whole["results"]] == [
