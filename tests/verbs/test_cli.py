@@ -271,7 +271,7 @@ ABOUT = {"network", "method", "blocks", "batch", "resolution", "classes", "dtype
 MORE_ABOUT = {"padding", "optimizer", "int8", "checkpoint", "rules"}
 ROW = {"layer", "op", "role", "rule", "tensor", "needed_for", "shape", "dtype", "bits", "bytes", "shared_with"}
 BYTES = {
-    "kept_bytes", "trained_parameter_bytes", "frozen_parameter_bytes", "buffer_bytes", "gradient_bytes",
+    "kept_bytes", "trained_parameter_bytes", "frozen_parameter_bytes", "buffer_bytes", "state_bytes", "gradient_bytes",
     "optimizer_bytes", "total_bytes", "peak_bytes",
 }  # fmt: skip
 MEASURED = {"held_bytes", "traced_bytes", "predicted_peak_bytes", "traced_peak_bytes"}
