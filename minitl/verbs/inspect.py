@@ -10,6 +10,7 @@ from minitl import methods
 from minitl.accounting import Arena, arena, measure, page, predict, timeline
 from minitl.accounting.arena_file import FORMS, write_arena
 from minitl.accounting.conventions import CONVENTIONS, STANDARD
+from minitl.accounting.op_by_op import op_by_op
 from minitl.accounting.plot import plot_kept
 from minitl.accounting.report import Key, block_of, by_layer, by_network, sums
 from minitl.accounting.tidy import buffers, csv_text, parts, totals
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     names = args.method.split(",")
     alone = [f"--{name}" for name in ("against", "arena", "html") if getattr(args, name)]
     if len(set(names)) < len(names) or (alone and len(names) > 1):
-        remedy = f"name each method once{f', and one where there is {alone[0]}' * bool(alone)}"
+        remedy = "name each method once" + (f", and one where there is {alone[0]}" if alone else "")
         raise UsageError(f"--method {args.method} cannot be shown side by side", remedy=remedy)
     if args.html:
         page.check()
@@ -141,6 +142,7 @@ def _inspect(
         "rules": args.rule,
         "apply": args.apply,
         "threads": count(),
+        "op_by_op": op_by_op(model, batch=args.batch, resolution=args.resolution),
     }
     line = timeline(model, **step) if args.timeline or args.html else None
     return Inspection(about, block_of(model), ledger, measure(model, **step) if measured else None, line)

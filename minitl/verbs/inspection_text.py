@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from textwrap import fill
 
 from minitl import methods
 from minitl.accounting import Ledger, Measured
@@ -31,6 +32,7 @@ select an activation's slope, `gate` the multiplier of squeeze-and-excite. A
 layer without a row keeps nothing."""
 PARTS = "Kept bytes, and the gradient that needs them (the first, of several):"
 TRACED = "(the predicted peak has a room of a few kilobytes for vectors of one number\nper channel)"
+FEW, WIDTH = 4, 80  # layers that are named, columns
 SMALL = 0.002  # of the peak: smaller buffers are told together
 
 
@@ -48,6 +50,7 @@ def print_one(found: Inspection, other: Inspection | None, args: argparse.Namesp
     elif args.by == "block":
         parts += [PARTS, block_table(ledger, found.block)]
     parts += totals_tables(ledger.totals)
+    parts += _alone(found.about["op_by_op"])
     if found.measured:
         parts += [_measured_table(ledger, found.measured), TRACED]
     show(*parts)
@@ -108,6 +111,18 @@ def _network(found: Inspection, args: argparse.Namespace) -> str:
 
 def _trains(found: Inspection) -> str:
     return f"{found.label}: trains {methods.METHODS[found.about['method']].summary}"
+
+
+def _alone(found: dict[str, str]) -> list[str]:
+    """The layers that run op by op, by the reason."""
+    layers: dict[str, list[str]] = {}
+    for layer, why in found.items():
+        layers.setdefault(why, []).append(layer)
+    lines = []
+    for why, names in layers.items():
+        some = ", ".join(names[:FEW]) + (f", ... ({len(names)} in all)" if len(names) > FEW else "")
+        lines.append(fill(f"op by op: {some}: {why}", WIDTH))
+    return ["\n".join(lines)] if lines else []
 
 
 def _measured_table(ledger: Ledger, measured: Measured) -> Table:

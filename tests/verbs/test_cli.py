@@ -244,17 +244,17 @@ def test_budgets(text: str, of: str, budget: int) -> None:
 @pytest.mark.parametrize(
     ("text", "budget", "of"),
     [
-        ("64KB", 64_000, "total"), ("40mb", 40_000_000, "total"), ("16mib", 2**24, "total"),
-        ("1,000,000", 10**6, "total"), ("12,345.5 kB", 12_345_500, "total"),
+        ("64KB", 64_000, "peak"), ("40mb", 40_000_000, "peak"), ("16mib", 2**24, "peak"),
+        ("1,000,000", 10**6, "peak"), ("12,345.5 kB", 12_345_500, "peak"),
         ("2GFLOPs", 2 * 10**9, "flops"), ("1.5 gflop", 15 * 10**8, "flops"),
-        ("700FLOPs", 700, "flops"), ("3M", 3_000_000, "total"), ("1TiB", 2**40, "total"), ("5 Bytes", 5, "total"),
+        ("700FLOPs", 700, "flops"), ("3M", 3_000_000, "peak"), ("1TiB", 2**40, "peak"), ("5 Bytes", 5, "peak"),
     ],
 )  # fmt: skip
 def test_budgets_as_people_write_them(text: str, budget: int, of: str) -> None:
     assert parse_budget(text) == (budget, of)
 
 
-@pytest.mark.parametrize("of", ["total", "flops"])
+@pytest.mark.parametrize("of", ["peak", "flops"])
 @pytest.mark.parametrize(
     "text",
     ["", " ", "0", "-1", "+1", "0.9", "16 Mi B", "MB", "1e999", "1e19", "nan", "inf", "1,0", "10,00", "1000,000",
@@ -268,7 +268,7 @@ def test_budgets_that_are_none(text: str, of: str) -> None:
 # JSON
 
 ABOUT = {"network", "method", "blocks", "batch", "resolution", "classes", "dtype", "rows", "totals"}
-MORE_ABOUT = {"padding", "optimizer", "int8", "checkpoint", "rules"}
+MORE_ABOUT = {"padding", "optimizer", "int8", "checkpoint", "rules", "apply", "threads", "op_by_op"}
 ROW = {"layer", "op", "role", "rule", "tensor", "needed_for", "shape", "dtype", "bits", "bytes", "shared_with"}
 BYTES = {
     "kept_bytes", "trained_parameter_bytes", "frozen_parameter_bytes", "buffer_bytes", "state_bytes", "gradient_bytes",
