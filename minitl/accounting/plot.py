@@ -18,7 +18,7 @@ KINDS = {
     "norms": ("stem_norm", "expand_norm", "depthwise_norm", "project_norm", "head_norm"),
     "activations": ("stem_act", "expand_act", "depthwise_act", "head_act", "classifier_act"),
     "squeeze-and-excite": ("se_fc1", "se_act", "se_fc2", "se_gate", "se_scale"),
-    "side modules": tuple(role for role in ROLES if role.startswith("side_")),
+    "side modules": tuple(role for role in ROLES if role.startswith(("side_", "low_rank_"))),
     "dropout and loss": ("dropout", "loss"),
 }
 TYPES = (".png", ".pdf", ".svg")  # matplotlib knows more, but some need LaTeX

@@ -107,7 +107,7 @@ def test_as_json() -> None:
     assert data == {
         "size_bytes": 8,
         "lower_bound_bytes": 8,
-        "buffers": [{"name": "w", "layer": "conv", "bytes": 8, "first": 0, "last": 1, "offset": 0}],
+        "buffers": [{"name": "w", "layer": "conv", "bytes": 8, "first": 0, "last": 1, "kind": "", "offset": 0}],
     }
 
 
