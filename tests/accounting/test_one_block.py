@@ -284,7 +284,7 @@ def in_one_block(
     with counting(block):
         for p in model.parameters():
             p.value = block.array(names[p.name], before[p.name])
-        inside = [block.array(first, images), block.array(first + 1, labels)]
+        inside = block.array(first, images), block.array(first + 1, labels)
         try:
             got = run(model, *inside, apply, block)
         except (MemoryError, SystemError):  # the latter where an array was on its way

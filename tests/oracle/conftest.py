@@ -9,7 +9,7 @@ import pytest
 from minitl.kernels import threads
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     before = threads.count()
     threads.set_threads(1)
