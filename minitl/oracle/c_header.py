@@ -66,6 +66,7 @@ TABLE = """\
  *         int kernel = (int)minitl_number(c, "kernel");
  *         ...
  *         wrong |= minitl_check(c, "output", y, sizeof y);
+ *         wrong |= minitl_done(c);
  *     }}
  *
  * Beside its attributes each case has the numbers height, width, channels, out_height, out_width, out_channels.
@@ -111,6 +112,11 @@ def header(case: Case) -> str:
             lines += [line for name in names for line in _arrays(case, name, "")]
             lines += [f"static const minitl_tensor TENSOR_{identifier(n)} = {_tensor(case, n, '')};" for n in names]
             lines += ["#endif"] if condition else []
+    lines += ["", "static const minitl_tensor *const MINITL_REQUIRED[] = {"]
+    for _, condition, beginnings in SECTIONS:
+        if names := [name for name in case.required if name.startswith(beginnings)]:
+            lines += [f"#if {condition}", *(f"    &TENSOR_{identifier(name)}," for name in names), "#endif"]
+    lines += ["    NULL};"]
     return "\n".join([*lines, "", f"#endif /* {guard} */", ""])
 
 
@@ -137,8 +143,9 @@ def _tensor(case: Case, name: str, prefix: str) -> str:
     exact = kind != "f" or BOUND + name not in case.tensors or (name.startswith("kept.") and _same_input(case, values))
     bounds = "NULL" if exact else f"{prefix}BOUND_{identifier(name)}"
     shape = ", ".join(map(str, (values.shape + (0,) * 4)[:4]))
+    compared = f"&{prefix}COMPARED_{identifier(name)}" if name in case.required else "NULL"
     parts = (f'"{_plain(name)}"', f"'{kind}'", c_name, bounds, f'"{_axes(case, name)}"', str(values.ndim))
-    return "{" + ", ".join(parts) + f", {{{shape}}}, {values.size}}}"
+    return "{" + ", ".join(parts) + f", {{{shape}}}, {values.size}, {compared}}}"
 
 
 def _axes(case: Case, name: str) -> str:
@@ -215,8 +222,10 @@ def _attribute(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _arrays(case: Case, name: str, prefix: str) -> Iterator[str]:
-    """The tensor's array, and that of its bound where it has one."""
+    """The tensor's array, that of its bound where it has one, and whether a required one has been compared."""
     values, bound = case.tensors[name], case.tensors.get(BOUND + name)
+    if name in case.required:
+        yield f"static unsigned char {prefix}COMPARED_{identifier(name)};"
     if name.startswith("kept.") and (same := _same_input(case, values)):
         yield f"#define {prefix}{identifier(name)} {prefix}{identifier(same)}"
     elif values.dtype == np.uint8:

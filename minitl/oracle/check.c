@@ -17,7 +17,7 @@
 #error "compile check.c without -ffast-math and -ffinite-math-only: with them, NaN would pass"
 #endif
 
-static const minitl_tensor NO_SHAPE = {"", 'f', NULL, NULL, "", 0, {0, 0, 0, 0}, 0};
+static const minitl_tensor NO_SHAPE = {"", 'f', NULL, NULL, "", 0, {0, 0, 0, 0}, 0, NULL};
 
 typedef struct {
     const char *who, *what; /* "ok    WHO WHAT: ..." */
@@ -49,6 +49,16 @@ static void place(const minitl_tensor *t, size_t at)
     MINITL_PRINTF(")");
 }
 
+/* printf may write a NaN's sign. */
+static void number(const char *before, double value)
+{
+    MINITL_PRINTF("%s", before);
+    if (value != value)
+        MINITL_PRINTF("nan");
+    else
+        MINITL_PRINTF("%.9g", value);
+}
+
 /* |got - expected| <= bound, element by element. */
 static int floats(title of, const minitl_tensor *t, const float *got, const float *expected, const float *bound, size_t n)
 {
@@ -72,7 +82,10 @@ static int floats(title of, const minitl_tensor *t, const float *got, const floa
     if (n > 0) {
         MINITL_PRINTF("; worst");
         place(t, worst);
-        MINITL_PRINTF(": got %.9g, expected %.9g, error / bound %.3g", (double)got[worst], (double)expected[worst], most);
+        number(": got ", (double)got[worst]);
+        number(", expected ", (double)expected[worst]);
+        if (most == most)
+            MINITL_PRINTF(", error / bound %.3g", most);
     }
     MINITL_PRINTF("\n");
     return count;
@@ -130,6 +143,8 @@ static void answer(const char *case_name, const minitl_tensor *t, const void *go
 static int check(title of, const char *case_name, const minitl_tensor *t, const void *got, size_t bytes)
 {
     size_t each = t->kind == 'u' ? 1 : 4;
+    if (t->compared)
+        *t->compared = 1;
     if (bytes < each * t->size) {
         MINITL_PRINTF("WRONG %s%s%s: an array of %lu elements, %lu are expected\n", of.who,
                       of.what[0] ? " " : "", of.what, (unsigned long)(bytes / each), (unsigned long)t->size);
@@ -148,6 +163,30 @@ static int check(title of, const char *case_name, const minitl_tensor *t, const 
 int minitl_check_tensor(const char *label, const char *case_name, const minitl_tensor *t, const void *got, size_t bytes)
 {
     return check((title){label, ""}, case_name, t, got, bytes);
+}
+
+static int left_out(const char *who, const minitl_tensor *t)
+{
+    if (!t->compared || *t->compared)
+        return 0;
+    MINITL_PRINTF("WRONG %s%s%s: never compared\n", who, who[0] ? " " : "", t->name);
+    return 1;
+}
+
+int minitl_done_tensors(const minitl_tensor *const *required)
+{
+    int missing = 0;
+    for (; *required; required++)
+        missing += left_out("", *required);
+    return missing;
+}
+
+int minitl_done(const minitl_case *c)
+{
+    int missing = 0;
+    for (const minitl_tensor *t = c->tensors; t->name; t++)
+        missing += left_out(c->name, t);
+    return missing;
 }
 
 static const minitl_tensor *tensor(const minitl_case *c, const char *name)

@@ -18,6 +18,7 @@ typedef struct {
     const char *axes;   /* "n, h, w, c", in the order of `shape`; "" where they have no names */
     int rank, shape[4];
     size_t size;        /* number of elements */
+    unsigned char *compared; /* of a result that must be there: whether it has been compared; else NULL */
 } minitl_tensor;
 
 typedef struct {
@@ -36,11 +37,16 @@ const void *minitl_given(const minitl_case *c, const char *tensor);
 double minitl_number(const minitl_case *c, const char *attr);
 int minitl_is(const minitl_case *c, const char *attr, const char *text);
 int minitl_check(const minitl_case *c, const char *tensor, const void *got, size_t bytes);
+/* At the end: how many required results were never compared; a line for each. */
+int minitl_done(const minitl_case *c);
 
 /* Of a single case's header: MINITL_CHECK(OUTPUT, y), MINITL_CHECK_BYTES(KEPT_MASK, mask). */
 int minitl_check_tensor(const char *label, const char *case_name, const minitl_tensor *t, const void *got, size_t bytes);
 #define MINITL_CHECK(name, got) minitl_check_tensor(#name, MINITL_CASE, &TENSOR_##name, got, MINITL_BYTES(got))
 #define MINITL_CHECK_BYTES(name, got) MINITL_CHECK(name, got)
+/* At the end, in the translation unit that compares: how many required results were never compared. */
+int minitl_done_tensors(const minitl_tensor *const *required);
+#define MINITL_DONE() minitl_done_tensors(MINITL_REQUIRED)
 /* The size of an array; of a pointer nothing is known. */
 #define MINITL_BYTES(got) (sizeof(got) == sizeof(void *) ? (size_t)-1 : sizeof(got))
 

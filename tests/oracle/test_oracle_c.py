@@ -90,7 +90,7 @@ def test_a_wrong_depthwise_convolution_fails(tmp_path: Path, layout: str, fault:
     done = compile_and_run(tmp_path, depthwise(layout, 3, 2, 7, 5), SOURCES / "depthwise.c", f"-DFAULT={fault}")
     assert done.returncode == 1
     assert wrong_tensors(done) == tensors
-    assert ("got nan" in done.stdout.replace("-nan", "nan")) == (fault == 2)
+    assert ("got nan" in done.stdout) == (fault == 2)
 
 
 @needs_compiler
@@ -225,7 +225,10 @@ def test_one_program_runs_through_a_table_of_cases(tmp_path: Path) -> None:
     wrong = run_table(tmp_path, "-DFAULT=1")
     assert wrong.returncode == 1
     assert re.search(r"WRONG depthwise_conv-k3-s1 output: .* at \(n, h, w, c\) = \(\d+, \d+, \d+, \d+\)", wrong.stdout)
-    assert "(1 nan, 0 inf)" in run_table(tmp_path, "-DFAULT=2").stdout
+    assert re.search(r"\(1 nan, 0 inf\); worst .*: got nan, expected [^,]*$", run_table(tmp_path, "-DFAULT=2").stdout, re.M)
+    forgotten = run_table(tmp_path, "-DFAULT=3")
+    assert forgotten.returncode == 1
+    assert forgotten.stdout.count("grad_param.weight: never compared") == forgotten.stdout.count("WRONG") == 4
 
 
 @needs_compiler
@@ -247,6 +250,18 @@ def test_an_array_that_is_too_small_is_wrong(tmp_path: Path) -> None:
     done = compile_and_run(tmp_path, depthwise("nhwc", 3, 1, 5, 3), source)
     assert done.returncode == 1
     assert "WRONG OUTPUT: an array of 3 elements, 150 are expected" in done.stdout
+
+
+@needs_compiler
+@pytest.mark.parametrize(("flag", "left"), [("", ["output", "grad_param.weight"]), ("-DMINITL_GRAD_INPUT", [])])
+def test_what_is_never_compared_is_wrong(tmp_path: Path, flag: str, left: list[str]) -> None:
+    """Of the steps that the program asks for; what is kept may be left out."""
+    source = tmp_path / "forgetful.c"
+    compared = "MINITL_CHECK(GRAD_INPUT_X, GRAD_INPUT_X)"
+    source.write_text(f"int main(void) {{ int wrong = {compared}; return 10 * wrong + MINITL_DONE(); }}\n")
+    done = compile_and_run(tmp_path, depthwise("nhwc", 3, 1, 5, 3), source, *filter(None, [flag]))
+    assert done.returncode == len(left)
+    assert re.findall(r"^WRONG (.*): never compared$", done.stdout, re.MULTILINE) == left
 
 
 # The page that explains it

@@ -1,6 +1,7 @@
 /* A depthwise convolution run through a table of cases, in one program.
  *
- * Right as it stands. FAULT 1 flips the filter in the forward, 2 leaves a NaN in the weight gradient.
+ * Right as it stands. FAULT 1 flips the filter in the forward, 2 leaves a NaN in the weight gradient,
+ * 3 does not compare that gradient.
  */
 #include "cases.h"
 
@@ -49,9 +50,9 @@ int main(void)
         depthwise(c);
         wrong += minitl_check(c, "output", y, sizeof y);
         wrong += minitl_check(c, "grad_input.x", gx, sizeof gx);
-        if (minitl_is(c, "train", "none"))
-            continue;
-        wrong += minitl_check(c, "grad_param.weight", gw, sizeof gw);
+        if (!minitl_is(c, "train", "none") && FAULT != 3)
+            wrong += minitl_check(c, "grad_param.weight", gw, sizeof gw);
+        wrong += minitl_done(c);
     }
     return wrong != 0;
 }
