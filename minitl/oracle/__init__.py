@@ -6,10 +6,23 @@
 `make` gives cases of one's own.
 """
 
-from minitl.oracle.builtin import cases, entries
+from minitl.oracle.builtin import Entry, cases, entries
 from minitl.oracle.case import SCHEMA, Case
 from minitl.oracle.make import make
 from minitl.oracle.report import Line, Mismatch, Report
 from minitl.oracle.store import CaseError, load, save
 
-__all__ = ["SCHEMA", "Case", "CaseError", "Line", "Mismatch", "Report", "cases", "entries", "load", "make", "save"]
+__all__ = [
+    "SCHEMA",
+    "Case",
+    "CaseError",
+    "Entry",
+    "Line",
+    "Mismatch",
+    "Report",
+    "cases",
+    "entries",
+    "load",
+    "make",
+    "save",
+]

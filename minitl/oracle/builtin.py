@@ -10,6 +10,7 @@ from zlib import crc32
 
 from minitl.oracle.case import Case
 from minitl.oracle.make import make
+from minitl.oracle.store import CaseError
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,19 @@ def cases(pattern: str = "*", *, layout: str = "nhwc", dtype: str = "float32", *
     """The built-in cases whose name matches the shell pattern, one by one, the same each time.
 
     `batch=`, `height=`, `width=` make them in another size (libraries for a single sample want
-    `batch=1`), `weights="ohwi"` or `"hwio"` with weights in another order.
+    `batch=1`), `weights="ohwi"` or `"hwio"` with weights in another order. Raises CaseError where
+    no name matches.
     """
-    for entry in entries(pattern):
-        yield entry.case(layout, dtype, **other)
+    return (entry.case(layout, dtype, **other) for entry in entries(pattern))
 
 
 def entries(pattern: str = "*") -> list[Entry]:
-    """The list of built-in cases, without their data."""
+    """The list of built-in cases, without their data; raises CaseError where none matches."""
     every = [*_convolutions(), *_norms(), *_activations(), *_others(), *_updates(), *_blocks(), *_networks()]
-    return [entry for entry in every if fnmatchcase(entry.name, pattern)]
+    found = [entry for entry in every if fnmatchcase(entry.name, pattern)]
+    if not found:
+        raise CaseError(f"no built-in case matches {pattern!r}", remedy="see minitl oracle list")
+    return found
 
 
 def _convolutions() -> Iterator[Entry]:

@@ -21,6 +21,7 @@ from minitl.oracle.case import Case
 from minitl.oracle.mistakes import codes, results, shapes
 from minitl.oracle.mistakes.formats import FORMATS, ROUNDOFF
 from minitl.oracle.mistakes.runs import Runs, Wrong
+from minitl.oracle.recipes import BLOCKS
 
 BACKWARD = ("grad_", "param_after")  # what a mistake of the backward changes
 NEARER = 0.1  # a mistake explains a result that is at least ten times nearer to it than to the truth
@@ -29,26 +30,27 @@ TELLING = 16  # values that must all be numbers of a low precision before that i
 UNIT = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 
 
-def missing(name: str) -> str:
+def missing(case: Case, name: str) -> str:
     """Why a required tensor may not be there."""
-    if name == "grad_input.x":
+    if name == "grad_input.x" and case.op in BLOCKS:
         return "the gradient must also be passed on below the block"
     if name.startswith("buffer_after."):
         return "batch statistics move the running ones"
     return "a missing gradient: the parameter is trained" if name.startswith("grad_param.") else ""
 
 
-def explain(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict[str, str]:
-    """The likely cause of each wrong tensor that has one."""
+def explain(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> tuple[dict[str, str], set[str]]:
+    """The likely cause of each wrong tensor that has one, and those that all mistakes were tried for in vain."""
     named: dict[str, str] = {}
+    tried: set[str] = set()
+    wrong = [n for n in wrong if n in got and n in case.expected]
     with np.errstate(all="ignore"), _one_thread():
-        for part in (_by_form, _by_value):
-            try:
-                left = [n for n in wrong if n in got and n in case.expected and n not in named]
-                named |= part(case, got, left)
-            except Exception:  # whatever strange attributes or arrays lead to: a guess is not worth failing for
-                continue
-    return {name: cause for name, cause in named.items() if cause}
+        with suppress(Exception):  # whatever strange attributes or arrays lead to: a guess is not worth failing for
+            named |= _by_form(case, got, wrong)
+        with suppress(Exception):
+            by_value, tried = _by_value(case, got, [n for n in wrong if n not in named])
+            named |= by_value
+    return {name: cause for name, cause in named.items() if cause}, {n for n in tried if not named.get(n)}
 
 
 @contextmanager
@@ -70,22 +72,34 @@ def _by_form(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict
             found[name] = codes.cause(case, name, got[name]) if name.startswith("kept.") else ""
         elif got[name].shape != case.tensors[name].shape:
             found[name] = shapes.cause(case, name, got[name])
+        elif _is_swapped(case, name, got[name]):
+            found[name] = "big-endian: the bytes of each number are in the opposite order; little-endian is right"
     return found
 
 
-def _by_value(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict[str, str]:
+def _is_swapped(case: Case, name: str, got: Array) -> bool:
+    """Whether the numbers are right once the order of their bytes is turned round."""
+    bound = case.tolerance(name, got.dtype.name)
+    turned = got.byteswap().astype(np.float64)
+    return bound is not None and bool((np.abs(turned - case.tensors[name]) <= bound).all())
+
+
+def _by_value(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> tuple[dict[str, str], set[str]]:
+    """Causes of wrong numbers, and the tensors that every mistake was tried for."""
     floats = [n for n in wrong if got[n].dtype.kind == "f" and np.isfinite(got[n]).all()]
     if not floats:
-        return {}
+        return {}, set()
     compared = {n: a for n, a in got.items() if n in case.expected and a.shape == case.tensors[n].shape}
     found = _Findings(case, compared, floats)
     found.of_results()
     if case.op in updates.ATTRS:
         found.of_updates()
-        return found.named() | found.of_their_own()
+        return found.named() | found.of_their_own(), set(floats)
+    tried = set()
     with suppress(Exception):  # a case that cannot be run keeps what its results alone told
         found.of_runs(Runs(case))
-    return found.named() | found.of_their_own()
+        tried = set(floats)
+    return found.named() | found.of_their_own(), tried
 
 
 @dataclass(eq=False)
@@ -202,7 +216,18 @@ class _Findings:
         def within(values: Array) -> bool:
             return self.fit(name, values) is not None
 
-        return results.of_got(self.case, name, got, expected, within) or self._low_precision(name, got, expected)
+        return (
+            results.of_got(self.case, name, got, expected, within)
+            or self._low_precision(name, got, expected)
+            or self._float32_good(name, got, expected)
+        )
+
+    def _float32_good(self, name: str, got: Array, expected: Array) -> str:
+        bound = self.case.tolerance(name, "float32")
+        wide = self.got[name].dtype == np.float64
+        if wide and bound is not None and (np.abs(got - expected) <= bound).all():
+            return "float32 somewhere on the way: within the bound of float32, not within that of float64"
+        return ""
 
     def _low_precision(self, name: str, got: Array, expected: Array) -> str:
         """A format of which every value is a number, though the right ones are not, if its arithmetic may give them."""

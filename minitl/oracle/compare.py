@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.bits import pack
-from minitl.errors import unknown
+from minitl.errors import UsageError, unknown
 from minitl.oracle import causes
 from minitl.oracle.case import INPUTS, Case, from_layout
 from minitl.oracle.mistakes import codes
@@ -20,6 +20,8 @@ from minitl.oracle.report import Line, Report
 FORWARD = ("output", "buffer_after.", "state_after.")
 SERVED = {"float16": "f16", "float32": "f32", "float64": "f64"}
 AS_FLOAT32 = "float64, judged as float32: every value is one"
+AS_FLOAT64 = "judged as float64; hand in as float32 what was computed in float32"
+UNEXPLAINED = "no single usual mistake gives these numbers: perhaps two"
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,39 @@ def compare(case: Case, got: Mapping[str, Any], only: str | None = None) -> Repo
     lines = judge(case, got, only)
     arrays = {name: _array(value) for name, value in got.items() if value is not None}
     wrong = [line.tensor for line in lines if not line.ok and not line.cause]
-    named = causes.explain(case, {n: a for n, a in arrays.items() if isinstance(a, np.ndarray)}, wrong)
-    return Report(case.name, tuple(replace(line, cause=named.get(line.tensor, line.cause)) for line in lines))
+    computed = {
+        n: _as_computed(a)[0] if a.dtype.kind == "f" else a for n, a in arrays.items() if isinstance(a, np.ndarray)
+    }
+    named, unexplained = causes.explain(case, computed, wrong)
+    return Report(case.name, tuple(_explained(line, named, unexplained) for line in lines))
+
+
+def _explained(line: Line, named: Mapping[str, str], unexplained: Collection[str]) -> Line:
+    if line.tensor in unexplained:
+        return replace(line, note="; ".join(filter(None, (line.note, UNEXPLAINED))))
+    return replace(line, cause=named.get(line.tensor, line.cause))
 
 
 def judge(case: Case, got: Mapping[str, Any], only: str | None = None) -> list[Line]:
     """The verdict on each tensor, without the causes of wrong numbers."""
     if only not in (None, "forward"):
         raise unknown("part to compare", only, ("forward",))
+    if not isinstance(got, Mapping):
+        remedy = "does the function return?" if got is None else ""
+        expected = "results in a dictionary {tensor name: array}"
+        raise UsageError(op=case.name, expected=expected, got=type(got).__name__, remedy=remedy)
     arrays = {name: _array(value) for name, value in got.items() if value is not None}
     required = [n for n in case.required if only is None or n.startswith(FORWARD)]
-    lines = [Line(n, False, "missing", causes.missing(n)) for n in required if n not in arrays]
+    lines = [Line(n, False, _missing(n, arrays), causes.missing(case, n)) for n in required if n not in arrays]
     if only == "forward":
         arrays = {n: a for n, a in arrays.items() if not n.startswith("grad_")}
     return lines + [_judge(case, name, array) for name, array in arrays.items()]
+
+
+def _missing(name: str, arrays: Collection[str]) -> str:
+    near = get_close_matches(name, list(arrays), 1)
+    found = near or list(arrays)[:4]
+    return f"missing: it is required; found {', '.join(found)}" if found else "missing: it is required"
 
 
 def _array(value: Any) -> Any:
@@ -113,8 +134,10 @@ def _judge_expected(case: Case, name: str, got: Array) -> Line:
         served = [dtype for dtype, short in SERVED.items() if f"tol.{short}.{name}" in case.tensors]
         return Line(name, False, f"{got.dtype.name} is not served here, only {', '.join(served)}")
     if got.shape != expected.shape:
-        return Line(name, False, f"expected shape {expected.shape}, got {got.shape}")
-    return replace(_judge_floats(name, got, expected, bound), note=note)
+        counts = f": {got.size} {got.dtype.name}, expected {expected.size}" if got.size != expected.size else ""
+        return Line(name, False, f"expected shape {expected.shape}, got {got.shape}{counts}")
+    line = _judge_floats(name, got, expected, bound)
+    return replace(line, note=AS_FLOAT64 if got.dtype == np.float64 and not line.ok else note)
 
 
 def _as_computed(got: Array) -> tuple[Array, str]:
@@ -144,9 +167,11 @@ def _judge_floats(name: str, got: Array, expected: Array, bound: Array) -> Line:
     }  # fmt: skip
     if (error <= limit).all():
         return Line(name, True, **numbers)
+    digits = 17 if got.dtype == np.float64 else 9
     problem = (
-        f"{numbers['got']:.9g} at {list(at)}, expected {numbers['expected']:.9g}; {int((error > limit).sum())} of "
-        f"{error.size} out of bound, the worst {numbers['ratio']:.3g} times, {numbers['ulp']:.3g} ULP"
+        f"{numbers['got']:.{digits}g} at {list(at)}, expected {numbers['expected']:.{digits}g}; "
+        f"{int((error > limit).sum())} of {error.size} out of bound, "
+        f"the worst {numbers['ratio']:.3g} times, {numbers['ulp']:.3g} ULP"
     )
     return Line(name, False, problem, **numbers)
 

@@ -55,8 +55,15 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What the lines note, each once."""
-        return list(dict.fromkeys(line.note for line in self.lines if line.note))
+        """What the lines note, each once, with the tensors that it is noted of."""
+        noted: dict[str, list[str]] = {}
+        for line in self.lines:
+            if line.note:
+                noted.setdefault(line.note, []).append(line.tensor)
+        return [f"{note} ({self._all_or(names)})" for note, names in noted.items()]
+
+    def _all_or(self, names: list[str]) -> str:
+        return f"all {len(names)}" if len(names) == len(self.lines) else ", ".join(names)
 
     def to_json(self) -> dict[str, Any]:
         """As a dictionary; infinite ratios become null, for JSON has none."""

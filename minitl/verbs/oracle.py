@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from minitl import oracle
 from minitl.accounting.table import Table, table
 from minitl.errors import ValueRangeError
-from minitl.files import write_whole
-from minitl.oracle.answers import reader
+from minitl.files import check_writable, write_whole
+from minitl.oracle.answers import WHOLE, nothing_found, reader
 from minitl.oracle.c_header import write_header, write_table
 from minitl.oracle.junit import junit
 from minitl.oracle.recipes import ATTRS, BLOCKS, NETWORK_METHODS, parse_attr
@@ -24,6 +27,7 @@ from minitl.oracle.store import JSON, TENSORS, CaseError
 from minitl.verbs import options
 from minitl.verbs.terminal import show
 
+SLOW = 2.0  # seconds
 HELP = "cases to check another implementation with"
 DESCRIPTION = """Writes cases (inputs, true results, and how far off a correct result may be) and checks what another
 implementation computed from them. `minitl oracle spec` prints what is to be implemented."""
@@ -43,7 +47,8 @@ examples:
   minitl oracle export ref --op depthwise_conv --attr kernel=5 --attr stride=2 --batch 1 --height 14 --width 14
 """
 CHECK_EXAMPLES = """\
-GOT holds a folder per case with tensors.safetensors, one .npz, or raw little-endian TENSOR.bin files; or GOT is the
+GOT holds a folder per case with tensors.safetensors, one .npz, or TENSOR.npy or raw little-endian TENSOR.bin files, or
+a file CASE.npz or CASE.safetensors; or it is the folder or the file of one case; or the
 output of a C program that check.c was compiled into with -DMINITL_ANSWERS.
 
 examples:
@@ -62,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the built-in cases")
     listing.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="as irb-mobiletl-* (default: all)")
+    listing.add_argument("--op", metavar="OP", help="only cases of this op")
+    listing.add_argument("--method", metavar="NAME", help="only cases of this method")
     export = _action(actions, "export", "write cases, built-in ones or one of your own", EXPORT_EXAMPLES + _defaults())
     _add_export(export)
     check = _action(actions, "check", "compare what was computed with the cases", CHECK_EXAMPLES)
@@ -87,11 +94,16 @@ def _defaults() -> str:
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to; each case gets a folder of its own")
     parser.add_argument("pattern", nargs="?", metavar="PATTERN", help="of built-in cases (default: all)")
-    parser.add_argument("--op", metavar="OP", help=f"a case of your own, of {', '.join(ATTRS)}")
+    parser.add_argument(
+        "--op",
+        metavar="OP",
+        help=f"a case of your own, of {', '.join(ATTRS)}; with a PATTERN, only built-in cases of this op",
+    )
     parser.add_argument(
         "--method",
         metavar="NAME",
-        help=f"of an irb or a network: {', '.join(NETWORK_METHODS)} (default: ft); ft-all of a network alone",
+        help=f"of an irb or a network: {', '.join(NETWORK_METHODS)} (default: ft); ft-all of a network alone; "
+        "with a PATTERN, only built-in cases of this method",
     )
     parser.add_argument(
         "--attr", action="append", default=[], metavar="NAME=VALUE", help="as kernel=5; defaults are listed below"
@@ -124,11 +136,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    entries = _entries(args.pattern)
-    rows = [
-        {"case": e.name, "op": e.op, "method": e.method if e.op in BLOCKS else "", "attrs": e.attrs, "input": e.size}
-        for e in entries
-    ]
+    entries = _entries(args)
+    rows = [{"case": e.name, "op": e.op, "method": _method(e), "attrs": e.attrs, "input": e.size} for e in entries]
     if args.json:
         options.print_json("oracle", {"cases": rows})
     else:
@@ -137,11 +146,20 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _entries(pattern: str) -> list[Any]:
-    entries = oracle.entries(pattern)
+def _entries(args: argparse.Namespace) -> list[oracle.Entry]:
+    """Built-in cases by pattern, op and method."""
+    entries = [
+        entry
+        for entry in oracle.entries(args.pattern or "*")
+        if args.op in (None, entry.op) and args.method in (None, _method(entry))
+    ]
     if not entries:
-        raise ValueRangeError(f"no built-in case matches {pattern!r}", remedy="see minitl oracle list")
+        raise CaseError("no built-in case matches PATTERN, --op and --method together", remedy="see minitl oracle list")
     return entries
+
+
+def _method(entry: oracle.Entry) -> str:
+    return entry.method if entry.op in BLOCKS else ""
 
 
 def _attrs_text(attrs: Mapping[str, Any]) -> str:
@@ -149,7 +167,8 @@ def _attrs_text(attrs: Mapping[str, Any]) -> str:
 
 
 def _export(args: argparse.Namespace) -> int:
-    written, cases = [], list(_cases(args))
+    with _told_if_slow():
+        written, cases = [], list(_cases(args))
     for case in cases:
         folder = args.folder / case.name
         oracle.save(case, folder)
@@ -170,16 +189,15 @@ def _export(args: argparse.Namespace) -> int:
 def _cases(args: argparse.Namespace) -> Iterator[oracle.Case]:
     size = {name: value for name in ("batch", "height", "width") if (value := getattr(args, name)) is not None}
     form = {"layout": args.layout, "dtype": args.dtype, "weights": args.weights}
-    if args.op is None:
-        if args.attr or args.method or args.seed is not None:
-            raise ValueRangeError("--attr, --method and --seed need --op")
-        if size and not args.pattern:
-            raise ValueRangeError("--batch, --height and --width need --op or a PATTERN", remedy="'*' is all cases")
-        for entry in _entries(args.pattern or "*"):
+    if args.pattern or args.op is None:
+        if args.attr or args.seed is not None:
+            raise ValueRangeError("--attr and --seed are of a case of your own: they need --op, and no PATTERN")
+        if (size or args.method) and not args.pattern:
+            needing = "--batch, --height, --width and --method"
+            raise ValueRangeError(f"{needing} need --op or a PATTERN", remedy="'*' is all cases")
+        for entry in _entries(args):
             yield entry.case(**form, **size)
         return
-    if args.pattern:
-        raise ValueRangeError("a pattern of built-in cases and --op exclude each other")
     own = {name: value for name in ("method", "seed") if (value := getattr(args, name)) is not None}
     attrs = dict(parse_attr(args.op, pair) for pair in args.attr)
     yield oracle.make(args.op, attrs=attrs, **form, **size, **own)
@@ -192,13 +210,23 @@ class _Checked:
     reports: list[oracle.Report] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     kinds: dict[str, str] = field(default_factory=dict)  # op, and method of an irb
+    told: int = 0  # how many of the reports
+
+    def tell(self, say: Callable[[oracle.Report], None]) -> None:
+        """Say the reports that have not been said."""
+        for report in self.reports[self.told :]:
+            say(report)
+        self.told = len(self.reports)
 
     def failed(self, require_all: bool) -> bool:
         return any(not report.ok for report in self.reports) or (require_all and bool(self.missing))
 
 
 def _check(args: argparse.Namespace) -> int:
-    checked = _judge(args)
+    if args.junit:
+        check_writable(args.junit)
+    with _told_if_slow():
+        checked = _judge(args, _print_nothing if args.json else _print_now)
     failed = checked.failed(args.require_all)
     if args.junit:
         write_whole(args.junit, junit(checked.reports, checked.missing, require_all=args.require_all))
@@ -206,40 +234,75 @@ def _check(args: argparse.Namespace) -> int:
         cases = [report.to_json() for report in checked.reports]
         options.print_json("oracle", {"ok": not failed, "cases": cases, "missing": checked.missing})
     else:
-        lines = [*map(str, checked.reports), *(f"{name}: missing, no answer" for name in checked.missing)]
-        show("\n".join(lines), _summary(checked), _verdict(checked))
+        for name in checked.missing:
+            print(f"{name}: missing, no answer")
+        print()
+        show(_summary(checked), _verdict(checked))
     return int(failed)
 
 
-def _judge(args: argparse.Namespace) -> _Checked:
-    """Judge every case that has an answer, one that cannot be read being wrong; nothing is said before the end."""
+def _judge(args: argparse.Namespace, say: Callable[[oracle.Report], None]) -> _Checked:
+    """Judge every case that has an answer, one that cannot be read being wrong.
+
+    A report is said as soon as it is made; but nothing before all cases and some answer have been read.
+    """
     checked, unreadable = _Checked(), []
     answer = reader(args.got)
-    for folder, name in _folders(args.ref, args.got):
-        case = oracle.load(folder)
-        if not fnmatchcase(case.name, args.pattern) or args.op not in (None, case.op):
-            continue
-        if args.method not in (None, case.method):
-            continue
+    cases = [(case, name) for case, name in _loaded(args.ref, args.got) if _asked_for(case, args)]
+    for case, name in cases:
         checked.kinds[case.name] = f"{case.op} {case.method}".strip()
         try:
             got = answer(case, name)
         except CaseError as error:
             unreadable.append(error)
-            checked.reports.append(oracle.Report(case.name, (oracle.Line("answer", False, f"unreadable: {error}"),)))
-            continue
-        if got is None:
-            checked.missing.append(case.name)
+            report = oracle.Report(case.name, (oracle.Line("answer", False, f"unreadable: {error}"),))
         else:
-            checked.reports.append(case.compare(got, args.only))
+            if got is None:
+                checked.missing.append(case.name)
+                continue
+            report = case.compare(got, args.only)
+        checked.reports.append(report)
+        if len(unreadable) < len(checked.reports):
+            checked.tell(say)
     if not checked.kinds:
         raise CaseError(f"{args.ref}: no case matches", remedy="leave PATTERN, --op and --method out")
     if unreadable and len(unreadable) == len(checked.reports):
         raise unreadable[0]
     if not checked.reports:
-        count = len(checked.missing)
-        raise CaseError(f"{args.got}: holds no answer to any of {count} cases", remedy=f"as {checked.missing[0]}/*.npz")
+        raise nothing_found(args.got, checked.missing)
     return checked
+
+
+def _loaded(ref: Path, got: Path) -> Iterator[tuple[oracle.Case, str]]:
+    return ((oracle.load(folder), name) for folder, name in _folders(ref, got))
+
+
+def _asked_for(case: oracle.Case, args: argparse.Namespace) -> bool:
+    named = fnmatchcase(case.name, args.pattern)
+    return named and args.op in (None, case.op) and args.method in (None, case.method)
+
+
+def _print_now(report: oracle.Report) -> None:
+    show(str(report))
+    sys.stdout.flush()
+
+
+def _print_nothing(report: oracle.Report) -> None:
+    pass
+
+
+@contextmanager
+def _told_if_slow() -> Iterator[None]:
+    """A line for who waits at a terminal, where it takes long."""
+    text = "at work; kernels are compiled once, which takes some seconds"
+    timer = Timer(SLOW, print, (text,), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _folders(ref: Path, got: Path) -> Sequence[tuple[Path, str]]:
@@ -248,7 +311,8 @@ def _folders(ref: Path, got: Path) -> Sequence[tuple[Path, str]]:
         raise CaseError(f"{ref}: no such folder")
     if (ref / JSON).is_file():
         name = ref.resolve().name
-        return [(ref, name if (got / name).is_dir() else ".")]
+        own = (got / name).is_dir() or any((got / f"{name}{suffix}").is_file() for suffix in WHOLE)
+        return [(ref, name if own else ".")]
     folders = sorted(path for path in ref.iterdir() if (path / JSON).exists() or (path / TENSORS).exists())
     if not folders:
         raise CaseError(f"{ref}: holds no case", remedy="write some with minitl oracle export")

@@ -941,6 +941,60 @@ class DetachedStatistics(Correct):
         return gy * (self.p[f"{layer}weight"] * inv_std)
 
 
+@mutant("norm's gradient of x without its x_hat term")
+class NoXHatTerm(Correct):
+    def batch_norm_back(self, layer: str, gy: Array, x_hat: Array, inv_std: Array) -> Array:
+        super().batch_norm_back(layer, gy, x_hat, inv_std)
+        return self.p[f"{layer}weight"] * inv_std * (gy - gy.mean(axis=(0, 1, 2)))
+
+
+@mutant("sums in the norm's gradient of x not divided by M")
+class SumsNotDivided(Correct):
+    def divisor(self, m: int) -> int:
+        return 1
+
+    def batch_norm_back(self, layer: str, gy: Array, x_hat: Array, inv_std: Array) -> Array:
+        super().batch_norm_back(layer, gy, x_hat, inv_std)
+        along, total = (gy * x_hat).sum(axis=(0, 1, 2)), gy.sum(axis=(0, 1, 2))
+        centred = gy - (total + x_hat * along) / self.divisor(gy[..., 0].size)
+        return self.p[f"{layer}weight"] * inv_std * centred
+
+
+@mutant("sums in the norm's gradient of x divided by M - 1")
+class SumsByOneLess(SumsNotDivided):
+    def divisor(self, m: int) -> int:
+        return m - 1
+
+
+@mutant("scale's gradient from x - mean")
+class ScaleFromCentred(Correct):
+    def batch_norm_back(self, layer: str, gy: Array, x_hat: Array, inv_std: Array) -> Array:
+        gx = super().batch_norm_back(layer, gy, x_hat, inv_std)
+        self.grads[f"{layer}weight"] = (gy * x_hat / inv_std).sum(axis=(0, 1, 2))
+        return gx
+
+
+@mutant("scale's gradient from x")
+class ScaleFromX(Correct):
+    def batch_norm(self, layer: str, x: Array) -> Result:
+        y, of_norm = super().batch_norm(layer, x)
+
+        def back(gy: Array) -> Array:
+            gx = of_norm(gy)
+            self.grads[f"{layer}weight"] = (gy * x).sum(axis=(0, 1, 2))
+            return gx
+
+        return y, back
+
+
+@mutant("standard deviation kept and used for its inverse")
+class DeviationKept(Correct):
+    def batch_norm_back(self, layer: str, gy: Array, x_hat: Array, inv_std: Array) -> Array:
+        gx = super().batch_norm_back(layer, gy, x_hat, inv_std) / (inv_std * inv_std)
+        self.kept[f"{layer}inv_std"] = 1 / inv_std
+        return gx
+
+
 @mutant("running variance biased")
 class BiasedRunning(Correct):
     def unbiased(self, variance: Array, m: int) -> Array:

@@ -225,7 +225,9 @@ def test_one_program_runs_through_a_table_of_cases(tmp_path: Path) -> None:
     wrong = run_table(tmp_path, "-DFAULT=1")
     assert wrong.returncode == 1
     assert re.search(r"WRONG depthwise_conv-k3-s1 output: .* at \(n, h, w, c\) = \(\d+, \d+, \d+, \d+\)", wrong.stdout)
-    assert re.search(r"\(1 nan, 0 inf\); worst .*: got nan, expected [^,]*$", run_table(tmp_path, "-DFAULT=2").stdout, re.M)
+    assert re.search(
+        r"\(1 nan, 0 inf\); worst .*: got nan, expected [^,]*$", run_table(tmp_path, "-DFAULT=2").stdout, re.M
+    )
     forgotten = run_table(tmp_path, "-DFAULT=3")
     assert forgotten.returncode == 1
     assert forgotten.stdout.count("grad_param.weight: never compared") == forgotten.stdout.count("WRONG") == 4

@@ -61,6 +61,27 @@ def test_export_of_built_in_cases_in_another_form(capsys: pytest.CaptureFixture[
     assert (case.tensors["input.x"].shape, case.tensors["param.weight"].shape) == ((1, 3, 6, 6), (3, 3, 3, 4))
 
 
+def test_op_and_method_choose_among_those_a_pattern_matches(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    every = {row["case"]: row["method"] for row in as_json(capsys, "list", "irb-mobiletl-*")["cases"]}
+    assert set(every.values()) == {"mobiletl", "mobiletl-exact", "mobiletl-recompute"}
+    chosen = as_json(capsys, "list", "irb-mobiletl-*", "--method", "mobiletl")["cases"]
+    assert [row["case"] for row in chosen] == [name for name, method in every.items() if method == "mobiletl"]
+    assert {row["op"] for row in as_json(capsys, "list", "--op", "linear")["cases"]} == {"linear"}
+    exported = as_json(capsys, "export", tmp_path, "*-frozen", "--op", "linear")["exported"]
+    assert [entry["case"] for entry in exported] == ["linear-frozen"]
+    exported = as_json(capsys, "export", tmp_path, "irb-mobiletl-*-k7-s2", "--method", "mobiletl")["exported"]
+    assert [entry["case"] for entry in exported] == ["irb-mobiletl-relu6-k7-s2"]
+
+
+def test_who_waits_at_a_terminal_is_told_why(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minitl.verbs.oracle.SLOW", 0.0)
+    assert run(capsys, "export", tmp_path, "linear")[2] == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert "compiled once" in run(capsys, "export", tmp_path, "linear")[2]
+
+
 def test_help_tells_every_default(capsys: pytest.CaptureFixture[str]) -> None:
     text = run(capsys, "export", "--help")[1]
     for op, attrs in ATTRS.items():
@@ -103,6 +124,10 @@ def test_spec(capsys: pytest.CaptureFixture[str]) -> None:
         ("export", "{tmp}", "--op", "conv", "--attr", "kernel=4"),
         ("export", "{tmp}", "--op", "conv", "--batch", "0"),
         ("export", "{tmp}", "--op", "conv", "linear*"),
+        ("export", "{tmp}", "--attr", "kernel=3", "conv*"),
+        ("export", "{tmp}", "--seed", "3", "conv*"),
+        ("export", "{tmp}", "--method", "mobiletl"),
+        ("list", "irb*", "--method", "nothing"),
         ("export", "{tmp}", "--batch", "3"),
         ("export", "{tmp}", "--seed", "3"),
         ("export", "{tmp}", "linear", "--batch", "0"),

@@ -11,7 +11,8 @@ import pytest
 from own import step
 
 from minitl import oracle
-from minitl.bits import unpack
+from minitl.bits import pack, unpack
+from minitl.errors import UsageError
 
 Got = dict[str, Any]
 
@@ -51,6 +52,10 @@ def put(name: str, change: Callable[[Any], Any]) -> Callable[[Got], object]:
             "24 inf of 120",
         ),
         ("conv-bias", put("output", lambda a: a[:1]), "expected shape"),
+        ("conv-bias", put("output", lambda a: a.reshape(-1)[1:]), "got (119,): 119 float32, expected 120"),
+        ("conv-bias", put("output", lambda a: a.byteswap()), "big-endian"),
+        ("conv-bias", lambda g: g.update(output_y=g.pop("output")), "output: missing: it is required; found output_y"),
+        ("relu-exact", lambda g: g.pop("grad_input.x"), "grad_input.x: missing: it is required; found output, kept.m"),
         ("conv-bias", put("output", lambda a: a.astype(int)), "expected floats"),
         ("conv-bias", put("output", lambda a: a.astype(complex)), "array of numbers"),
         ("conv-bias", put("output", lambda a: "zero"), "array of numbers"),
@@ -96,7 +101,65 @@ def test_float64_results_must_be_float64_good() -> None:
     assert case.compare(right).ok
     report = case.compare({name: a * (1 + 1e-9) for name, a in right.items()})
     assert not report.ok
-    assert not any(line.note for line in report.lines)
+    assert all(line.note.startswith("judged as float64; hand in as float32") for line in report.lines if not line.ok)
+    assert "float32 somewhere on the way" in str(report)
+    line = next(line for line in report.lines if line.tensor == "output")
+    assert f"{line.got:.17g} at" in line.problem  # enough digits to see what differs
+    assert f"expected {line.expected:.17g}" in line.problem
+
+
+def test_a_constant_rounded_to_float32_is_named() -> None:
+    (case,) = oracle.cases("batch_norm-v3", dtype="float64")
+    given, eps = case.inputs, float(np.float32(1e-3))
+    x, right = given["input.x"], step(case, "float64")
+    inv_std = 1 / np.sqrt(x.var(axis=(0, 1, 2)) + eps)
+    y = given["param.weight"] * (x - x.mean(axis=(0, 1, 2))) * inv_std + given["param.bias"]
+    assert "[likely: eps rounded to float32]" in str(case.compare(right | {"output": y}))
+    before, after = given["buffer.running_mean"], "buffer_after.running_mean"
+    moved = before + float(np.float32(0.01)) / 0.01 * (right[after] - before)
+    assert "[likely: momentum rounded to float32]" in str(case.compare(right | {after: moved}))
+
+
+def test_only_some_tensors_are_judged_as_float32_and_named() -> None:
+    case = case_of("conv-bias")
+    got = step(case, "float32")
+    assert f"(all {len(got)})" in str(case.compare({name: a.astype(np.float64) for name, a in got.items()}))
+    assert "every value is one (output)" in str(case.compare(got | {"output": got["output"].astype(np.float64)}))
+
+
+def test_two_mistakes_in_one_tensor_are_said_to_be_perhaps_two() -> None:
+    name = "grad_param.weight"
+    case = case_of("conv-bias")
+    got = step(case, "float32")
+    (line,) = (x for x in case.compare(got | {name: 2 * got[name][::-1] - 0.1}).lines if x.tensor == name)
+    assert (line.cause, "perhaps two" in str(line)) == ("", True)
+    (line,) = (x for x in case.compare(got | {name: 2 * got[name]}).lines if x.tensor == name)
+    assert "a gradient doubled" in line.cause
+    assert "perhaps two" not in str(line)
+
+
+@pytest.mark.parametrize("got", [None, (np.ones(3),), [1.0]])
+def test_results_that_are_no_dictionary(got: Any) -> None:
+    with pytest.raises(UsageError, match=type(got).__name__):
+        case_of("conv-bias").compare(got)
+
+
+def test_a_pattern_that_matches_nothing_is_an_error() -> None:
+    for of in (oracle.cases, oracle.entries):
+        with pytest.raises(oracle.CaseError, match=r"no built-in case matches 'nosuch\*'"):
+            of("nosuch*")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_mask_without_its_kink_is_named_in_mask_and_gradient(packed: bool) -> None:
+    case = case_of("hard_swish-sign")
+    strict = case.inputs["input.x"] > 0
+    mask = pack(strict.astype(np.uint8), 1) if packed else strict
+    change = {"grad_input.x": case.inputs["grad_output"] * strict, "kept.mask": mask}
+    causes = {line.tensor: line.cause for line in case.compare(step(case, "float32") | change).lines if not line.ok}
+    assert causes.keys() == change.keys()
+    assert all("the mask is x > 0 where x >= 0 is right" in cause for cause in causes.values())
+    assert not any("relu where" in cause for cause in causes.values())
 
 
 def test_what_helps_with_a_dtype() -> None:

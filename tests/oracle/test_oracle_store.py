@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -133,6 +134,92 @@ def test_missing_things(pair: tuple[Path, Path], capsys: pytest.CaptureFixture[s
     assert check(got, got, capsys) == 2
     (tmp_path / "empty").mkdir()
     assert check(ref, tmp_path / "empty", capsys) == 2
+
+
+def move_to(place: str) -> Callable[[Path, dict[str, Any]], Path]:
+    """Write the answer to NAME somewhere below GOT, and hand in the folder or file of that place."""
+
+    def write_there(got: Path, answer: dict[str, Any]) -> Path:
+        path = got / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **answer)
+        return path
+
+    return write_there
+
+
+def separately(got: Path, answer: dict[str, Any]) -> Path:
+    """As one does at first: np.save of each result."""
+    (got / NAME).mkdir(parents=True)
+    for name, array in answer.items():
+        np.save(got / NAME / f"{name}.npy", array)
+    return got
+
+
+@pytest.mark.parametrize(
+    "place", [separately, *map(move_to, (f"{NAME}/answer.npz", f"{NAME}.npz"))], ids=["npy", "file", "file by name"]
+)
+def test_an_answer_may_lie_in_several_places(
+    place: Callable[[Path, dict[str, Any]], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GOT, the case's folder in it, or the file itself; REF being all cases or one."""
+    ref, got = tmp_path / "ref", tmp_path / "got"
+    (case,) = oracle.cases(NAME)
+    oracle.save(case, ref / NAME)
+    for wrong in (0, 1):
+        answer = step(case, "float32")
+        path = place(got, {n: a + (wrong if n == "output" else 0) for n, a in answer.items()})
+        for where in {path, got, got / NAME} - ({got / NAME} if not (got / NAME).exists() else set()):
+            assert check(ref, where, capsys) == wrong, where
+            assert check(ref / NAME, where, capsys) == wrong, where
+        shutil.rmtree(got)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([f"{NAME}/output.txt"], f"{NAME} has no tensors.safetensors, .npz, .npy or .bin file; found output.txt"),
+        (
+            [f"{NAME.replace('_', '-')}/a.npz"],
+            f"no folder is named as a case; found 'batch-norm-one-image', did you mean {NAME!r}",
+        ),
+        ([], "it is empty"),
+        ([f"{NAME}/output.npy"], "not a sound .npy file"),
+    ],
+)
+def test_why_no_answer_is_found(
+    files: list[str], said: str, pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ref, got = pair
+    shutil.rmtree(got)
+    got.mkdir()
+    for name in files:
+        (got / name).parent.mkdir()
+        (got / name).write_text("1")
+    assert cli.main(["oracle", "check", str(ref), str(got)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_report_is_printed_as_soon_as_it_is_made(
+    pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unreadable answer is held back until one has been read: if none can be, that is all there is to say."""
+    ref, got = pair
+    (got / NAME / TENSORS).write_text("broken")
+    before: list[str] = []
+    compare = oracle.Case.compare
+
+    def watched(case: oracle.Case, *given: Any) -> Any:
+        before.append(capsys.readouterr().out)
+        return compare(case, *given)
+
+    monkeypatch.setattr(oracle.Case, "compare", watched)
+    oracle.save(next(oracle.cases("linear", layout="nchw")), ref / "zz")
+    write(step(oracle.load(ref / "zz"), "float32"), got / "zz")
+    assert cli.main(["oracle", "check", str(ref), str(got)]) == 1
+    assert before[0] == ""
+    assert "unreadable" in before[1]
+    assert "relu6-codes: ok" in before[1]
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8"])

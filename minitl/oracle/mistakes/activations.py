@@ -14,6 +14,7 @@ from minitl.oracle.case import Case
 from minitl.oracle.mistakes.tape import Backward, Call, Change, Mistake
 from minitl.oracle.recipes import ACTIVATIONS
 
+STRICT = "the mask is x > 0 where x >= 0 is right"
 CONVS = ("conv", "depthwise_conv", "pointwise_conv", "grouped_conv", "standardised_conv", "linear")
 NORMS = ("batch_norm", "frozen_norm", "group_norm")
 
@@ -65,8 +66,8 @@ HARD_SWISH_SLOPES: dict[str, Change] = {
 }
 
 
-def mistakes(activation: str) -> Iterator[Mistake]:
-    """All of them; `activation` is the block's, if any."""
+def mistakes(activation: str, rule: str = "") -> Iterator[Mistake]:
+    """All of them; `activation` is the block's, if any, and `rule` that of a single op's case."""
     for name, (value, slope) in GATES.items():
         yield other(name, ("hard_sigmoid",), value, slope)
     for op, (value, slope) in UNCLIPPED.items():
@@ -81,7 +82,7 @@ def mistakes(activation: str) -> Iterator[Mistake]:
     for op in ACTIVATIONS:
         yield other("activation left out", (op,), lambda x: x, np.ones_like)
         yield Mistake("the gradient passed straight through", (op,), None, lambda c, gy: (gy,))
-        yield from _swapped(op)
+        yield from _swapped(op, rule)
         yield from _rules(op)
         yield Mistake("flipped mask bits", (op,), None, lambda c, gy: (gy * (c.x < 0),))
     yield from _left_in(activation)
@@ -96,10 +97,12 @@ def _sloped(slope: Change) -> Backward:
     return lambda c, gy: (gy * slope(c.x),)
 
 
-def _swapped(op: str) -> Iterator[Mistake]:
-    """One activation in place of another."""
+def _swapped(op: str, rule: str) -> Iterator[Mistake]:
+    """One activation in place of another; relu's slope alone, where the sign rule is asked for, is a strict mask."""
     for name, (value, slope) in FUNCTIONS.items():
-        if name != op and (op, name) not in ITSELF:
+        if name == "relu" != op and rule == "sign":
+            yield Mistake(f"relu where {op} is right", (op,), lambda c: np.maximum(c.x, 0))
+        elif name != op and (op, name) not in ITSELF:
             yield other(f"{name} where {op} is right", (op,), value, slope)
 
 
@@ -138,8 +141,7 @@ def at_kinks(case: Case) -> Iterator[Mistake]:
     if case.op in ("hard_swish", "hard_sigmoid"):
         cause = "the slope of the middle region at the kinks too"
         yield Mistake(cause, (case.op,), None, _middle_everywhere)
-    strict = "the mask is x > 0 where x >= 0 is right"
-    yield Mistake(strict, (case.op,), None, lambda c, gy: (gy * (c.x > 0),))
+    yield Mistake(STRICT, (case.op,), None, lambda c, gy: (gy * (c.x > 0),))
 
 
 def _middle_everywhere(c: Call, gy: Array) -> tuple[Array]:

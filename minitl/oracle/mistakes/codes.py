@@ -8,7 +8,9 @@ import numpy as np
 
 from minitl.arrays import Array, Shape
 from minitl.bits import pack, unpack
-from minitl.oracle.case import Case
+from minitl.oracle.case import Case, from_layout
+from minitl.oracle.mistakes.activations import STRICT
+from minitl.oracle.recipes import ACTIVATIONS
 
 ALONG = "mask packed along another axis: "
 
@@ -20,11 +22,14 @@ def cause(case: Case, name: str, got: Array) -> str:
     if bits >= 8 or got.dtype.kind not in "iub":
         return ""
     codes = unpack(expected, bits, shape)
-    if got.ndim == 4:
-        return ""  # unpacked
-    flat = got.reshape(-1).astype(np.uint8)
     right = expected.reshape(-1)
-    others = [(text, p) for text, p in _packings(codes, bits, expected) if not np.array_equal(p, right)]
+    every = [*_strict(case, bits, right)]
+    if got.ndim == 4:  # not packed by whoever made it
+        flat = pack(np.ascontiguousarray(from_layout(got.astype(np.uint8), case.layout)), bits).reshape(-1)
+    else:
+        flat = got.reshape(-1).astype(np.uint8)
+        every += _packings(codes, bits, expected)
+    others = [(text, p) for text, p in every if not np.array_equal(p, right)]
     for text, packed in sorted(others, key=lambda other: len(other[1]) != len(flat)):
         length = min(len(packed), len(flat))
         if (flat[:length] == packed[:length]).all() and not flat[length:].any() and not packed[length:].any():
@@ -79,6 +84,13 @@ def _packings(codes: Array, bits: int, expected: Array) -> Iterator[tuple[str, A
         rows = np.concatenate([pack(np.ascontiguousarray(line), bits) for image in codes for line in image])
         yield "packed row by row, each padded to whole bytes; a byte may straddle two rows", rows.reshape(-1)
     yield ALONG + "the bytes of a channel follow one another, (C, bytes); (bytes, C) is right", expected.T.reshape(-1)
+
+
+def _strict(case: Case, bits: int, right: Array) -> Iterator[tuple[str, Array]]:
+    """The mask of a single activation without its kink."""
+    x = from_layout(case.tensors["input.x"], case.layout)
+    if bits == 1 and case.op in ACTIVATIONS and np.array_equal(pack((x >= 0).astype(np.uint8), 1).reshape(-1), right):
+        yield STRICT, pack((x > 0).astype(np.uint8), 1).reshape(-1)
 
 
 def _row(codes: Array, bits: int) -> Array:

@@ -59,6 +59,7 @@ def mistakes() -> Iterator[Mistake]:
     for factor, text in EPS:
         yield _mistake(f"eps {text}", BOTH, _Norm(inv_std=_scaled_eps(factor)))
     yield _mistake("eps left out", BOTH, _Norm(inv_std=_scaled_eps(0)))
+    yield _mistake("eps rounded to float32", BOTH, _Norm(inv_std=_eps_rounded))
     yield _mistake("eps outside the square root", BOTH, _Norm(inv_std=_eps_outside))
     yield _mistake("|gamma|: the scale's sign is lost", BOTH, _Norm(scale=np.abs))
     yield _mistake("gamma left out", BOTH, _Norm(scale=np.ones_like))
@@ -69,8 +70,50 @@ def mistakes() -> Iterator[Mistake]:
         text = "batch statistics where they are frozen"
         yield _mistake(text, FROZEN, _Norm(running=False, constant=constant))
     yield Mistake("statistics taken as constants in backward", BATCH, None, _Norm(constant=True).backward)
-
+    yield from _backward_alone()
     yield from _of_groups()
+
+
+def _backward_alone() -> Iterator[Mistake]:
+    """The usual formulas of the gradients with something left out, or something else in its place."""
+    for cause, of_x in {
+        "the x_hat term of the input's gradient left out": lambda g, x_hat, total, along, m: g - total / m,
+        "the sums in the input's gradient not divided by M": lambda g, x_hat, total, along, m: (
+            g - total - x_hat * along
+        ),
+        "the sums in the input's gradient divided by M - 1, where M is right": lambda g, x_hat, total, along, m: (
+            g - total / (m - 1) - x_hat * (along / (m - 1))
+        ),
+    }.items():
+        yield Mistake(cause, BATCH, None, partial(_with_centred, of_x))
+    for cause, by in {
+        "the scale's gradient from x - mean: inv_std forgotten": lambda c, x_hat, inv_std: x_hat / inv_std,
+        "the scale's gradient from x, where x_hat is right": lambda c, x_hat, inv_std: c.x,
+    }.items():
+        yield Mistake(cause, BATCH, None, partial(_scale_from, by))
+    text = "the standard deviation in place of its inverse"
+    yield Mistake(text, BOTH, None, _with_std)
+
+
+OfX = Callable[[Array, Array, Array, Array, int], Array]  # gy, x_hat, their sums, M
+
+
+def _with_centred(of_x: OfX, c: Call, gy: Array) -> tuple[Array | None, ...]:
+    x_hat, inv_std = _Norm().normalised(c)
+    total, along = gy.sum(axis=(0, 1, 2)), (gy * x_hat).sum(axis=(0, 1, 2))
+    gx = c.arrays[1] * inv_std * of_x(gy, x_hat, total, along, positions(gy.shape))
+    return gx, *_Norm().backward(c, gy)[1:]
+
+
+def _scale_from(by: Callable[[Call, Array, Array], Array], c: Call, gy: Array) -> tuple[Array | None, ...]:
+    gx, _, *rest = _Norm().backward(c, gy)
+    return gx, (gy * by(c, *_Norm().normalised(c))).sum(axis=(0, 1, 2)), *rest
+
+
+def _with_std(c: Call, gy: Array) -> tuple[Array | None, ...]:
+    gx, *rest = _Norm().backward(c, gy)
+    _, inv_std = _Norm().normalised(c)
+    return np.asarray(gx) / inv_std**2, *rest
 
 
 def _of_groups() -> Iterator[Mistake]:
@@ -145,6 +188,10 @@ def _mistake(cause: str, ops: tuple[str, ...], norm: _Norm) -> Mistake:
 
 def _scaled_eps(factor: float) -> Callable[[Array, float], Array]:
     return lambda var, eps: 1 / np.sqrt(var + factor * eps)
+
+
+def _eps_rounded(var: Array, eps: float) -> Array:
+    return np.asarray(1 / np.sqrt(var + float(np.float32(eps))))
 
 
 def _eps_outside(var: Array, eps: float) -> Array:

@@ -24,6 +24,8 @@ def mistakes(case: Case, name: str) -> Results:
     )
     if name.startswith("buffer_after."):
         yield from _running(case, name, expected)
+    if name.endswith("inv_std"):
+        yield "the standard deviation in place of its inverse", 1 / expected
     yield from _moved(case, name, expected)
     yield from _turned(name, expected)
     for text, rounded in FORMATS.items():
@@ -92,6 +94,8 @@ def _running(case: Case, name: str, expected: Array) -> Results:
             yield "unbiased running variance: divide by M here", before + momentum * (batch * m / (m - 1) - before)
         else:
             yield "biased running variance: divide by M - 1", before + momentum * (batch * (m - 1) / m - before)
+    rounded = float(np.float32(momentum))
+    yield "momentum rounded to float32", before + rounded * (batch - before)
     yield "the running statistic was not moved", before
     yield "momentum the wrong way round: it is the weight of the new value", momentum * before + (1 - momentum) * batch
     yield "the batch's statistic itself, not moved by momentum", batch

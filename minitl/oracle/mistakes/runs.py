@@ -94,7 +94,7 @@ class Runs:
     def _listed(self) -> Iterator[Mistake]:
         for listed in (sums, filters, norms, pools, rest):
             yield from listed.mistakes()
-        yield from activations.mistakes(self.case.attrs.get("activation", ""))
+        yield from activations.mistakes(self.case.attrs.get("activation", ""), self.case.rule)
         if self.case.op in ACTIVATIONS:
             yield from activations.at_kinks(self.case)
 
