@@ -25,8 +25,8 @@ from minitl.arrays import Array
 from minitl.checks import expect_count
 from minitl.errors import UsageError, ValueRangeError, brief
 
-TRIES = 60  # placements at most, some 80 ms each for 1,500 buffers
-CLOSE = 1.005  # times the lower bound: better is not worth looking for
+TRIES, FEW = 1000, 60  # placements at most, some 8 ms each for 1,100 buffers; and where one is good
+CLOSE, GOOD = 1.005, 1.05  # times the lower bound: better is not worth looking for, or not for long
 NOWHERE = -1
 
 
@@ -182,17 +182,22 @@ def _orders(jobs: _Jobs) -> Iterator[list[int]]:
 def _search(jobs: _Jobs, bound: int, tries: int, rng: np.random.Generator) -> _Layout:
     """The best layout of at most `tries`."""
     best: _Layout | None = None
-    left = tries
+    tried = 0
+
+    def done() -> bool:
+        enough = GOOD if tried >= FEW else CLOSE
+        return tried >= tries or (best is not None and best.size <= enough * bound)
+
     for order in _orders(jobs):
         for tightest in (False, True):
-            if left > 0 and (best is None or best.size > CLOSE * bound):
+            if not done():
                 best = jobs.lay(order, tightest=tightest, limit=best.size if best else 1 << 62) or best
-                left -= 1
+                tried += 1
     assert best is not None
-    while left > 0 and best.size > CLOSE * bound and len(jobs.loose):
+    while not done() and len(jobs.loose):
         order = _improved(jobs, best, rng)
         best = jobs.lay(order, tightest=bool(rng.integers(2)), limit=best.size + 1) or best
-        left -= 1
+        tried += 1
     return best
 
 
