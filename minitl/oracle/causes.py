@@ -79,9 +79,9 @@ def _by_form(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict
 
 def _is_swapped(case: Case, name: str, got: Array) -> bool:
     """Whether the numbers are right once the order of their bytes is turned round."""
-    bound = case.tolerance(name, got.dtype.name)
-    turned = got.byteswap().astype(np.float64)
-    return bound is not None and bool((np.abs(turned - case.tensors[name]) <= bound).all())
+    if (bound := case.tolerance(name, got.dtype.name)) is None:
+        return False
+    return bool((np.abs(got.byteswap().astype(np.float64) - case.tensors[name]) <= bound).all())
 
 
 def _by_value(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> tuple[dict[str, str], set[str]]:
