@@ -71,8 +71,8 @@ class UsageError(MinitlError):
 def unknown(kind: str, got: object, known: Iterable[object], **where: str) -> UnknownNameError:
     """The error for a name that is not one of `known`, listing those that are."""
     names = [str(name) for name in known]
-    remedy = f"choose one of: {', '.join(names)}{did_you_mean(got, names)}"
-    return UnknownNameError(f"unknown {kind} {brief(repr(got))}", remedy=remedy, **where)
+    problem = f"unknown {kind} {brief(repr(got))}{did_you_mean(got, names)}"
+    return UnknownNameError(problem, remedy=f"choose one of: {', '.join(names)}", **where)
 
 
 def lookup(kind: str, name: object, table: Mapping[str, T], **where: str) -> T:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import minitl
-from minitl import methods
+from minitl import methods, networks
 from minitl.accounting import predict
 from minitl.methods.table import markdown
 from minitl.networks.irb import irb
@@ -25,6 +25,13 @@ def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> No
     promised = re.search(r"the same bytes, from shapes: ([\d,]+)", README)
     assert promised is not None
     assert capsys.readouterr().out.splitlines()[-1] == promised[1].replace(",", "")
+
+
+def test_the_table_of_a_network_is_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)[0])
+    network = methods.get("ft-all").apply(networks.get(str(tmp_path / "mine.toml")))
+    assert (len(network.blocks), network.num_classes, network.table["resolution"]) == (6, 10, 96)
+    assert predict(network, batch=1, resolution=96).totals.peak_bytes
 
 
 def test_the_table_of_methods_is_that_of_their_fields() -> None:

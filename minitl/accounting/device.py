@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +110,22 @@ def rows_table(rows: tuple[Row, ...]) -> Table:
     header = ("layer", "op", "pass", "kind", "ms", "mJ", "FLOPs", "bytes moved", "why, or what is counted")
     dropped = ("mJ", "bytes moved", "FLOPs", "op")
     return table(header, [_line(row) for row in rows], right=(4, 5, 6, 7), optional=dropped)
+
+
+def blocks_table(rows: tuple[Row, ...], part: Callable[[Work], str]) -> Table:
+    """One line per part of the network, seconds by kind."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(part(row.work), []).append(row)
+    body = []
+    for name, own in parts.items():
+        spent = {k: sum(row.answer.seconds or 0.0 for row in own if row.answer.kind == k) for k in (KNOWN, BOUND)}
+        times = (f"{1e3 * seconds:,.4g}" if seconds else "" for seconds in spent.values())
+        unknown = sum(row.answer.kind == UNKNOWN for row in own)
+        work = (sum(row.work.flops for row in own), sum(row.work.bytes for row in own))
+        body.append((name, *times, f"{unknown} of {len(own)}", *(f"{count:,}" for count in work)))
+    header = ("part", "known ms", ">= ms", "rows unknown", "FLOPs", "bytes moved")
+    return table(header, body, right=range(1, len(header)), optional=("bytes moved", "FLOPs"))
 
 
 def totals_text(found: Estimate) -> str:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from typing import Protocol
 
 from minitl.accounting.ledger import WHY, Ledger, Row
 from minitl.accounting.table import Table, table
 from minitl.networks.network import Model
 
+
+class Placed(Protocol):
+    """What is of a layer."""
+
+    @property
+    def layer(self) -> str:
+        """Its path."""
+
+
 Key = Callable[[Row], str]
 
 
-def block_of(model: Model) -> Key:
+def block_of(model: Model) -> Callable[[Placed], str]:
     """A function from a row to the part of the model it belongs to: stem, block 1, ..., head, loss."""
     count = len(model.blocks)
     names = {0: "head", count + 1: "stem"} | {h: f"block {count + 1 - h}" for h in range(1, count + 1)}

@@ -44,7 +44,8 @@ def read_image(path: Path) -> Array:
                 return _pixels(library, image)
         except Exception as error:  # Pillow raises many kinds on broken files; none of them is minitl's
             told = " ".join(str(error).replace(repr(file), "it").split())[:200] or type(error).__name__
-            raise DataError(f"is not an image that can be read: {told}", layer=str(path)) from None
+            remedy = "remove it, or save it anew"
+            raise DataError(f"is not an image that can be read: {told}", layer=str(path), remedy=remedy) from None
 
 
 def _pixels(library: Any, image: Any) -> Array:

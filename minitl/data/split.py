@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from minitl.arrays import Array
@@ -21,7 +23,9 @@ def split(source: Source, fraction: float, seed: int, per_class: int = 0) -> tup
     if not per_class:
         held = draw(source.labels, fraction, seed) if own is None else own
         return np.flatnonzero(~held), np.flatnonzero(held)
-    taken = draw_each(source.labels, np.ones(len(source), bool) if own is None else ~own, per_class, seed)
+    taken = draw_each(
+        source.labels, np.ones(len(source), bool) if own is None else ~own, per_class, seed, source.classes
+    )
     held = ~taken if own is None else own
     if not held.any():
         raise ValueRangeError(
@@ -31,7 +35,7 @@ def split(source: Source, fraction: float, seed: int, per_class: int = 0) -> tup
     return np.flatnonzero(taken), np.flatnonzero(held)
 
 
-def draw_each(labels: Array, among: Array, per_class: int, seed: int) -> Array:
+def draw_each(labels: Array, among: Array, per_class: int, seed: int, classes: Sequence[str]) -> Array:
     """Mark `per_class` of the labels (N,) of each class, of those marked in `among`. Raises ValueRangeError."""
     taken = np.zeros(len(labels), bool)
     rng = np.random.default_rng(seed)
@@ -39,7 +43,9 @@ def draw_each(labels: Array, among: Array, per_class: int, seed: int) -> Array:
         own = np.flatnonzero(among & (labels == label))
         if len(own) < per_class:
             expected = f"{per_class} images of each class to train on"
-            raise ValueRangeError(op="split", expected=expected, got=f"{len(own)} of class {label}")
+            raise ValueRangeError(
+                op="split", expected=expected, got=f"{len(own)} of {classes[label]}", remedy="train on fewer"
+            )
         taken[rng.choice(own, per_class, replace=False)] = True
     return taken
 

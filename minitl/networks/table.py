@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minitl.errors import DataError, MinitlError
+from minitl.files import reason
 from minitl.networks.keys import mapping, read, wrong
 from minitl.networks.schema import Block, SqueezeExcite, Table
 
@@ -50,9 +51,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         if len(text) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES:,} bytes")
         return tomllib.loads(text.decode())
-    except (OSError, ValueError, RecursionError) as error:
-        problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(f"{path}: no table of a network: {problem}".replace("\n", " ")) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {reason(error)}", layer=str(path)) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"no table of a network: {error}", layer=str(path)) from None
 
 
 def _stage(row: Any, defaults: dict[str, Any], squeeze: dict[str, Any], where: str, most: int) -> Iterator[Block]:

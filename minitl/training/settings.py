@@ -124,5 +124,6 @@ def differences(begun: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"was begun with {name.replace('_', ' ')} {begun[name]}, not {value}",
                 op="resume",
-                remedy="leave the option out to go on, or give another --out to begin anew",
+                remedy="leave the option out to go on as it was begun, or begin a new run, from what this one learnt "
+                "with its file as --weights: give another --out, and --method and --blocks as you want them",
             )

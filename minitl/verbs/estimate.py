@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from minitl import devices, methods
-from minitl.accounting.device import estimate, rows_table, totals_text
+from minitl.accounting.device import blocks_table, estimate, rows_table, totals_text
+from minitl.accounting.report import block_of
 from minitl.devices import Device
 from minitl.verbs import options
 from minitl.verbs.terminal import show
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
     options.add_method_options(parser)
     options.add_step(parser)
+    parser.add_argument("--by", choices=("layer", "block", "network"), default="layer", help="what a row is of")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -51,8 +53,12 @@ def run(args: argparse.Namespace) -> int:
         figures = {name: vars(figure) for name, figure in device.figures.items()}
         options.print_json("estimate", {**about, **found.to_json(), "figures": figures, "note": device.note})
     else:
-        heading = f"{model.name}, {model.method}, batch {args.batch}, {args.resolution} x {args.resolution}"
-        show(f"{heading}, on {device.title}", _figures(device), rows_table(found.rows), totals_text(found))
+        way = f"{model.method} {model.tuned_blocks}" if model.tuned_blocks else model.method
+        heading = f"{model.name}, {way}, batch {args.batch}, {args.resolution} x {args.resolution}, on {device.title}"
+        parts = [heading, totals_text(found), _figures(device)]
+        if args.by != "network":
+            parts.append(rows_table(found.rows) if args.by == "layer" else blocks_table(found.rows, block_of(model)))
+        show(*parts)
     return 0
 
 

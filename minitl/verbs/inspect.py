@@ -35,6 +35,7 @@ minitl inspect mobilenet_v2 --timeline --apply --optimizer none
 minitl inspect mobilenet_v2 --method ft-blocks,mobiletl --timeline --plot timeline.png
 minitl inspect mobilenet_v3_small --html step.html --arena step.h
 """
+MOST_BARS = 60  # that are read at ease
 ABOUT = ("network", "method", "blocks", "batch", "resolution")
 
 
@@ -110,7 +111,9 @@ def _write(args: argparse.Namespace, found: list[Inspection], block: Arena | Non
     """The files asked for."""
     if args.plot:
         _plot(found, args)
-        options.tell_file(args, args.plot)
+        bars = len({row.layer for row in found[0].ledger.rows})
+        many = args.by == "layer" and not args.timeline and bars > MOST_BARS
+        options.tell_file(args, args.plot, f" ({bars} bars: --by block draws fewer)" * many)
     if args.arena and block:
         write_arena(block, args.arena, found[0].title)
         size = f"{block.size_bytes:,} bytes, {block.ratio:.4f} of the lower bound"

@@ -20,9 +20,10 @@ from minitl.accounting.report import (
 )
 from minitl.accounting.table import Table, table
 from minitl.accounting.timeline import Timeline
+from minitl.kernels.compile import interpreted
 from minitl.verbs import options
 from minitl.verbs.inspection import Inspection
-from minitl.verbs.terminal import show
+from minitl.verbs.terminal import PLAIN, show
 
 READING = """Each row is a buffer that forward keeps because backward needs it for the
 gradient of the layer's input, weight, bias (a norm's shift) or scale, or to
@@ -51,6 +52,8 @@ def print_one(found: Inspection, other: Inspection | None, args: argparse.Namesp
         parts += [PARTS, block_table(ledger, found.block)]
     parts += totals_tables(ledger.totals)
     parts += _alone(found.about["op_by_op"])
+    if interpreted():
+        parts.append(PLAIN)
     if found.measured:
         parts += [_measured_table(ledger, found.measured), TRACED]
     show(*parts)
@@ -69,6 +72,8 @@ def print_several(found: Sequence[Inspection], args: argparse.Namespace) -> None
     for one in found:
         if one.measured:
             parts += [one.label, _measured_table(one.ledger, one.measured)]
+    if interpreted():
+        parts.append(PLAIN)
     show(*parts)
 
 

@@ -17,10 +17,11 @@ from minitl.kernels import threads as kernel_threads
 from minitl.methods import METHODS, Method
 from minitl.networks import Model
 from minitl.networks.irb import PAPER
-from minitl.training.optimizers import SGD, Adam
+from minitl.training import settings
 
 IRB_RESOLUTION = 7
-OPTIMIZERS = {"none": 0, "sgd": SGD(lr=1.0).slots, "adam": Adam(lr=1.0).slots}  # numbers kept a trained parameter
+# numbers kept a trained parameter
+OPTIMIZERS = {"none": 0, **{name: make(lr=1.0).slots for name, make in settings.OPTIMIZERS.items()}}
 LARGEST = 10**6  # of an irb's attributes: of larger ones NumPy cannot even say that there is no memory for them
 READERS: dict[type, Callable[[str], Any]] = {
     bool: lambda text: {"true": True, "false": False}[text.lower()],
@@ -32,7 +33,7 @@ READERS: dict[type, Callable[[str], Any]] = {
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Which model: its name or table, width, classes, dtype, and an irb's attributes."""
     known = (*networks.NETWORKS, "irb")
-    told = f"one of {', '.join(known)}; or a table of your own (mine.toml)"
+    told = f"one of {', '.join(known)}; or a table of your own, mine.toml (README: Your own network)"
     completed(parser.add_argument("network", metavar="NETWORK", help=told), known)
     parser.add_argument("--width", type=float, metavar="W", help="multiplies channels (default: the network's)")
     parser.add_argument("--classes", type=int, metavar="K", help="number of classes (default: the network's)")
@@ -52,7 +53,9 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resolution", type=int, metavar="PX", help="height and width (default: the network's, mostly 224; irb 7)"
     )
-    parser.add_argument("--optimizer", default="sgd", metavar="NAME", help="none, sgd (with momentum) or adam")
+    parser.add_argument(
+        "--optimizer", default="sgd", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (sgd: with momentum)"
+    )
 
 
 def step(args: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from decimal import Decimal
@@ -18,10 +19,12 @@ from minitl.accounting.table import table
 from minitl.accounting.tidy import csv_text
 from minitl.accounting.timeline import Timeline
 from minitl.errors import ShapeError, ValueRangeError
+from minitl.kernels.compile import interpreted
 from minitl.kernels.threads import count
-from minitl.networks import Model
+from minitl.methods import METHODS
+from minitl.networks import Model, Network
 from minitl.verbs import options, plan_device
-from minitl.verbs.terminal import show
+from minitl.verbs.terminal import PLAIN, show
 
 HELP = "what to tune within a budget of memory or work"
 DESCRIPTION = """Tries every method with every number of blocks, on shapes alone, and names the best that fits: the one
@@ -44,6 +47,7 @@ BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 BYTES = {
     f"{prefix}{unit}": scale for prefix, scale in (PREFIXES | BINARY).items() for unit in ("", "b", "byte", "bytes")
 }
+FEW = 1000  # no step takes less of anything
 FLOPS = {f"{prefix}{unit}": scale for prefix, scale in PREFIXES.items() for unit in ("", "flop", "flops")}
 PUBLIC = ("method", "blocks", "kept_bytes", "total_bytes", "peak_bytes", "flops", "trained_parameters")
 
@@ -84,12 +88,16 @@ def run(args: argparse.Namespace) -> int:
             about = {"network": model.name, **_about(args)}
             options.print_json("plan", {**about, **_json(found, line, on_device, limits, args.largest)})
         elif args.csv:
-            about = {"network": model.name, "batch": args.batch, "resolution": args.resolution}
+            about = {"network": model.name, **_about(args), "rules": ";".join(args.rule)}
             print(csv_text(_lines(about, found, on_device)), end="")
         else:
             step = f"batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}"
             print(f"{model.name}, {step}{options.options_text(args)}")
             _print(found, _timeline(args, found.best, model), limits, args.largest)
+            if command := _command(args, found.best, model):
+                print(
+                    f"\nto train it, on images of {model.num_classes} classes (IMAGES: a folder for each):\n\n{command}"
+                )
             if on_device:
                 print(f"\non {devices.get(args.device).title}:\n")
                 show(plan_device.text(on_device))
@@ -101,8 +109,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _about(args: argparse.Namespace) -> dict[str, Any]:
     """The step that is planned."""
-    names = ("batch", "resolution", "optimizer", "apply")
-    return {**{name: getattr(args, name) for name in names}, "threads": count()}
+    names = ("batch", "resolution", "optimizer", "int8", "checkpoint", "apply")
+    return {**{name: getattr(args, name) for name in names}, "rules": args.rule, "threads": count()}
+
+
+def _command(args: argparse.Namespace, way: Entry, model: Model) -> str:
+    """What trains as planned; empty where `train` cannot: a single block, another width or dtype, no optimizer."""
+    if not isinstance(model, Network) or args.width is not None or args.dtype != "float32" or args.optimizer == "none":
+        return ""
+    step = (word for name in ("batch", "resolution", "optimizer") for word in (f"--{name}", str(getattr(args, name))))
+    lines = [
+        ("minitl", "train", "IMAGES", "--network", args.network),
+        ("--method", way.method, *(("--blocks", str(way.blocks)) if way.blocks else ())),
+        (*step, *(f"--{name}" for name in ("int8", "checkpoint", "apply") if getattr(args, name))),
+        *(("--rule", rule) for rule in args.rule),
+    ]
+    return " \\\n    ".join(map(shlex.join, lines))
 
 
 def _timeline(args: argparse.Namespace, way: Entry, model: Model) -> Timeline:
@@ -131,7 +153,7 @@ def parse_budget(text: str, of: str | None = None) -> tuple[int, str]:
     """The budget and what it is of: `16MiB`, `40 mb` and `1,000,000` are bytes, `2GFLOPs` operations.
 
     `of` is what was asked for; without it FLOPs are of `flops`, and anything else of `peak`. Raises ValueRangeError
-    for what cannot be read, or not in the unit that `of` has.
+    for what cannot be read, or not in the unit that `of` has, and for so few without a unit that a prefix is missing.
     """
     match = BUDGET.fullmatch(text)
     unit = match[2].lower() if match else ""
@@ -144,6 +166,9 @@ def parse_budget(text: str, of: str | None = None) -> tuple[int, str]:
             f"budget: cannot read {text!r} as {'FLOPs' if of == 'flops' else 'bytes'}",
             remedy=f"write it like {example}, from 1 to 10^18",
         )
+    if not unit and budget < FEW:
+        one, meant = ("FLOPs", f"{text.strip()}MFLOPs") if of == "flops" else ("bytes", f"{text.strip()}MB")
+        raise ValueRangeError(f"budget: {budget} {one} are too few", remedy=f"did you mean {meant}?")
     return budget, of
 
 
@@ -204,6 +229,9 @@ def _print(found: Plan, line: Timeline, limits: list[int], what: str | None) -> 
     show(table(header, body, right=(1, 3, 4, 5, 6, *(7 for _ in asked)), optional=optional))
     print()
     show(f"best: {found.best.name}, {_amount(found.best.need(found.of), found.of)}")
+    show(f"{found.best.method}: trains {METHODS[found.best.method].summary}")
+    if interpreted():
+        show(PLAIN)
     if found.next:
         short = found.next.need(found.of) - found.budget
         show(f"binding: {found.of}; the next step up is {found.next.name}, {_amount(short, found.of)} over the budget")

@@ -38,6 +38,9 @@ def run(args: argparse.Namespace) -> int:
     """Classify and print."""
     if args.top < 1:
         raise UsageError(expected="--top of at least 1", got=str(args.top))
+    for path in args.images:
+        if path.is_dir():
+            raise UsageError("is a folder", layer=str(path), remedy=f"give its images: {path / '*'}")
     model = read_model(args.model)
     results = []
     for path, probabilities in zip(args.images, probabilities_of(model, args.images), strict=True):

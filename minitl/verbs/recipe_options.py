@@ -20,7 +20,9 @@ OF_SETTINGS = tuple(Settings.__dataclass_fields__)
 def add_network(group: Any) -> None:
     """The network and its weights."""
     group.add_argument(
-        "--network", metavar="NAME|FILE.toml", help=f"as in inspect (default: {DEFAULT_NETWORK}, or that of --weights)"
+        "--network",
+        metavar="NAME|FILE.toml",
+        help=f"as in inspect, also a table of your own (default: {DEFAULT_NETWORK}, or that of --weights)",
     )
     group.add_argument("--weights", type=Path, metavar="FILE", help="pretrained weights, or a model of minitl's")
     group.add_argument("--source", metavar="NAME", help=f"where the weights come from: {', '.join(SOURCES)}")

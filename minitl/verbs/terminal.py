@@ -9,6 +9,8 @@ from typing import Any
 
 from minitl.accounting.table import Table
 
+PLAIN = "NUMBA_DISABLE_JIT is set: the peak is that of the plain loops, not of the compiled kernels"
+
 
 def show(*parts: str) -> None:
     """Print texts and tables, an empty line between two.

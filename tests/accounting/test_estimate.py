@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -98,7 +99,21 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"layer", "pass", "kind", "seconds", "joules", "reason"} <= data["rows"][0].keys()
     assert data["bound_seconds"] == pytest.approx(sum(row["seconds"] for row in data["rows"]))
     assert main(arguments) == 0
-    assert "at least" in capsys.readouterr().out
+    whole = capsys.readouterr().out
+    assert "digits_irb, mobiletl 2, batch 2" in whole.splitlines()[0]
+    assert whole.splitlines()[2].startswith("time: at least")
+    tables = {by: _cells(capsys, *arguments, "--by", by) for by in ("network", "block")}
+    assert not tables["network"]
+    assert [row[0] for row in tables["block"]][:2] == ["stem", "block 1"]
+    flops = sum(int(row[-2].replace(",", "")) for row in tables["block"])
+    assert flops == sum(row["flops"] for row in data["rows"])
+
+
+def _cells(capsys: pytest.CaptureFixture[str], *words: str) -> list[list[str]]:
+    """The rows of the last table that is printed."""
+    assert main(list(words)) == 0
+    _, rule, body = capsys.readouterr().out.rpartition("--\n")
+    return [re.split(r"  +", line.strip()) for line in body.splitlines()] if rule else []
 
 
 @pytest.mark.parametrize("option", [["--device", "abacus"], ["--device", "none.toml"], ["--method", "none"]])

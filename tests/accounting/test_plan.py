@@ -137,9 +137,13 @@ def test_an_impossible_budget_is_told_the_smallest_possible(case: Any) -> None:
     names = {way.name for way in found if need(way, of) == least}
     with pytest.raises(ValueRangeError) as caught:
         plan(found, budget=least - 1, of=of)
-    assert str(caught.value) in {
-        f"no method fits {least - 1:,} of {of}; the smallest that would is {least:,} ({name})" for name in names
+    unit = "FLOPs" if of == "flops" else "bytes"
+    told = str(caught.value).rpartition("; ")
+    assert told[0] in {
+        f"no method fits {least - 1:,} {unit} of {of}; the smallest that would takes {least:,} ({name})"
+        for name in names
     }
+    assert ("int8" in told[2]) == (unit == "bytes")
     assert need(plan(found, budget=least, of=of).best, of) == least
 
 

@@ -19,6 +19,6 @@ def test_every_op_that_is_timed_is_known(case: Any) -> None:
 
 def test_an_op_nobody_has_looked_at_is_not_counted_as_nothing() -> None:
     strange = type("Strange", (), {"name": "grouped_conv", "layer": "here"})()
-    with pytest.raises(UnknownNameError, match="here: unknown op to count products of 'grouped_conv'; choose one of"):
+    with pytest.raises(UnknownNameError, match="here: unknown op to count products of 'grouped_conv'"):
         list(_products(strange))
     assert "conv" not in WEIGHTS

@@ -236,7 +236,7 @@ BAD: dict[str, tuple[Any, type[MinitlError], str]] = {
     "not a table": ([], ValueRangeError, "table: expected a table of keys and values, got []"),
     "no stages": (changed("stages", to=[]), ValueRangeError, "table: expected stages to be a list of tables, got []"),
     "no stem": ({"stages": SMALL["stages"]}, UnknownNameError, "table: key 'stem' is missing; give stem"),
-    "unknown key": (changed("widht", to=2), UnknownNameError, "table: unknown key 'widht'; choose one of: stem, "),
+    "unknown key": (changed("widht", to=2), UnknownNameError, "table: unknown key 'widht' (did you mean 'width'?)"),
     "unknown key of a stage": (
         changed("stages", 1, "kernal", to=3), UnknownNameError, "table stages[1] blocks[0]: unknown key 'kernal'"
     ),
@@ -262,7 +262,7 @@ BAD: dict[str, tuple[Any, type[MinitlError], str]] = {
     "both ways": (changed("stages", 1, "repeats", to=2), MinitlError, "table stages[1]: repeats and blocks; give each"),
     "section": (changed("head", to=3), ValueRangeError, "table [head]: expected a table of keys and values, got 3"),
     "names": (changed("names", to="keras"), UnknownNameError, "unknown names 'keras'; choose one of: torchvision_v2"),
-    "base": (changed("base", to="mobilenet"), UnknownNameError, "table: unknown network 'mobilenet'; choose one of"),
+    "base": (changed("base", to="mobilenet"), UnknownNameError, "'mobilenet' (did you mean 'mobilenet_v2'?)"),
     "activation": (changed("block", "activation", to="gelu"), UnknownNameError, "'gelu' cannot be expressed; minitl"),
     "kind": (
         changed("stages", 0, "kind", to="edge"), UnknownNameError,

@@ -116,7 +116,8 @@ def test_cost_refuses_what_forward_refuses(
 def test_an_unknown_rule_is_refused_and_those_that_exist_listed(op: Op) -> None:
     with pytest.raises(UnknownNameError) as raised:
         op.forward(X, needs=(True,), rule="sgn")
-    listed = f"{op.name}: unknown backward rule 'sgn'; choose one of: {', '.join(op.rules)}"
+    close = " (did you mean 'sign'?)" * ("sign" in op.rules)
+    listed = f"{op.name}: unknown backward rule 'sgn'{close}; choose one of: {', '.join(op.rules)}"
     assert str(raised.value).startswith(listed)
 
 

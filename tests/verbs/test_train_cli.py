@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -179,6 +180,20 @@ def start(*words: object, limit: int | None = None) -> subprocess.Popen[bytes]:
 
     command = [sys.executable, "-m", "minitl", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=prepare)
+
+
+@pytest.mark.parametrize("options", [(), ("--int8", "--apply", "--rule", "hard_swish=few2", "--optimizer", "nesterov")])
+def test_the_command_that_plan_prints_trains_as_planned(
+    run: Cli, photos: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    planned = ("plan", "digits_irb", "--classes", 3, "--batch", 4, "--budget", "2MB", *options)
+    best = run.json(*planned)["best"]
+    command = run(*planned)[1].rpartition("a folder for each):")[2].replace("\\\n", " ")
+    words = [photos if word == "IMAGES" else word for word in shlex.split(command)[1:]]
+    done = run.json(*words, "--epochs", 1, "--out", tmp_path / "m")
+    assert (done["kept_bytes"], done["peak_bytes"]) == (best["kept_bytes"], best["peak_bytes"])
+    method = read_model(tmp_path / "m").about["method"]
+    assert (method["name"], method["blocks"]) == (best["method"], best["blocks"])
 
 
 def test_killed_at_any_moment_nothing_since_the_last_checkpoint_is_lost(photos: Path, tmp_path: Path) -> None:
@@ -374,12 +389,14 @@ BAD: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "a large resolution": (lambda p: ["train", p / "photos", "--resolution", 10**6], "a resolution from 1 to 4096"),
     "no augmentation": (lambda p: ["train", p / "photos", "--augment", "mix"], "unknown augmentation 'mix'"),
     "all held out": (lambda p: ["train", p / "photos", "--held-out", 1], "a fraction that leaves images"),
-    "another seed": (lambda p: ["train", p / "photos", "--resume", "--out", p / "m", "--seed", 5], "begun with seed 0"),
+    "another seed": (lambda p: ["train", p / "photos", "--resume", "--out", p / "m", "--seed", 5], "as --weights"),
     "other data": (lambda p: ["train", p / "more", "--resume", "--out", p / "m"], "was begun with other images"),
     "no model": (lambda p: ["train", p / "photos", "--resume", "--out", p / "text"], "not a safetensors file"),
     "no model to evaluate": (lambda p: ["evaluate", p / "text", p / "photos"], "not a safetensors file"),
     "no batch": (lambda p: ["evaluate", p / "m", p / "photos", "--batch", 0], "--batch of at least 1"),
-    "no image": (lambda p: ["predict", p / "m", p / "text"], "is not an image that can be read"),
+    "no image": (lambda p: ["predict", p / "m", p / "text"], "; remove it, or save it anew"),
+    "a folder of images": (lambda p: ["predict", p / "m", p / "photos"], "is a folder; give its images: "),
+    "more of a class": (lambda p: ["train", p / "photos", "--per-class", 500], "got 10 of blue; train on fewer"),
     "no such image": (lambda p: ["predict", p / "m", p / "nothing.png"], "cannot be read: No such file"),
     "a pipe": (lambda p: ["predict", p / "pipe", p / "text"], "is not a regular file"),
     "none of them": (lambda p: ["predict", p / "m", p / "text", "--top", 0], "--top of at least 1"),
