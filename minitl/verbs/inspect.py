@@ -10,6 +10,7 @@ from minitl import methods
 from minitl.accounting import Arena, arena, measure, page, predict, timeline
 from minitl.accounting.arena_file import FORMS, write_arena
 from minitl.accounting.conventions import CONVENTIONS, STANDARD
+from minitl.accounting.idle_rules import idle_rules
 from minitl.accounting.op_by_op import op_by_op
 from minitl.accounting.plot import plot_kept
 from minitl.accounting.report import Key, block_of, by_layer, by_network, sums
@@ -145,6 +146,7 @@ def _inspect(
         "rules": args.rule,
         "apply": args.apply,
         "threads": count(),
+        "idle_rules": idle_rules(model, options.rules(args.rule), batch=args.batch, resolution=args.resolution),
         "op_by_op": op_by_op(model, batch=args.batch, resolution=args.resolution),
     }
     line = timeline(model, **step) if args.timeline or args.html else None

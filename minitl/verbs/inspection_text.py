@@ -115,7 +115,9 @@ def _network(found: Inspection, args: argparse.Namespace) -> str:
 
 
 def _trains(found: Inspection) -> str:
-    return f"{found.label}: trains {methods.METHODS[found.about['method']].summary}"
+    idle = found.about["idle_rules"]
+    without = f"\n{found.label}: without effect, no layer goes backward by it: --rule {', '.join(idle)}" if idle else ""
+    return f"{found.label}: trains {methods.METHODS[found.about['method']].summary}{without}"
 
 
 def _alone(found: dict[str, str]) -> list[str]:

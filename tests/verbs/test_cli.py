@@ -272,7 +272,7 @@ def test_budgets_that_are_none(text: str, of: str) -> None:
 # JSON
 
 ABOUT = {"network", "method", "blocks", "batch", "resolution", "classes", "dtype", "rows", "totals"}
-MORE_ABOUT = {"padding", "optimizer", "int8", "checkpoint", "rules", "apply", "threads", "op_by_op"}
+MORE_ABOUT = {"idle_rules", "padding", "optimizer", "int8", "checkpoint", "rules", "apply", "threads", "op_by_op"}
 ROW = {"layer", "op", "role", "rule", "tensor", "needed_for", "shape", "dtype", "bits", "bytes", "shared_with"}
 BYTES = {
     "kept_bytes", "trained_parameter_bytes", "frozen_parameter_bytes", "buffer_bytes", "state_bytes", "gradient_bytes",
@@ -337,6 +337,16 @@ def test_a_rule_may_be_for_one_role(cli: Cli) -> None:
     data = read(cli(*DIGITS, "--json", "--method", "ft-blocks", "--rule", "expand_act=output"), "inspect")
     rules = {(row["role"], row["rule"]) for row in data["rows"] if row["op"] == "hard_swish"}
     assert rules == {("expand_act", "output"), ("depthwise_act", "exact"), ("head_act", "exact")}
+
+
+@pytest.mark.parametrize("rule", ["hard_swish=few2", "expand_act=output", "project=filter2", "expand=quantised8"])
+def test_a_rule_that_no_layer_uses_is_told(rule: str, cli: Cli) -> None:
+    told = {}
+    for method in ("ft-last", "ft-blocks", "ft-blocks --checkpoint"):
+        line = ("inspect", "digits_irb", "--method", *method.split(), "--by", "network", "--rule", rule)
+        told[method] = read(cli(*line, "--json"), "inspect")["idle_rules"]
+        assert ("without effect" in cli(*line).out) == bool(told[method])
+    assert told == {"ft-last": [rule], "ft-blocks": [], "ft-blocks --checkpoint": []}
 
 
 @pytest.mark.parametrize("of", ["kept", "total", "peak", "flops"])
