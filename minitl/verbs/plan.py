@@ -34,7 +34,7 @@ minitl plan mobilenet_v3_small --budget 40MB
 minitl plan mobilenet_v2 --budget 16MiB --of kept --batch 4 --plot plan.png
 minitl plan mobilenet_v2 --budget 40MB --apply --optimizer none --largest batch
 minitl plan mobilenet_v3_small --budget 2GFLOPs
-minitl plan irb --budget 1,500,000 --csv
+minitl plan irb --budget 8,000,000 --csv
 minitl plan mobilenet_v3_small --device raspberry-pi-4
 """
 
@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
             step = f"batch {args.batch}, {args.resolution} x {args.resolution}, optimizer {args.optimizer}"
             print(f"{model.name}, {step}{options.options_text(args)}")
             _print(found, _timeline(args, found.best, model), limits, args.largest)
+            for hint in _more(args, found, model):
+                show(hint)
             if command := _command(args, found.best, model):
                 print(
                     f"\nto train it, on images of {model.num_classes} classes (IMAGES: a folder for each):\n\n{command}"
@@ -111,6 +113,21 @@ def _about(args: argparse.Namespace) -> dict[str, Any]:
     """The step that is planned."""
     names = ("batch", "resolution", "optimizer", "int8", "checkpoint", "apply")
     return {**{name: getattr(args, name) for name in names}, "rules": args.rule, "threads": count()}
+
+
+def _more(args: argparse.Namespace, found: Plan, model: Model) -> Iterator[str]:
+    """For --int8 and --checkpoint, the best way of the Pareto set that would fit with it and is better than `best`."""
+    for option in () if found.of == "flops" else ("int8", "checkpoint"):
+        for way in () if getattr(args, option) else reversed(found.pareto):
+            if way == found.best:
+                break
+            other = argparse.Namespace(**{**vars(args), option: True})
+            options.method(other, way.method, way.blocks).apply(model)
+            totals = predict(model, **options.step(other)).totals
+            need = int(getattr(totals, QUANTITIES[found.of]))
+            if need <= found.budget:
+                yield f"with --{option} {way.name} fits: {_amount(need, found.of)}"
+                break
 
 
 def _command(args: argparse.Namespace, way: Entry, model: Model) -> str:

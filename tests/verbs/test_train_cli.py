@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import resource
 import shlex
 import signal
@@ -194,6 +195,17 @@ def test_the_command_that_plan_prints_trains_as_planned(
     assert (done["kept_bytes"], done["peak_bytes"]) == (best["kept_bytes"], best["peak_bytes"])
     method = read_model(tmp_path / "m").about["method"]
     assert (method["name"], method["blocks"]) == (best["method"], best["blocks"])
+
+
+def test_plan_says_what_int8_and_checkpoints_would_let_fit(run: Cli) -> None:
+    planned = ("plan", "digits_irb", "--budget", "3MB")
+    said = re.findall(r"with --(\w+) ([\w-]+) (\d+) fits: ([\d,]+) bytes", run(*planned)[1])
+    assert said
+    before = run.json(*planned)["best"]
+    for option, method, blocks, need in said:
+        inspected = run.json("inspect", "digits_irb", "--method", method, "--blocks", blocks, f"--{option}")
+        assert inspected["totals"]["peak_bytes"] == int(need.replace(",", "")) <= 3_000_000
+        assert inspected["totals"]["trained_parameter_bytes"] >= 4 * before["trained_parameters"]
 
 
 def test_killed_at_any_moment_nothing_since_the_last_checkpoint_is_lost(photos: Path, tmp_path: Path) -> None:
