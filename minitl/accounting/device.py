@@ -94,9 +94,12 @@ class Estimate:
         }
 
 
-def estimate(model: Model, device: Device, *, batch: int, resolution: int, optimizer_slots: int = 0) -> Estimate:
+def estimate(
+    model: Model, device: Device, *, batch: int, resolution: int, optimizer_slots: int = 0, apply: bool = False
+) -> Estimate:
     """What is known about one training step of `model` (a method applied) on `device`, from shapes alone."""
-    peak = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots).totals.peak_bytes
+    totals = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots, apply=apply).totals
+    peak = totals.peak_bytes
     assert peak is not None
     tape = ShadowTape(fused=False)
     images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
     options.add_method_options(parser)
     options.add_step(parser)
+    options.add_memory(parser)
     parser.add_argument("--by", choices=("layer", "block", "network"), default="layer", help="what a row is of")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     device = devices.get(args.device)
     model = options.model(args)
     options.method(args, args.method, args.blocks).apply(model)
-    found = estimate(model, device, batch=args.batch, resolution=args.resolution, optimizer_slots=options.slots(args))
+    with options.threads(args):
+        found = estimate(model, device, **options.step(args))
     about = {
         "network": model.name,
         "method": model.method,

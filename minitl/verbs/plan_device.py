@@ -34,13 +34,7 @@ def answers(args: argparse.Namespace, model: Model, ways: Sequence[Entry]) -> An
     found: Answers = {}
     for way in ways if args.device else ():
         options.method(args, way.method, way.blocks).apply(model)
-        found[way] = estimate(
-            model,
-            devices.get(args.device),
-            batch=args.batch,
-            resolution=args.resolution,
-            optimizer_slots=options.slots(args),
-        )
+        found[way] = estimate(model, devices.get(args.device), **options.step(args))
     return found
 
 

@@ -99,7 +99,9 @@ def run(args: argparse.Namespace) -> int:
     source = data.load(args.data)
     job = _resumed(args, source) if args.resume and args.out.exists() else _begun(args, source)
     if job.trainer.done:
-        print(f"{args.out} is finished: nothing is left to do", file=sys.stderr)
+        print(
+            f"{args.out} is finished: nothing is left to do (it can be the --weights of another run)", file=sys.stderr
+        )
     else:
         _train(args, job)
     _print(args, job)

@@ -109,6 +109,22 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert flops == sum(row["flops"] for row in data["rows"])
 
 
+def test_the_peak_is_that_of_the_step_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    step = ["mobilenet_v3_small", "--method", "ft-blocks", "--batch", "2", "--resolution", "64", "--optimizer", "none"]
+    peaks = []
+    for apply in ([], ["--apply"]):
+        words = (["inspect", *step, *apply, "--json"], ["estimate", *step, *apply, "--device", "merit", "--json"])
+        inspected, estimated = (json.loads(_out(capsys, line)) for line in words)
+        peaks.append(estimated["peak_bytes"])
+        assert estimated["peak_bytes"] == inspected["totals"]["peak_bytes"]
+    assert peaks[1] < peaks[0]
+
+
+def _out(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
 def _cells(capsys: pytest.CaptureFixture[str], *words: str) -> list[list[str]]:
     """The rows of the last table that is printed."""
     assert main(list(words)) == 0
