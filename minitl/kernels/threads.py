@@ -38,7 +38,9 @@ def set_threads(count: int) -> None:
     global _threads, _team
     if not is_count(count, least=1):
         raise ValueRangeError(op="set_threads", expected="a count of at least 1", got=str(count))
-    _threads, _team = count, None
+    _threads = count
+    if _team is not None and _team.helpers < count - 1:  # a larger one stays: its helpers sleep
+        _team = None
 
 
 def count() -> int:
