@@ -76,7 +76,7 @@ class _Backward:
             if stage.batch:
                 g, own = self.batch_norm(stage, g, number, own=own), True
             for record in (stage.norm, *((stage.act,) if stage.act else ())):
-                self.records[record].saved = Saved()  # what is still to be read, the steps hold
+                self.records[record].saved = Saved()  # what is still to be read, the links hold
             gx = self.convolution(stage, g, number)
             self.records[stage.conv].saved = Saved()
             if gx is None:
@@ -189,7 +189,7 @@ class _Backward:
         gx = None
         if not passes:
             if along:
-                self.along(stage, g)
+                self.weight_alone(stage, g)
         elif stage.squeeze and stage.squeeze.scale:
             gx = self.excite(stage, stage.squeeze, stage.squeeze.scale, below, g, number)
         else:
@@ -240,8 +240,8 @@ class _Backward:
         self._sums.append(finish)
         return chains
 
-    def along(self, stage: Stage, g: Array) -> None:
-        """The weight's gradient alone."""
+    def weight_alone(self, stage: Stage, g: Array) -> None:
+        """The weight's gradient, group by group, where no gradient passes on."""
 
         def add(to: Recorder, _: Unit, band: Band, x: Place, g: Place, chains: Place) -> None:
             calls.add_to_chain(to, stage, band, band.rows, self.work.dtype, x, g, chains)

@@ -1,6 +1,6 @@
 """A stage's kernel calls on some rows of one sample. The kernels are the ops' own.
 
-Places of maps are of the batch's first position; `Filter` holds a convolution's weight as its kernel reads it.
+Places of maps are of the batch's first position; `filters` is a convolution's weight as its kernel reads it.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def grad_gated(to: Recorder, stage: Stage, dtype: str, places: tuple[Place, ...]
     """
     x, gy, gw, weight, gate, of_gate = places
     (n, height, width, inputs), outputs, itself = stage.x, stage.y[3], itemsize(dtype)
-    at = pointwise.Sides(outputs, inputs, (inputs, 1), False)
+    at = pointwise.sides(inputs, outputs, alone=True)
     for j, vecs in pointwise.panel_widths(inputs, dtype):
         stop = min(j + vecs * target().lanes(itself), inputs)
         count = outputs * (stop - j)

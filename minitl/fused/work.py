@@ -59,7 +59,7 @@ class Link(NamedTuple):
 
 
 class Work:
-    """The steps of one run of `program` on `count` samples; `allocate(shape, dtype)` makes every array."""
+    """The links of one run of `program` on `count` samples; `allocate(shape, dtype)` makes every array."""
 
     def __init__(
         self, program: Program, count: int, dtype: str, allocate: Callable[[Shape, str], Array], *, dry: bool

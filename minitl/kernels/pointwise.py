@@ -231,7 +231,7 @@ class Sides(NamedTuple):
 
 
 def sides(inputs: int, outputs: int, *, alone: bool = False) -> Sides:
-    """Vectors lie along the longer side; along the inputs, as in gw, where a group is alone and goes straight there."""
+    """Vectors lie along the longer side; along the inputs, as in gw, where a chain, `alone`, goes straight there."""
     if outputs > inputs and not alone:
         return Sides(inputs, outputs, (1, inputs), True)
     return Sides(outputs, inputs, (inputs, 1), False)

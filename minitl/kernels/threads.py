@@ -87,7 +87,7 @@ class Team:
         request = array("q", known)
         with self._posting:
             native(compiled.post().address)(request.buffer_info()[0])
-            asleep = [i for i in range(len(others)) if rows[2 * i + 1] == 0]
+            asleep = [i for i in range(len(others)) if rows[2 * i + 1] == compiled.ASLEEP]
             for i in asleep:
                 self._pool.submit(self._serve, self._first + 8 * LINE * i, function)
         request = array("q", [function, own, *known, PATIENCE // 4, late.buffer_info()[0]])

@@ -1,4 +1,7 @@
-"""The predicted peak of a step is that of NumPy's arrays: never below it, and a few kilobytes above at most."""
+"""The predicted peak of a step is that of NumPy's arrays: never below it, and a few kilobytes above at most.
+
+Where ops foresee only a bound (`BOUNDED`), it may be more above.
+"""
 
 from __future__ import annotations
 

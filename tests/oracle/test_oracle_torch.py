@@ -20,7 +20,7 @@ BOTH_DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread_of_torch() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
