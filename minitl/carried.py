@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 
 from minitl.arrays import Array, Shape
-from minitl.ops.subspace import BASES, FIXED, follow, orthonormal
+from minitl.ops.rules.subspace import BASES, FIXED, follow, orthonormal
 from minitl.parameters import Parameter
 
 ROUNDS = 8  # of subspace iteration, on the first batch, for bases that stay

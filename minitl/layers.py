@@ -17,12 +17,12 @@ from minitl import carried, ops
 from minitl.arrays import Array
 from minitl.checks import as_count, expect_flag
 from minitl.errors import MinitlError, RuleError, UsageError, ValueRangeError, brief, lookup, unknown
-from minitl.ops.activation import ACTIVATIONS
-from minitl.ops.approximate import CHANNELS
-from minitl.ops.quantised import BITS
-from minitl.ops.sparse import SPARSE, expect_pattern, largest
-from minitl.ops.subspace import BASES, IN_SUBSPACE, shapes_of
-from minitl.ops.subspace import RULES as SUBSPACE
+from minitl.ops.activations.activation import ACTIVATIONS
+from minitl.ops.rules.approximate import CHANNELS
+from minitl.ops.rules.quantised import BITS
+from minitl.ops.rules.sparse import SPARSE, expect_pattern, largest
+from minitl.ops.rules.subspace import BASES, IN_SUBSPACE, shapes_of
+from minitl.ops.rules.subspace import RULES as SUBSPACE
 from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
 from minitl.tape import Tape
@@ -51,7 +51,7 @@ class LayerPlan:
     weights train, or how many: then those of the largest weights when training begins. `ranks`, with the
     rules `subspace` and `subspace_fixed`, are those of height, width and channels (by default half of the
     sides and an eighth of the channels). `pattern` (N, M) prunes the weight of a 1x1 convolution or
-    linear layer to N of every M (`ops.sparse`). What must be kept follows from these, in the op.
+    linear layer to N of every M (`ops.rules.sparse`). What must be kept follows from these, in the op.
     """
 
     train: frozenset[str] = frozenset()
@@ -180,7 +180,7 @@ class Adaptor(Protocol):
 
 
 class Product(Layer):
-    """A layer that multiplies its input by a weight; its rules keep less of the input (`ops.approximate`)."""
+    """A layer that multiplies its input by a weight; its rules keep less of the input (`ops.rules.approximate`)."""
 
     op: ops.Op
     trainable = ("weight", "bias")
@@ -317,7 +317,7 @@ class Conv(Product):
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """The op's, and without a bias those of `ops.subspace`."""
+        """The op's, and without a bias those of `ops.rules.subspace`."""
         return self.op.rules if "bias" in self.parameters else (*self.op.rules, *SUBSPACE)
 
     @property

@@ -15,7 +15,7 @@ from typing import Any, Self
 from minitl.arrays import Array, Shape
 from minitl.ops.op import EXACT, Attrs, Cost, Op, Split, keeps_input
 from minitl.parameters import Parameter
-from minitl.saved import Saved
+from minitl.saved import Kept, Saved
 
 INPUT = -1  # the record number of a value that no record made
 
@@ -137,13 +137,8 @@ class Checkpoint(Record):
 
 @dataclass(frozen=True)
 class Holding:
-    """One buffer a record holds. Holdings with the same `block` are the same memory, of `nbytes` bytes."""
+    """One buffer that a record holds. Holdings of one `block` are the same memory."""
 
     record: Record
-    tensor: str
-    shape: Shape
-    dtype: str
-    bits: int
-    needed_for: tuple[str, ...]
+    kept: Kept
     block: int
-    nbytes: int

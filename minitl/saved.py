@@ -9,31 +9,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from minitl.arrays import Array, Shape, owner
+from minitl.arrays import Array, Shape, dtype_name, owner
+
+OUTPUT = -1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What there is to say of a kept buffer, be it foreseen from shapes, held by an op or listed by a tape.
+
+    `shape` is that of the values it stands for and `bits` what each of them takes; packed codes are
+    uint8 and fewer. `nbytes` is the memory held alive, which for a view is more than the view itself.
+    `needed_for` names the gradients that use it. `source`, of one that is foreseen, is the index of the
+    input that it simply is, OUTPUT for the output, or None for a buffer of its own.
+    """
+
+    tensor: str
+    shape: Shape
+    dtype: str
+    bits: int
+    nbytes: int
+    needed_for: tuple[str, ...]
+    source: int | None = None
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """One kept buffer: the array, and what a reader of the ledger wants to know about it.
-
-    `shape` is that of the values it stands for and `bits` what each of them takes; for packed
-    codes the array itself is uint8 and smaller. `needed_for` names the gradients that use it.
-    """
+    """A kept array, and what there is to say of it."""
 
     array: Array
-    shape: Shape
-    bits: int
-    needed_for: tuple[str, ...]
+    kept: Kept
 
     @property
     def owner(self) -> Any:
         """The array that owns the memory; a buffer is counted once, at its owner."""
         return owner(self.array)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the memory held alive, which for a view is more than the view itself."""
-        return int(self.owner.nbytes)
 
 
 class Saved:
@@ -49,7 +59,8 @@ class Saved:
     ) -> None:
         """Keep `array` as `name`; `codes=(shape, bits)` says it is packed codes of a map of that shape."""
         shape, bits = codes or (array.shape, 8 * array.dtype.itemsize)
-        self.buffers[name] = Buffer(array, shape, bits, needed_for)
+        held = int(owner(array).nbytes)
+        self.buffers[name] = Buffer(array, Kept(name, shape, dtype_name(array.dtype), bits, held, needed_for))
 
     def __getitem__(self, name: str) -> Array:
         return self.buffers[name].array
@@ -60,4 +71,4 @@ class Saved:
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers, each memory block once."""
-        return sum({id(b.owner): b.nbytes for b in self.buffers.values()}.values())
+        return sum({id(b.owner): b.kept.nbytes for b in self.buffers.values()}.values())

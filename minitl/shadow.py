@@ -15,10 +15,10 @@ import numpy as np
 from minitl.arrays import Array, Shape, dtype_name, nbytes
 from minitl.fused.program import Program
 from minitl.fused.work import Work
-from minitl.ops.op import OUTPUT, Attrs, Gradients, Op
+from minitl.ops.op import Attrs, Gradients, Op
 from minitl.parameters import Parameter
 from minitl.records import OpRecord, Var
-from minitl.saved import Saved
+from minitl.saved import OUTPUT, Saved
 from minitl.tape import K, Tape
 
 

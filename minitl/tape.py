@@ -15,7 +15,7 @@ from minitl.arrays import FLOATS, Array, dtype_name, owner, to_numpy
 from minitl.checks import expect_count, expect_flag
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
 from minitl.fused.backward import backward
-from minitl.fused.forward import Kept, forward
+from minitl.fused.forward import KeptArrays, forward
 from minitl.fused.frozen import frozen_forward
 from minitl.fused.program import Program, Run
 from minitl.fused.work import Work
@@ -55,7 +55,7 @@ class Tape:
         self._witness = Witness()
 
     def __repr__(self) -> str:
-        held = sum({holding.block: holding.nbytes for holding in self.holdings()}.values())
+        held = sum({holding.block: holding.kept.nbytes for holding in self.holdings()}.values())
         when = "for backward" if self._held_before_backward is None else "until it was walked back"
         return f"<Tape of {len(self.records)} records, {held:,} bytes held {when}>"
 
@@ -167,18 +167,17 @@ class Tape:
             x = self._recorded(program, x, y, {})
         return x
 
-    def _recorded(self, program: Program, x: Var, y: Array, kept: Kept) -> Var:
+    def _recorded(self, program: Program, x: Var, y: Array, arrays: KeptArrays) -> Var:
         first = len(self.records)
         copies: dict[Record, OpRecord] = {record: record.again() for record in program.records}
         for record in copies.values():
             record.saved.input_shape, record.saved.rule = record.shapes[0], record.rule
             record.sources = tuple(x.source if source < 0 else first + source for source in record.sources)
         for h in program.holdings if self.keeps else ():
-            codes = (h.shape, h.bits) if h.bits < 8 else None
-            array = kept[h.record, h.tensor]
-            if (array.dtype, array.nbytes) != (np.dtype(h.dtype), h.nbytes):  # the ops say what is kept, always
-                raise AssertionError(f"{h.record.layer}: kept {h.tensor} of {array.nbytes} bytes, not {h.nbytes}")
-            copies[h.record].saved.keep(h.tensor, array, h.needed_for, codes=codes)
+            says, array = h.kept, arrays[h.record, h.kept.tensor]
+            if (array.dtype, array.nbytes) != (np.dtype(says.dtype), says.nbytes):  # the ops say what is kept, always
+                raise AssertionError(f"{h.record.layer}: kept {says.tensor} of {array.nbytes} bytes, not {says.nbytes}")
+            copies[h.record].saved.keep(says.tensor, array, says.needed_for, codes=(says.shape, says.bits))
         self.records += copies.values()
         if self.computes:
             for record in copies.values():
@@ -337,9 +336,9 @@ class Tape:
     def _holdings(self) -> Iterator[Holding]:
         blocks: dict[int, int] = {}
         for record in self.records:
-            for tensor, b in record.saved.buffers.items():
+            for b in record.saved.buffers.values():
                 block = blocks.setdefault(id(b.owner), len(blocks))
-                yield Holding(record, tensor, b.shape, dtype_name(b.array.dtype), b.bits, b.needed_for, block, b.nbytes)
+                yield Holding(record, b.kept, block)
 
     # The places where arrays are touched; `shadow.ShadowTape` replaces them by sizes.
 

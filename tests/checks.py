@@ -123,8 +123,9 @@ def check_contract(case: Case) -> None:
         if gradient is not None:
             _check_array(f"gradient {i}", gradient, array.shape, dtype)
     for tensor, buffer in saved.buffers.items():
-        kind = "int64" if tensor == "labels" else dtype if buffer.bits >= 8 else "uint8"
-        shape = buffer.shape if buffer.bits >= 8 else packed_shape(buffer.shape, buffer.bits)
+        says = buffer.kept
+        kind = "int64" if tensor == "labels" else dtype if says.bits >= 8 else "uint8"
+        shape = says.shape if says.bits >= 8 else packed_shape(says.shape, says.bits)
         _check_array(f"kept {tensor}", buffer.array, shape, kind)
 
 
@@ -169,9 +170,8 @@ def check_kept(case: Case) -> None:
         kept = foreseen[tensor]
         given = (*case.arrays, y)
         part = kept.source is not None and owner(given[kept.source]).nbytes > given[kept.source].nbytes
-        held = buffer.array.nbytes if part else buffer.nbytes  # the caller's larger array is the caller's affair
-        found = (buffer.shape, buffer.array.dtype.name, buffer.bits, held, buffer.needed_for)
-        assert found == (kept.shape, kept.dtype, kept.bits, kept.nbytes, kept.needed_for), tensor
+        held = buffer.array.nbytes if part else buffer.kept.nbytes  # the caller's larger array is the caller's affair
+        assert replace(buffer.kept, nbytes=held) == replace(kept, source=None)
         same = [i if i < len(case.arrays) else -1 for i, a in enumerate(given) if owner(a) is buffer.owner]
         dense = kept.source is not None and given[kept.source].flags.c_contiguous  # others are copied
         assert same == ([kept.source] if dense else []), f"{tensor} is input {same}, foreseen {kept.source}"
@@ -211,7 +211,9 @@ def check_needed_for(case: Case) -> None:
                 backward(wanting(case, [i]), Without(saved, tensor))
             except KeyError:
                 broken.add(use(case.op, i))
-        assert broken == set(buffer.needed_for), f"{tensor}: without it {broken} fail, declared {buffer.needed_for}"
+        assert broken == set(buffer.kept.needed_for), (
+            f"{tensor}: without it {broken} fail, declared {buffer.kept.needed_for}"
+        )
 
 
 # Workspace

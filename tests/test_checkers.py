@@ -26,15 +26,16 @@ def case_of(name: str, dims: Dims = Dims(n=3, h=7, w=5, c=5, o=4)) -> Case:  # n
 def planted(case: Case, *, forward: Change | None = None, backward: Change | None = None) -> Case:
     """The case with a faulty op: `forward` changes (y, saved), given the inputs too; `backward` the gradients."""
 
-    def compute(*arrays: Array, **keywords: Any) -> Any:
-        y, saved = case.op.compute(*arrays, **keywords)
+    def changed(*arrays: Array, **keywords: Any) -> Any:
+        y, saved = case.op.functions.forward(*arrays, **keywords)
         return (y, saved) if forward is None else forward(y, saved, arrays)
 
-    def differentiate(saved: Any, gy: Array, **keywords: Any) -> Any:
-        gradients = case.op.differentiate(saved, gy, **keywords)
+    def changed_back(saved: Any, gy: Array, **keywords: Any) -> Any:
+        gradients = case.op.functions.backward(saved, gy, **keywords)
         return gradients if backward is None else tuple(backward(list(gradients), saved, gy, keywords))
 
-    return replace(case, op=replace(case.op, compute=compute, differentiate=differentiate))
+    functions = replace(case.op.functions, forward=changed, backward=changed_back)
+    return replace(case, op=replace(case.op, functions=functions))
 
 
 def found(check: Callable[[Case], None], honest: Case, faulty: Case) -> None:
@@ -193,10 +194,10 @@ def hidden(y: Array, saved: Any, arrays: tuple[Array, ...]) -> Any:
 def with_cost(case: Case, **changes: int) -> Case:
     op: Op = case.op
 
-    def account(*shapes: Any, **keywords: Any) -> ops.Cost:
-        return replace(op.account(*shapes, **keywords), **changes)
+    def cost(*shapes: Any, **keywords: Any) -> ops.Cost:
+        return replace(op.functions.cost(*shapes, **keywords), **changes)
 
-    return replace(case, op=replace(op, account=account))
+    return replace(case, op=replace(op, functions=replace(op.functions, cost=cost)))
 
 
 def test_memory_in_passing_that_cost_does_not_foresee() -> None:

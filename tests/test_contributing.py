@@ -19,7 +19,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 LEAKY = """
 from minitl.kernels.formula import where
 from minitl.kernels.rules import ABOVE, Codes
-from minitl.ops.activation import activation
+from minitl.ops.activations.activation import activation
 
 
 def value(x):
@@ -31,7 +31,7 @@ leaky = activation("leaky", value, {"mask": Codes(1, lambda: (((0.0, ABOVE),), (
 MINUS = """
 import numpy as np
 from minitl.arrays import size
-from minitl.ops.op import Cost, Op, Split, expect_values
+from minitl.ops.op import Cost, Functions, Op, Split, expect_values
 from minitl.saved import Saved
 
 
@@ -51,7 +51,7 @@ def cost(shapes, dtype, *, attrs, needs, rule):
     return Cost(output=shapes[0], flops=Split(size(shapes[0]), needs[0] * size(shapes[0])))
 
 
-minus = Op("minus", ("x",), output_shape, forward, backward, cost)
+minus = Op("minus", ("x",), Functions(output_shape, forward, backward, cost))
 """
 HALF = """
 import numpy as np
@@ -119,24 +119,24 @@ DECODED = """
 Edit = str | dict[str, str]
 ADDED: dict[str, dict[str, Edit]] = {
     "an activation": {
-        "minitl/ops/leaky.py": LEAKY,
-        "minitl/ops/__init__.py": {"\n__all__": "\nfrom minitl.ops.leaky import leaky\n\n__all__"},
+        "minitl/ops/activations/leaky.py": LEAKY,
+        "minitl/ops/__init__.py": {"\n__all__": "\nfrom minitl.ops.activations.leaky import leaky\n\n__all__"},
         "minitl/export/onnx.py": {'"silu": _silu,': '"silu": _silu, "leaky": _plain("LeakyRelu", alpha=0.125),'},
     },
     "an op": {
-        "minitl/ops/minus.py": MINUS,
-        "minitl/ops/__init__.py": {"\n__all__": "\nfrom minitl.ops.minus import minus\n\n__all__"},
+        "minitl/ops/maps/minus.py": MINUS,
+        "minitl/ops/__init__.py": {"\n__all__": "\nfrom minitl.ops.maps.minus import minus\n\n__all__"},
         "minitl/export/onnx.py": {'"sigmoid": _plain': '"minus": _plain("Neg"), "sigmoid": _plain'},
     },
     "a rule of an activation": {
-        "minitl/ops/silu.py": {
+        "minitl/ops/activations/silu.py": {
             '"sign": Codes': '"half": Codes(1, lambda: (((0.0, AT_LEAST),), (0.0, 0.5))), "sign": Codes',
             'approximate=("sign",)': 'approximate=("sign", "half")',
         },
     },
     "a rule of convolutions": {
-        "minitl/ops/half.py": HALF,
-        "minitl/ops/approximate.py": {
+        "minitl/ops/rules/half.py": HALF,
+        "minitl/ops/rules/approximate.py": {
             "import gradient_filter,": "import gradient_filter, half,",
             "CODED = (": 'CODED = ("half", ',
             "\n        elif rule == RAZOR:\n": RULE,

@@ -288,9 +288,9 @@ assert (saved.nbytes, nothing.nbytes) == (ours.nbytes, 0) == (4 * 7, 0)
 
 # %% [markdown]
 # The same bits, to the byte: 30 positions are 4 bytes per channel, and 7 channels. Open
-# `minitl/ops/linear.py` and read it from the top: the formula, `forward`, `backward`, and `cost`, which
+# `minitl/ops/convolutions/linear.py` and read it from the top: the formula, `forward`, `backward`, and `cost`, which
 # says from shapes alone what is kept. Every operation of `minitl` is such a file. (Activations share
-# theirs, in `ops/activation.py`; `ops/relu.py` has the formula and the slopes.)
+# theirs, in `ops/activations/activation.py`; `ops/activations/relu.py` has the formula and the slopes.)
 #
 # ## What you can now do
 #

@@ -198,11 +198,11 @@ def _rows(holdings: Iterable[Holding]) -> list[Row]:
     rows = []
     for h in holdings:
         others = tuple(dict.fromkeys(layer for layer in layers[h.block] if layer != h.record.layer))
-        adds = 0 if h.block in counted else h.nbytes
+        adds = 0 if h.block in counted else h.kept.nbytes
         counted.add(h.block)
-        r = h.record
+        r, k = h.record, h.kept
         rows.append(
-            Row(r.layer, r.name, r.role, r.rule, h.tensor, h.needed_for, h.shape, h.dtype, h.bits, adds, others)
+            Row(r.layer, r.name, r.role, r.rule, k.tensor, k.needed_for, k.shape, k.dtype, k.bits, adds, others)
         )
     return rows
 

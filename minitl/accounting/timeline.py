@@ -354,12 +354,12 @@ class _TracingTape(ShadowTape):
         """A buffer is named by the first that keeps it. (No local variable of the walk back may hold one.)"""
         named = set[int]()
         for record in self.records:
-            for tensor, kept in record.saved.buffers.items():
-                if id(kept.array) not in named:
+            for tensor, buffer in record.saved.buffers.items():
+                if id(buffer.array) not in named:
                     what = f"{record.role.replace('_', ' ')} {TENSORS.get(tensor, tensor)}"
-                    needs = " and ".join(NEEDS[need] for need in kept.needed_for)
-                    self.trace.relabel(kept.array, _Label("kept", tensor, record.layer, f"{what}, kept for {needs}"))
-                named.add(id(kept.array))
+                    needs = " and ".join(NEEDS[need] for need in buffer.kept.needed_for)
+                    self.trace.relabel(buffer.array, _Label("kept", tensor, record.layer, f"{what}, kept for {needs}"))
+                named.add(id(buffer.array))
 
     def _read(self, parameter: Parameter) -> Array:
         if parameter.scale is not None:

@@ -15,8 +15,8 @@ import numpy as np
 from minitl.arrays import Array
 from minitl.errors import UsageError
 from minitl.networks.network import Network
-from minitl.ops.sparse import largest
-from minitl.ops.standardised_conv import standardise
+from minitl.ops.convolutions.standardised_conv import standardise
+from minitl.ops.rules.sparse import largest
 from minitl.records import OpRecord, Var
 from minitl.tape import Tape
 

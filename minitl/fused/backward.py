@@ -25,8 +25,8 @@ from minitl.kernels.elementwise import BATCH, FROZEN, NOTHING
 from minitl.kernels.groups import Groups
 from minitl.kernels.sums import in_order
 from minitl.kernels.tasks import Place, Recorder
-from minitl.ops.activation import tensor_of
-from minitl.ops.batch_norm import backward_factors
+from minitl.ops.activations.activation import tensor_of
+from minitl.ops.norms.batch_norm import backward_factors
 from minitl.ops.op import Gradients
 from minitl.parameters import Parameter
 from minitl.records import OpRecord

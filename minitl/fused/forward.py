@@ -22,20 +22,20 @@ from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import BATCH, FROZEN, NOTHING
 from minitl.kernels.groups import Groups
 from minitl.kernels.tasks import Place, Recorder
-from minitl.ops.activation import tensor_of
-from minitl.ops.batch_norm import inverse_deviation, move_statistics
-from minitl.ops.frozen_norm import scale_and_shift
+from minitl.ops.activations.activation import tensor_of
+from minitl.ops.norms.batch_norm import inverse_deviation, move_statistics
+from minitl.ops.norms.frozen_norm import scale_and_shift
 from minitl.ops.op import Attrs, Op
 from minitl.records import OpRecord, Record
 from minitl.saved import Saved
 
 channels = Lazily("minitl.kernels.compiled.channels")
 
-Kept = dict[tuple[Record, str], Array]  # by record and tensor
+KeptArrays = dict[tuple[Record, str], Array]  # by record and tensor
 RunOp = Callable[[Op, Sequence[Array], Attrs, Sequence[bool], str], tuple[Array, Saved]]
 
 
-def forward(program: Program, x: Array, values: Values, work: Work, run_op: RunOp) -> tuple[Array, Kept]:
+def forward(program: Program, x: Array, values: Values, work: Work, run_op: RunOp) -> tuple[Array, KeptArrays]:
     """The program's output for x, and all that its records may keep. `run_op` computes a single op."""
     if not program.trains:
         return frozen_forward([program], x, values, work), {}
@@ -55,10 +55,10 @@ def norm_factors(stage: Stage, values: Values, work: Work) -> tuple[Array, ...]:
 class _Forward:
     def __init__(self, program: Program, values: Values, work: Work, run_op: RunOp) -> None:
         self.program, self.values, self.work, self.run_op = program, values, work, run_op
-        self.kept: Kept = {}
+        self.kept: KeptArrays = {}
         self._merges: list[tuple[Array, Array, int]] = []
 
-    def __call__(self, x: Array) -> tuple[Array, Kept]:
+    def __call__(self, x: Array) -> tuple[Array, KeptArrays]:
         h, stages = x, self.program.stages
         for stage in stages:
             self.work.enter(stage)

@@ -20,7 +20,7 @@ from minitl.kernels import elementwise, pointwise
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import FROZEN, NONE
 from minitl.kernels.tasks import Place, Recorder
-from minitl.ops.frozen_norm import scale_and_shift
+from minitl.ops.norms.frozen_norm import scale_and_shift
 from minitl.records import OpRecord
 
 channels = Lazily("minitl.kernels.compiled.channels")

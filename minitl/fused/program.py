@@ -20,7 +20,7 @@ from minitl.kernels.groups import group_size
 from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of
 from minitl.kernels.tasks import Table
 from minitl.kernels.window import Window
-from minitl.ops.window import window
+from minitl.ops.convolutions.window import window
 from minitl.parameters import Parameter
 from minitl.records import Checkpoint, Holding, OpRecord, Record
 

@@ -1,7 +1,7 @@
 """back-razor: everything but the norms, with the larger half of each convolution's input kept.
 
 Jiang et al., NeurIPS 2022, in its `full_noBN` setting: norms stay frozen. Exactly half of each sample's
-values are kept, ties by index; this is minitl's own rule (`ops.razor` says why). Input gradients are
+values are kept, ties by index; this is minitl's own rule (`ops.rules.razor` says why). Input gradients are
 exact, weight gradients those of the halved input.
 """
 

@@ -1,9 +1,9 @@
 """A calibration pass: bases of a convolution's input from some batches, and ranks from the energy that they hold.
 
-For every layer with a rule of `ops.subspace`, the covariance of its input along height, width and channels is summed
-over the batches; its leading eigenvectors are the bases (HOSVD: Nguyen et al., NeurIPS 2024, arXiv:2411.06346; LANCE,
-arXiv:2509.21617). With an energy e each rank is the least whose eigenvalues hold a share e of their sum. Restoring x
-from bases of three axes then loses at most 3 (1 - e) of |x|^2.
+For every layer with a rule of `ops.rules.subspace`, the covariance of its input along height, width and channels is
+summed over the batches; its leading eigenvectors are the bases (HOSVD: Nguyen et al., NeurIPS 2024, arXiv:2411.06346;
+LANCE, arXiv:2509.21617). With an energy e each rank is the least whose eigenvalues hold a share e of their sum.
+Restoring x from bases of three axes then loses at most 3 (1 - e) of |x|^2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minitl.checks import as_number
 from minitl.errors import UsageError, ValueRangeError, brief
 from minitl.layers import Conv
 from minitl.networks.network import Model
-from minitl.ops.subspace import BASES, RULES, shapes_of
+from minitl.ops.rules.subspace import BASES, RULES, shapes_of
 from minitl.tape import Tape
 
 

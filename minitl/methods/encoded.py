@@ -1,8 +1,8 @@
 """Methods that keep an encoded input of each convolution in the tuned blocks and the head; all else as cheap as exact.
 
-    quantised        codes of 2 bits (ActNN: Chen et al., ICML 2021, arXiv:2104.14129, at its level L2; `ops.quantised`)
+    quantised        codes of 2 bits (ActNN: Chen et al., ICML 2021, arXiv:2104.14129, its level L2; `rules.quantised`)
     gradient-filter  sums over patches of 2 x 2 (Yang, Li & Marculescu, CVPR 2023, arXiv:2301.00330)
-    subspace         a core in bases that follow the input (after ASI, ICML 2025, arXiv:2505.05086; `ops.subspace`)
+    subspace         a core in bases that follow the input (after ASI, ICML 2025, arXiv:2505.05086; `rules.subspace`)
     subspace-fixed   in bases that stay as the first batch, or a calibration pass, makes them (after LANCE, ECCV 2026,
                      arXiv:2509.21617; `methods.calibration`)
 

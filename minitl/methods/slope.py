@@ -1,7 +1,7 @@
 """slope: ft-blocks with the weights of 1x1 convolutions and inner linear layers pruned to 2 of 4; adaptors at the end.
 
 SLoPe (Mozaffari et al., ICLR 2025, arXiv:2405.16325) is a pretraining method for language models; here its rule
-(`ops.sparse`) runs on the 1x1 layers of the tuned part whose channels 4 divides. In the last hundredth of a run
+(`ops.rules.sparse`) runs on the 1x1 layers of the tuned part whose channels 4 divides. In the last hundredth of a run
 low-rank adaptors train beside them, as in the source. It would skip a layer six times as wide as long, which is every
 one of a MobileNet's blocks: that is left out. No byte less is kept than by `ft-blocks`: inputs stay dense. Applying
 the method prunes the weights for good.

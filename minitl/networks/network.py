@@ -22,7 +22,7 @@ from minitl.networks.mirror import mirrored_images, mirrored_kernel
 from minitl.networks.names import Outline
 from minitl.networks.weights.load import load
 from minitl.networks.weights.report import LoadReport
-from minitl.ops.cross_entropy import expect_labels
+from minitl.ops.losses.cross_entropy import expect_labels
 from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
 from minitl.segment import Segment, run_frozen

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from minitl.networks.keys import anything, choice, flag, number, section, text, whole
 from minitl.networks.names import STYLES
-from minitl.ops.activation import ACTIVATIONS
+from minitl.ops.activations.activation import ACTIVATIONS
 
 MOST_CHANNELS = 1 << 15
 SCALES = ("always", "up", "never")  # when the width multiplies a number of channels; "up": if it is above 1

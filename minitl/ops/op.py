@@ -1,7 +1,7 @@
 """What an op is: four plain functions, and the checks common to all of them.
 
 An op's module reads top to bottom: the formula and its derivative, `output_shape`, `forward`,
-`backward`, `cost`, and one `Op` that binds them. No function has a `self` or a closure:
+`backward`, `cost`, and one `Op` of these `Functions`. No function has a `self` or a closure:
 backward can use only what its arguments bring.
 """
 
@@ -18,14 +18,13 @@ from minitl.arrays import FLOATS, Array, Shape, dtype_name, nbytes
 from minitl.bits import packed_shape
 from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, unknown
 from minitl.kernels.rules import Rule
-from minitl.saved import Saved
+from minitl.saved import OUTPUT, Kept, Saved
 
 Attrs = Mapping[str, Any]
 Needs = Sequence[bool]
 Gradients = tuple[Array | None, ...]
 
 EXACT = "exact"
-OUTPUT = -1
 
 
 @dataclass(frozen=True)
@@ -49,23 +48,6 @@ class Split:
     def total(self) -> int:
         """Forward and backward together."""
         return self.forward + self.grad_input + self.grad_weight + self.recompute
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A buffer that forward will keep, foreseen from shapes (compare `saved.Buffer`).
-
-    `source` is the index of the input that it simply is, OUTPUT for the output, or None for a
-    buffer of its own.
-    """
-
-    tensor: str
-    shape: Shape
-    dtype: str
-    bits: int
-    nbytes: int
-    needed_for: tuple[str, ...]
-    source: int | None = None
 
 
 def keeps_input(tensor: str, source: int, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
@@ -120,8 +102,24 @@ def _op_named(name: str) -> Op:
 
 
 @dataclass(frozen=True)
+class Functions:
+    """What an op's module defines.
+
+    output_shape(shapes, attrs) -> the output's shape, or what does not fit is raised
+    forward(*arrays, attrs=, needs=, rule=) -> y, Saved
+    backward(saved, gy, *, attrs=, needs=, params=) -> gradients in the inputs' order
+    cost(shapes, dtype, *, attrs=, needs=, rule=) -> Cost
+    """
+
+    output_shape: Callable[[Sequence[Shape], Attrs], Shape]
+    forward: Callable[..., tuple[Array, Saved]]
+    backward: Callable[..., Gradients]
+    cost: Callable[..., Cost]
+
+
+@dataclass(frozen=True)
 class Op:
-    """One differentiable operation.
+    """One differentiable operation: its `functions`, and around each the checks common to all ops.
 
     `inputs` names the arrays in order: first `activations` of them that flow through the
     network, then parameters and statistics. The last `optional` may be left out. `rules` are
@@ -131,10 +129,7 @@ class Op:
 
     name: str
     inputs: tuple[str, ...]
-    output_shape: Callable[[Sequence[Shape], Attrs], Shape]
-    compute: Callable[..., tuple[Array, Saved]]
-    differentiate: Callable[..., Gradients]
-    account: Callable[..., Cost]
+    functions: Functions
     attrs: tuple[str, ...] = ()
     rules: tuple[str, ...] = (EXACT,)
     approximate: tuple[str, ...] = ()
@@ -156,6 +151,10 @@ class Op:
         """An op that comes back from a pickle is that op, where it is the one of its name."""
         return (_op_named, (self.name,)) if _named[self.name] is self else super().__reduce_ex__(protocol)
 
+    def output_shape(self, shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+        """Shape of the output; raises ShapeError where the inputs' shapes do not fit."""
+        return self.functions.output_shape(shapes, attrs)
+
     def forward(self, *arrays: Array, attrs: Attrs | None = None, needs: Needs, rule: str = "") -> tuple[Array, Saved]:
         """Compute `y` and keep what the gradients asked for in `needs` (one flag an input) will use.
 
@@ -170,7 +169,7 @@ class Op:
             a if name in self.updates else np.asarray(a, order="C")
             for a, name in zip(arrays, self.inputs, strict=False)
         ]
-        y, saved = self.compute(*dense, attrs=attrs, needs=tuple(needs), rule=rule or self.rules[0])
+        y, saved = self.functions.forward(*dense, attrs=attrs, needs=tuple(needs), rule=rule or self.rules[0])
         saved.input_shape, saved.rule = arrays[0].shape, rule or self.rules[0]
         return y, saved
 
@@ -182,7 +181,7 @@ class Op:
         `params` are the inputs after the activations, as handed to forward.
         """
         dense, *parameters = (np.asarray(a, order="C") for a in (gy, *params))
-        return self.differentiate(saved, dense, attrs=attrs or {}, needs=tuple(needs), params=tuple(parameters))
+        return self.functions.backward(saved, dense, attrs=attrs or {}, needs=tuple(needs), params=tuple(parameters))
 
     def cost(
         self, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs | None = None, needs: Needs, rule: str = ""
@@ -223,7 +222,7 @@ class Op:
 @lru_cache(maxsize=4096)  # a planner asks for the same layers over and over
 def _cost(op: Op, shapes: tuple[Shape, ...], dtype: str, attrs: Any, needs: tuple[bool, ...], rule: str) -> Cost:
     op._check(shapes, dict(attrs), needs, rule)
-    cost = op.account(shapes, dtype, attrs=dict(attrs), needs=needs, rule=rule or op.rules[0])
+    cost = op.functions.cost(shapes, dtype, attrs=dict(attrs), needs=needs, rule=rule or op.rules[0])
     return replace(cost, moved=moved_bytes(op, shapes, dtype, needs, cost))
 
 

@@ -222,8 +222,8 @@ def _results(r: Recipe, values: Mapping[str, Array], tape: Tape, ran: Ran) -> di
         for tensor, buffer in record.saved.buffers.items():
             name = kept_name(record.layer, tensor)
             results[name] = buffer.array
-            if buffer.array.dtype.kind != "f":
-                codes = unpack(buffer.array, buffer.bits, buffer.shape) if buffer.bits < 8 else buffer.array
+            if (says := buffer.kept).dtype not in FLOATS:
+                codes = unpack(buffer.array, says.bits, says.shape) if says.bits < 8 else buffer.array
                 if degenerate(codes):
                     raise _RejectedError(f"{name} is constant")
     moved = {p for record in tape.records if isinstance(record, OpRecord) for p in _updated(record)}

@@ -10,7 +10,7 @@ from minitl import ops
 from minitl.arrays import Shape, is_count
 from minitl.errors import ValueRangeError, unknown
 from minitl.networks.irb import PAPER
-from minitl.ops.gradient_filter import PATCH
+from minitl.ops.rules.gradient_filter import PATCH
 from minitl.oracle import updates
 from minitl.oracle.bounds.activations import DESCRIBED
 

@@ -168,24 +168,24 @@ HOARD: list[Array] = []
 
 
 def _greedy(x: Array, **call: Any) -> tuple[Array, Any]:
-    y, saved = relu.compute(x, **call)
+    y, saved = relu.functions.forward(x, **call)
     saved.keep("y", y.copy(), ("grad_input",))
     return y, saved
 
 
 def _secretive(x: Array, **call: Any) -> tuple[Array, Any]:
-    y, saved = relu.compute(x, **call)
+    y, saved = relu.functions.forward(x, **call)
     HOARD.append(y.copy())
     return y, saved
 
 
-@pytest.mark.parametrize("compute", [_greedy, _secretive])
-def test_an_op_that_keeps_more_than_it_says_is_caught(compute: Any) -> None:
+@pytest.mark.parametrize("forward", [_greedy, _secretive])
+def test_an_op_that_keeps_more_than_it_says_is_caught(forward: Any) -> None:
     attrs = {"in_channels": 4, "expanded_channels": 8, "out_channels": 4, "activation": "relu", "se_channels": 0}
     model, images = block("ft-blocks", attrs), noise((2, 5, 5, 4))
     check(model, images, paths=(False,))
     assert model.block.depthwise.act is not None
-    model.block.depthwise.act.op = replace(relu, compute=compute)
+    model.block.depthwise.act.op = replace(relu, functions=replace(relu.functions, forward=forward))
     try:
         with pytest.raises(AssertionError):
             check(model, images, paths=(False,))
@@ -234,14 +234,14 @@ def test_a_buffer_kept_twice_is_counted_once_and_names_both() -> None:
 
 
 def test_a_view_is_charged_what_its_owner_takes() -> None:
-    def compute(x: Array, **call: Any) -> tuple[Array, Saved]:
+    def forward(x: Array, **call: Any) -> tuple[Array, Saved]:
         saved = Saved()
         saved.keep("x", np.zeros((10, *x.shape), x.dtype)[3:4, ..., ::2], ("grad_input",))
         return x.copy(), saved
 
     tape = Tape()
     x = Var(noise((2, 3, 4)), needs_grad=True)
-    tape.run(replace(relu, compute=compute), x, layer="view", role="expand_act")
+    tape.run(replace(relu, functions=replace(relu.functions, forward=forward)), x, layer="view", role="expand_act")
     (row,) = ledger(tape).rows
     assert row.shape == (1, 2, 3, 2)
     assert row.bytes == tape.records[0].saved.nbytes == 10 * 2 * 3 * 4 * 8

@@ -78,7 +78,7 @@ def everything(model: Any, images: Array, **options: bool) -> dict[str, Array]:
     for record in tape.records:
         for tensor, buffer in record.saved.buffers.items():
             got[f"kept {record.layer} {tensor}"] = buffer.array.copy()
-    got["ledger"] = np.array([h.nbytes for h in tape.holdings()])
+    got["ledger"] = np.array([h.kept.nbytes for h in tape.holdings()])
     got |= tape.backward(y, np.random.default_rng(3).standard_normal(y.shape).astype(images.dtype))
     got |= {f"gx {source}": gradient for source, gradient in tape.input_gradients.items()}
     return got | {f"after {name}": value for name, value in model.state_dict().items()}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.saved import Saved
+from minitl.saved import Kept, Saved
 
 
 def test_a_buffer_is_counted_at_its_owner() -> None:
     saved, room = Saved(), np.zeros((10, 8), "float32")
     saved.keep("part", room[2:4, ::2], ("grad_input",))
     assert saved.buffers["part"].owner is room
-    assert saved.nbytes == saved.buffers["part"].nbytes == room.nbytes == 320
+    assert saved.nbytes == saved.buffers["part"].kept.nbytes == room.nbytes == 320
 
 
 def test_memory_kept_twice_is_counted_once() -> None:
@@ -28,7 +28,7 @@ def test_memory_kept_twice_is_counted_once() -> None:
 def test_codes_stand_for_a_map_of_few_bits() -> None:
     saved = Saved()
     saved.keep("codes", np.zeros((13, 7), "uint8"), ("grad_input",), codes=((2, 5, 5, 7), 2))
-    buffer = saved.buffers["codes"]
-    assert (buffer.shape, buffer.bits, buffer.nbytes) == ((2, 5, 5, 7), 2, 91)
+    kept = saved.buffers["codes"].kept
+    assert (kept.shape, kept.bits, kept.nbytes) == ((2, 5, 5, 7), 2, 91)
     saved.keep("x", np.zeros((4, 3), "float32"), ("grad_weight",))
-    assert (saved.buffers["x"].shape, saved.buffers["x"].bits) == ((4, 3), 32)
+    assert saved.buffers["x"].kept == Kept("x", (4, 3), "float32", 32, 48, ("grad_weight",))

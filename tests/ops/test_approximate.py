@@ -11,8 +11,8 @@ from minitl import methods, networks, ops
 from minitl.accounting import measure, predict
 from minitl.arrays import Array
 from minitl.errors import MinitlError
-from minitl.ops import quantised, razor
-from minitl.ops.approximate import CODED, RULES
+from minitl.ops.rules import quantised, razor
+from minitl.ops.rules.approximate import CODED, RULES
 from minitl.saved import Saved
 
 OPS = ("conv", "depthwise_conv", "pointwise_conv", "linear")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitl import ops
-from minitl.ops.few_bits import REACH, hard_swish_levels
+from minitl.ops.activations.few_bits import REACH, hard_swish_levels
 
 BITS = (1, 2, 3, 4)
 ALL_BITS = pytest.mark.parametrize("bits", BITS)

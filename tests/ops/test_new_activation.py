@@ -18,7 +18,7 @@ from minitl.kernels.formula import indicator, minimum, where
 from minitl.kernels.rules import ABOVE, AT_LEAST, Codes, FromInput, FromOutput
 from minitl.networks import Network
 from minitl.ops import Op
-from minitl.ops.activation import ACTIVATIONS, activation
+from minitl.ops.activations.activation import ACTIVATIONS, activation
 from minitl.step import forward_backward
 from minitl.tape import Tape
 from minitl.training.optimizers import SGD

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitl import ops
-from minitl.ops.approximate import RULES
+from minitl.ops.rules.approximate import RULES
 
 DTYPES = ("float32", "float64")
 OPS = [op for op in vars(ops).values() if isinstance(op, ops.Op)]

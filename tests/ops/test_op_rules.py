@@ -10,7 +10,7 @@ from minitl import ops
 from minitl.arrays import Array
 from minitl.bits import unpack
 from minitl.ops import Op
-from minitl.ops.few_bits import hard_swish_levels
+from minitl.ops.activations.few_bits import hard_swish_levels
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 

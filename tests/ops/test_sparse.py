@@ -10,7 +10,7 @@ from checks import check_contract, check_kept, check_needed_for, check_one_by_on
 from minitl import ops
 from minitl.errors import MinitlError
 from minitl.layers import Conv, LayerPlan, Linear
-from minitl.ops.sparse import SPARSE, largest
+from minitl.ops.rules.sparse import SPARSE, largest
 from minitl.reproduce.slope import lost
 
 RNG = np.random.default_rng(0)

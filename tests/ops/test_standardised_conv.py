@@ -9,7 +9,7 @@ from checks import check_contract, check_kept, check_needed_for, check_one_by_on
 
 from minitl import ops
 from minitl.errors import ShapeError
-from minitl.ops.standardised_conv import EPS, standardise
+from minitl.ops.convolutions.standardised_conv import EPS, standardise
 
 SPEC = Spec(
     ops.standardised_conv,

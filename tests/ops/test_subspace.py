@@ -18,7 +18,7 @@ from minitl.errors import MinitlError
 from minitl.layers import Conv, LayerPlan
 from minitl.methods import calibrate
 from minitl.methods.calibration import _give
-from minitl.ops.subspace import FIXED, FOLLOWS, IN_SUBSPACE, follow, orthonormal, shapes_of
+from minitl.ops.rules.subspace import FIXED, FOLLOWS, IN_SUBSPACE, follow, orthonormal, shapes_of
 from minitl.records import Var
 from minitl.tape import Tape
 

@@ -13,7 +13,7 @@ from minitl.layers import FROZEN, LayerPlan, Product
 from minitl.methods.lora import ADAPTED, RANK
 from minitl.methods.lora import rank as rank_of
 from minitl.networks import Network
-from minitl.ops.sparse import largest
+from minitl.ops.rules.sparse import largest
 from minitl.sides import LowRank
 from minitl.step import loss_and_gradients
 from minitl.tape import Tape

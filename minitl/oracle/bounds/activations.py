@@ -9,7 +9,7 @@ import numpy as np
 from minitl.arrays import Array
 from minitl.errors import unknown
 from minitl.kernels.formula import exp
-from minitl.ops.few_bits import hard_swish_levels
+from minitl.ops.activations.few_bits import hard_swish_levels
 from minitl.oracle.bounds.precision import Call, Errors, Precision
 
 DESCRIBED = ("relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "silu")

@@ -9,7 +9,7 @@ import numpy as np
 
 from minitl import ops
 from minitl.arrays import Array
-from minitl.ops.standardised_conv import EPS, standardise
+from minitl.ops.convolutions.standardised_conv import EPS, standardise
 from minitl.oracle.bounds import sums
 from minitl.oracle.bounds.precision import Call, Errors, Precision
 

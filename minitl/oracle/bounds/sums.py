@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minitl.arrays import Array, positions
-from minitl.ops.gradient_filter import PATCH, sums_shape
+from minitl.ops.rules.gradient_filter import PATCH, sums_shape
 from minitl.oracle.bounds.precision import Call, Errors, Precision
 
 

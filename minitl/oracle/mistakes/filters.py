@@ -9,8 +9,8 @@ import numpy as np
 
 from minitl import ops
 from minitl.arrays import Array
-from minitl.ops.gradient_filter import PATCH
-from minitl.ops.standardised_conv import EPS
+from minitl.ops.convolutions.standardised_conv import EPS
+from minitl.ops.rules.gradient_filter import PATCH
 from minitl.oracle.mistakes.sums import SAME, Map, around
 from minitl.oracle.mistakes.tape import Call, Mistake
 

@@ -1,0 +1,1 @@
+"""Activations: each a formula, its kinks and its backward rules as data."""

@@ -1,0 +1,127 @@
+"""What all activations share: an op made of a formula and its backward rules, given as data in the activation's file.
+
+    y = value(x),   gx = gy slope, the slope by the rule:
+
+    Codes        the number of x's interval, 1 to 4 bits an element, and a level for each
+    FromInput    x itself
+    FromOutput   y itself, free of charge where the next op keeps it too, and perhaps a bit
+
+What a rule keeps, what backward reads and what the ledger says all follow from that data. The same
+formula is run by NumPy and compiled into the kernels (`kernels.formula`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from minitl.arrays import Array, Shape, size
+from minitl.bits import packed_shape
+from minitl.kernels import elementwise
+from minitl.kernels.elementwise import NOTHING, Down, Up
+from minitl.kernels.formula import Formula
+from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of, register
+from minitl.ops.op import (
+    Attrs,
+    Cost,
+    Functions,
+    Gradients,
+    Needs,
+    Op,
+    Split,
+    expect_values,
+    keeps_codes,
+    keeps_input,
+    keeps_output,
+)
+from minitl.saved import Saved
+
+ACTIVATIONS: dict[str, Op] = {}  # all there are, by name
+
+
+def activation(
+    name: str, value: Formula, rules: Mapping[str, Rule], *, flops: int, approximate: Sequence[str] = ()
+) -> Op:
+    """The op of that name; the first rule is the default, `flops` are those of the value per element.
+
+    This makes it known everywhere: to layers, network tables, methods, the fused path and accounting.
+    """
+    register(name, value, dict(rules))
+    ACTIVATIONS[name] = Op(
+        name,
+        ("x",),
+        Functions(
+            partial(output_shape, name),
+            partial(forward, name, rules),
+            partial(backward, name, rules),
+            partial(cost, rules, flops),
+        ),
+        rules=tuple(rules),
+        approximate=tuple(approximate),
+        elementwise=dict(rules),
+    )
+    return ACTIVATIONS[name]
+
+
+def tensor_of(codes: Codes) -> str:
+    """The name of kept codes in the ledger."""
+    return codes.tensor or ("mask" if codes.bits == 1 else "codes")
+
+
+def output_shape(name: str, shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """That of x (..., C)."""
+    return expect_values(name, shapes[0])
+
+
+def forward(
+    name: str, rules: Mapping[str, Rule], x: Array, *, attrs: Attrs, needs: Needs, rule: str
+) -> tuple[Array, Saved]:
+    """y = value(x); keeps what the rule's slope is made of, where gx is wanted."""
+    saved, y, packed, known = Saved(), np.empty_like(x), NOTHING, rules[rule] if needs[0] else None
+    if codes := codes_of(known):
+        packed = np.empty(packed_shape(x.shape, codes.bits), np.uint8)
+        saved.keep(tensor_of(codes), packed, ("grad_input",), codes=(x.shape, codes.bits))
+    if isinstance(known, FromInput):
+        saved.keep("x", x, ("grad_input",))
+    coded = rule if codes else ""  # x is kept as it is: the kernel need not copy it
+    elementwise.up(x, y, Up(name=name, rule=coded, packed=packed))
+    if isinstance(known, FromOutput):
+        saved.keep("y", y, ("grad_input",))
+    return y, saved
+
+
+def backward(
+    name: str,
+    rules: Mapping[str, Rule],
+    saved: Saved,
+    gy: Array,
+    *,
+    attrs: Attrs,
+    needs: Needs,
+    params: Sequence[Array],
+) -> Gradients:
+    """gx = gy times the slope."""
+    if not needs[0]:
+        return (None,)
+    gx = np.empty_like(gy)
+    kept = next((saved[name] for name in ("x", "y") if name in saved), NOTHING)
+    packed = next((saved[name] for name in ("mask", "codes") if name in saved), NOTHING)
+    elementwise.down(gy, gx, Down(name=name, rule=saved.rule, kept=kept, packed=packed))
+    return (gx,)
+
+
+def cost(
+    rules: Mapping[str, Rule], flops: int, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str
+) -> Cost:
+    """The value's operations forward, the rule's backward."""
+    x, known, kept = shapes[0], rules[rule], []
+    if isinstance(known, FromInput):
+        kept.append(keeps_input("x", 0, x, dtype, ("grad_input",)))
+    if codes := codes_of(known):
+        kept.append(keeps_codes(tensor_of(codes), x, codes.bits))
+    if isinstance(known, FromOutput):
+        kept.append(keeps_output("y", x, dtype, ("grad_input",)))
+    work = Split(flops * size(x), needs[0] * known.flops * size(x))
+    return Cost(output=x, kept=tuple(kept) if needs[0] else (), flops=work)

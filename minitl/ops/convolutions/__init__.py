@@ -1,0 +1,1 @@
+"""Convolutions and the linear layer: sums of products with trained weights."""

@@ -1,0 +1,83 @@
+"""Dense k x k convolution: the stem of a network.
+
+    y[n, i, j, o] = b[o] + sum over (c, u, v) of W[o, c, u, v] x[n, s i + u - p, s j + v - p, c]
+
+with x zero outside, p = (k - 1) / 2 or the padding given, and stride s (1 or 2). Both gradients are sums over the same
+pairs (y position, tap): gx collects W gy, gW collects x gy and so needs x; gb = sum of gy.
+The sums, as plain loops and as kernels, stand in `kernels/dense.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minitl.arrays import Array, Shape, nbytes, size
+from minitl.kernels import channels, dense
+from minitl.kernels.groups import Groups
+from minitl.kernels.sums import chains_bytes
+from minitl.ops.convolutions.window import conv_shape, window
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, keeps_input
+from minitl.saved import Saved
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """(N, ceil(H / s), ceil(W / s), O) for x (N, H, W, C), weight (O, C, k, k), optional bias (O,)."""
+    return conv_shape("conv", shapes, attrs, None)
+
+
+def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
+    """The formula above; keeps x when the weight is trained."""
+    y = np.empty(output_shape((x.shape, weight.shape), attrs), x.dtype)
+    dense.forward(x, weight, bias[0] if bias else None, window("conv", x.shape, y.shape, weight.shape[2], attrs), y)
+    saved = Saved()
+    if needs[1]:
+        saved.keep("x", x, ("grad_weight",))
+    return y, saved
+
+
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """gx, gW and gb: those that `needs` asks for."""
+    weight, gx, gw, gb = params[0], None, None, None
+    at = window("conv", saved.input_shape, gy.shape, weight.shape[2], attrs)
+    if needs[0]:
+        gx = np.empty(saved.input_shape, gy.dtype)
+        dense.grad_input(gy, weight, at, gx)
+    if needs[1]:
+        gw = np.empty(weight.shape, gy.dtype)
+        dense.grad_weight(saved["x"], gy, at, gw)
+    if len(needs) > 2 and needs[2]:
+        gb = channels.sums(gy).astype(gy.dtype)
+    return (gx, gw, gb)[: len(needs)]
+
+
+def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """N Ho Wo k k C O multiply-adds (taps in the padding included) for each of y, gx and gW."""
+    x, w, *bias = shapes
+    y = output_shape(shapes, attrs)
+    m, bias_grad = size(y) * size(w[1:]), len(needs) > 2 and needs[2]
+    macs = Split(m, needs[0] * m, needs[1] * m)
+    taps, gx, gw = nbytes(w, dtype), needs[0] * nbytes(x, dtype), needs[1] * nbytes(w, dtype)
+    return Cost(
+        output=y,
+        kept=(keeps_input("x", 0, x, dtype, ("grad_weight",)),) if needs[1] else (),
+        macs=macs,
+        flops=Split(2 * m + len(bias) * size(y), 2 * macs.grad_input, 2 * macs.grad_weight + bias_grad * size(y)),
+        forward_workspace=taps + dense.panels_size(w, dtype) * np.dtype(dtype).itemsize,
+        backward_workspace=beyond(
+            gx + gw,
+            needs[0] * (gx + taps),
+            needs[1] * (gx + gw + chains_bytes(len(Groups(y)), size(w), np.dtype(dtype).itemsize)),
+            bias_grad * (gx + gw + channels.sums_workspace(y)),
+        ),
+    )
+
+
+conv = Op(
+    "conv",
+    ("x", "weight", "bias"),
+    Functions(output_shape, forward, backward, cost),
+    attrs=("stride", "padding"),
+    optional=1,
+)

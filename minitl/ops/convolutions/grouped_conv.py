@@ -1,0 +1,107 @@
+"""Grouped convolution: G dense convolutions side by side, each from its share of the inputs to that of the outputs.
+
+x (N, H, W, C), weight (O, C / G, k, k): group g reads channels g C/G ... and writes g O/G ...; each is
+`conv`, and so are its gradients. gW needs x, which is kept whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from minitl.arrays import Array, Shape, nbytes
+from minitl.errors import ShapeError
+from minitl.ops.convolutions.conv import conv
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, keeps_input
+from minitl.saved import Saved
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """(N, ceil(H / s), ceil(W / s), O); the attribute `groups` must divide C and O."""
+    (x, w), groups = shapes, attrs.get("groups", 1)
+    expect_map("grouped_conv", x)
+    if groups < 1 or x[3] % groups or len(w) != 4 or w[0] % groups:
+        expected = f"groups that divide the channels in, {x[3]}, and out, {w[0]}"
+        raise ShapeError(op="grouped_conv", expected=expected, got=f"groups={groups}")
+    y = conv.output_shape(((*x[:3], x[3] // groups), w), _inner(attrs))
+    return (*y[:3], w[0])
+
+
+def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
+    """Each group's convolution; keeps x when the weight is trained."""
+    y = np.empty(output_shape((x.shape, weight.shape), attrs), x.dtype)
+    for into, out in _groups(x.shape[3], len(weight), attrs):
+        y[..., out], _ = conv.forward(x[..., into], weight[out], attrs=_inner(attrs), needs=(False, False))
+    saved = Saved()
+    if needs[1]:
+        saved.keep("x", x, ("grad_weight",))
+    return y, saved
+
+
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """gx and gW of each group: those that `needs` asks for."""
+    (weight,) = params
+    gx = np.empty(saved.input_shape, gy.dtype) if needs[0] else None
+    gw = np.empty(weight.shape, gy.dtype) if needs[1] else None
+    for into, out in _groups(saved.input_shape[3], len(weight), attrs) if any(needs) else ():
+        _group_backward(saved, gy[..., out], weight[out], attrs, into, (gx, None if gw is None else gw[out]))
+    return gx, gw
+
+
+def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """G times a group's work; in passing one group's x, y or gradients, and what `conv` holds."""
+    (x, w), groups = shapes, attrs.get("groups", 1)
+    part_x, part_w = (*x[:3], x[3] // groups), (w[0] // groups, *w[1:])
+    one = conv.cost((part_x, part_w), dtype, attrs=_inner(attrs), needs=needs)
+    copied = nbytes(part_x, dtype) * (groups > 1)
+    y, gy = nbytes(one.output, dtype), nbytes(one.output, dtype) * (groups > 1)
+    gradients = needs[0] * nbytes(part_x, dtype) + needs[1] * nbytes(part_w, dtype)
+    return Cost(
+        output=(*one.output[:3], w[0]),
+        kept=(keeps_input("x", 0, x, dtype, ("grad_weight",)),) if needs[1] else (),
+        macs=_times(groups, one.macs),
+        flops=_times(groups, one.flops),
+        forward_workspace=copied + y + one.forward_workspace,
+        backward_workspace=needs[1] * copied + gy + gradients + one.backward_workspace if any(needs) else 0,
+    )
+
+
+def _group_backward(
+    saved: Saved, gy: Array, weight: Array, attrs: Attrs, into: slice, out: tuple[Array | None, Array | None]
+) -> None:
+    """One group's gradients, into its channels of gx and its filters of gW."""
+    gx, gw = out
+    part = Saved()
+    part.input_shape = (*saved.input_shape[:3], into.stop - into.start)
+    if gw is not None:
+        part.keep("x", np.ascontiguousarray(saved["x"][..., into]), ("grad_weight",))
+    needs = (gx is not None, gw is not None)
+    of_x, of_w = conv.backward(part, gy, attrs=_inner(attrs), needs=needs, params=(weight,))
+    if gx is not None:
+        gx[..., into] = of_x
+    if gw is not None:
+        gw[:] = of_w
+
+
+def _inner(attrs: Attrs) -> Attrs:
+    return {name: value for name, value in attrs.items() if name in conv.attrs}
+
+
+def _groups(inputs: int, outputs: int, attrs: Attrs) -> Iterator[tuple[slice, slice]]:
+    """The channels each group reads, and those it writes."""
+    groups = attrs.get("groups", 1)
+    wide, tall = inputs // groups, outputs // groups
+    return ((slice(g * wide, (g + 1) * wide), slice(g * tall, (g + 1) * tall)) for g in range(groups))
+
+
+def _times(groups: int, work: Split) -> Split:
+    return Split(groups * work.forward, groups * work.grad_input, groups * work.grad_weight)
+
+
+grouped_conv = Op(
+    "grouped_conv",
+    ("x", "weight"),
+    Functions(output_shape, forward, backward, cost),
+    attrs=("groups", "stride", "padding"),
+)

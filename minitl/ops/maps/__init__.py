@@ -1,0 +1,1 @@
+"""What maps go through besides: sums, products, pools, resizing, dropout."""

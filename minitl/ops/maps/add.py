@@ -1,0 +1,36 @@
+"""Add (the residual):  y = a + b,  ga = gb = gy. Nothing is kept, and no new gradient array is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minitl.arrays import Array, Shape, size
+from minitl.errors import ShapeError
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_values
+from minitl.saved import Saved
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """That of both inputs; there is no broadcasting."""
+    a, b = shapes
+    if a != b:
+        raise ShapeError(op="add", expected="two arrays of one shape", got=f"{a} and {b}")
+    return expect_values("add", a)
+
+
+def forward(a: Array, b: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
+    """y = a + b; keeps nothing."""
+    return a + b, Saved()
+
+
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """gy itself for each input that wants a gradient."""
+    return (gy if needs[0] else None, gy if needs[1] else None)
+
+
+def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """1 operation a value forward."""
+    return Cost(output=shapes[0], flops=Split(size(shapes[0])), passes_gradient=True)
+
+
+add = Op("add", ("a", "b"), Functions(output_shape, forward, backward, cost), activations=2)

@@ -1,0 +1,45 @@
+"""Add one number per sample and channel to a map:  y[n, h, w, c] = x[n, h, w, c] + v[n, c].
+
+gx = gy, gv = the sum of gy over (h, w). Nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minitl.arrays import Array, Shape, nbytes, size
+from minitl.errors import ShapeError
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map
+from minitl.saved import Saved
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """That of x (N, H, W, C); v is (N, 1, 1, C)."""
+    x, v = shapes
+    expect_map("add_channels", x)
+    if v != (x[0], 1, 1, x[3]):
+        raise ShapeError(op="add_channels", expected=f"v ({x[0]}, 1, 1, {x[3]}) for x {x}", got=f"v {v}")
+    return x
+
+
+def forward(x: Array, v: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
+    """y = x + v, v (N, 1, 1, C); keeps nothing."""
+    return x + v, Saved()
+
+
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """A copy of gy, and its sums over the positions, in float64."""
+    gv = gy.sum(axis=(1, 2), keepdims=True, dtype=np.float64).astype(gy.dtype) if needs[1] else None
+    return gy.copy() if needs[0] else None, gv
+
+
+def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """1 operation per value forward, and 1 for gv."""
+    x, v = shapes
+    room = needs[1] * nbytes(v, "float64")
+    return Cost(output=x, flops=Split(size(x), needs[1] * size(x)), backward_workspace=room)
+
+
+add_channels = Op("add_channels", ("x", "v"), Functions(output_shape, forward, backward, cost), activations=2)

@@ -1,0 +1,78 @@
+"""Bilinear interpolation to a given size, corners not aligned (PyTorch's `align_corners=False`).
+
+Output row i stands at t = max((i + 1/2) H / Ho - 1/2, 0) among the input rows; with r = floor(t), l = t - r,
+
+    rows     z[i] = (1 - l) x[r] + l x[min(r + 1, H - 1)]        and y from z alike, column by column
+
+It is linear, so backward applies the transpose: gz adds each column's share of gy, gx each row's
+share of gz. Nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minitl.arrays import Array, Shape, nbytes, size
+from minitl.errors import ShapeError
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map
+from minitl.saved import Saved
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """(N, Ho, Wo, C) for x (N, H, W, C) and the attribute `size`, (Ho, Wo)."""
+    (x,), target = shapes, attrs.get("size", (0, 0))
+    expect_map("bilinear_up", x)
+    if len(target) != 2 or target[0] < x[1] or target[1] < x[2]:
+        expected = f"a size (height, width) of at least {x[1:3]}"
+        raise ShapeError(op="bilinear_up", expected=expected, got=f"{target}")
+    return (x[0], *target, x[3])
+
+
+def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
+    """Interpolate rows, then columns; keeps nothing."""
+    y = np.empty(output_shape((x.shape,), attrs), x.dtype)
+    z = np.empty((x.shape[0], y.shape[1], *x.shape[2:]), x.dtype)
+    for i, (low, high, share) in enumerate(_places(x.shape[1], y.shape[1])):
+        z[:, i] = (1 - share) * x[:, low] + share * x[:, high]
+    for j, (low, high, share) in enumerate(_places(x.shape[2], y.shape[2])):
+        y[:, :, j] = (1 - share) * z[:, :, low] + share * z[:, :, high]
+    return y, Saved()
+
+
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """The transpose: shares of columns, then of rows, added up in order."""
+    if not needs[0]:
+        return (None,)
+    gx = np.zeros(saved.input_shape, gy.dtype)
+    gz = np.zeros((gx.shape[0], gy.shape[1], *gx.shape[2:]), gy.dtype)
+    for j, (low, high, share) in enumerate(_places(gx.shape[2], gy.shape[2])):
+        gz[:, :, low] += (1 - share) * gy[:, :, j]
+        gz[:, :, high] += share * gy[:, :, j]
+    for i, (low, high, share) in enumerate(_places(gx.shape[1], gy.shape[1])):
+        gx[:, low] += (1 - share) * gz[:, i]
+        gx[:, high] += share * gz[:, i]
+    return (gx,)
+
+
+def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """3 operations per value of z and of y forward, 4 backward; workspace: z, and two lines of y or z."""
+    (x,), y = shapes, output_shape(shapes, attrs)
+    z = (x[0], y[1], x[2], x[3])
+    lines = 2 * max(nbytes((x[0], x[2], x[3]), dtype), nbytes((x[0], y[1], x[3]), dtype))
+    work = size(z) + size(y)
+    room = nbytes(z, dtype) + lines
+    return Cost(
+        output=y, flops=Split(3 * work, needs[0] * 4 * work), forward_workspace=room, backward_workspace=needs[0] * room
+    )
+
+
+def _places(source: int, target: int) -> list[tuple[int, int, float]]:
+    """For each line of the target, the two lines of the source beside it, and the second one's share."""
+    at = np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0)
+    low = at.astype(int)
+    return [(int(r), min(int(r) + 1, source - 1), float(share)) for r, share in zip(low, at - low, strict=True)]
+
+
+bilinear_up = Op("bilinear_up", ("x",), Functions(output_shape, forward, backward, cost), attrs=("size",))

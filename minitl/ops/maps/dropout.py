@@ -1,0 +1,68 @@
+"""Dropout:  y = x / (1 - p) where a coin with P(heads) = 1 - p lands heads, else 0;  gx the same of gy.
+
+The mask is one packed bit an element. The coins are drawn from `seed` alone, so a step can be
+repeated to the bit. (Srivastava et al. 2014, JMLR 15.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minitl.arrays import Array, Shape, nbytes, size
+from minitl.bits import pack, unpack
+from minitl.errors import UnknownNameError, ValueRangeError
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, expect_values, keeps_codes
+from minitl.saved import Saved
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """That of x (..., C); raises ValueRangeError unless 0 <= p < 1."""
+    if missing := {"p", "seed"} - set(attrs):
+        raise UnknownNameError(
+            op="dropout", expected="attributes p and seed", got=f"no {' and no '.join(sorted(missing))}"
+        )
+    if not 0 <= attrs["p"] < 1:
+        raise ValueRangeError(op="dropout", expected="0 <= p < 1", got=f"p = {attrs['p']}")
+    return expect_values("dropout", shapes[0])
+
+
+def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
+    """Zero a random share p of x and scale up the rest; keeps the mask where gx is wanted."""
+    heads = np.random.Generator(np.random.Philox(attrs["seed"])).random(x.shape, np.float32) >= attrs["p"]
+    mask = pack(heads.view(np.uint8), 1)
+    del heads
+    saved = Saved()
+    if needs[0]:
+        saved.keep("mask", mask, ("grad_input",), codes=(x.shape, 1))
+    return _let_through(x, mask, attrs["p"]), saved
+
+
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """gx = gy / (1 - p) where x was let through, else 0."""
+    return (_let_through(gy, saved["mask"], attrs["p"]) if needs[0] else None,)
+
+
+def _let_through(x: Array, mask: Array, p: float) -> Array:
+    y: Array = x * x.dtype.type(1 / (1 - p))
+    np.copyto(y, 0, where=unpack(mask, 1, x.shape) == 0)
+    return y
+
+
+def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """1 operation per value each way; drawing takes a float32 and a byte per value meanwhile."""
+    x = shapes[0]
+    mask = keeps_codes("mask", x, 1)
+    y, drawing, unpacked = nbytes(x, dtype), 5 * size(x), 2 * size(x)
+    left = y + mask.nbytes * needs[0]
+    return Cost(
+        output=x,
+        kept=(mask,) if needs[0] else (),
+        flops=Split(size(x), needs[0] * size(x)),
+        forward_workspace=beyond(left, drawing + mask.nbytes, mask.nbytes + y + unpacked),
+        backward_workspace=needs[0] * unpacked,
+    )
+
+
+dropout = Op("dropout", ("x",), Functions(output_shape, forward, backward, cost), attrs=("p", "seed"))

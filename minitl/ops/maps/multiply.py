@@ -1,0 +1,44 @@
+"""Multiply two maps of one shape:  y = a b,  ga = gy b,  gb = gy a. Each factor is kept for the other's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minitl.arrays import Array, Shape, size
+from minitl.errors import ShapeError
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_values, keeps_input
+from minitl.saved import Saved
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """That of both inputs; there is no broadcasting."""
+    a, b = shapes
+    if a != b:
+        raise ShapeError(op="multiply", expected="two arrays of one shape", got=f"{a} and {b}")
+    return expect_values("multiply", a)
+
+
+def forward(a: Array, b: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
+    """y = a b; keeps b for ga and a for gb."""
+    saved = Saved()
+    if needs[1]:
+        saved.keep("a", a, ("grad_input",))
+    if needs[0]:
+        saved.keep("b", b, ("grad_input",))
+    return a * b, saved
+
+
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """ga = gy b, gb = gy a: those that `needs` asks for."""
+    return (gy * saved["b"] if needs[0] else None, gy * saved["a"] if needs[1] else None)
+
+
+def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """1 operation per value for y and for each gradient."""
+    a, b = shapes
+    kept = [keeps_input("a", 0, a, dtype, ("grad_input",))] * needs[1]
+    kept += [keeps_input("b", 1, b, dtype, ("grad_input",))] * needs[0]
+    return Cost(output=a, kept=tuple(kept), flops=Split(size(a), (needs[0] + needs[1]) * size(a)))
+
+
+multiply = Op("multiply", ("a", "b"), Functions(output_shape, forward, backward, cost), activations=2)

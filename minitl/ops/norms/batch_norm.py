@@ -1,0 +1,142 @@
+"""Batch norm with the statistics of the batch (train mode).
+
+Per channel, over the M = N H W values of the batch:
+
+    mean = sum x / M,   var = sum (x - mean)^2 / M,   inv_std = 1 / sqrt(var + eps)
+    x_hat = (x - mean) inv_std,   y = gamma x_hat + beta
+
+    gbeta  = sum gy
+    ggamma = sum gy x_hat
+    gx     = gamma inv_std (gy - gbeta / M - x_hat ggamma / M)
+
+(Ioffe & Szegedy 2015, arXiv:1502.03167.) Kept: x_hat where gamma is trained or gx wanted, and
+inv_std, one number per channel, where gx is wanted. Keeping x_hat rather than x saves keeping the
+mean besides. The running statistics move towards the batch's by `momentum`, with the unbiased
+variance sum (x - mean)^2 / (M - 1); they are the one input that forward writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minitl.arrays import Array, Shape, nbytes, positions, size
+from minitl.errors import ShapeError
+from minitl.kernels import channels, elementwise
+from minitl.kernels.elementwise import BATCH, Down, Up
+from minitl.kernels.groups import Groups
+from minitl.kernels.sums import in_order
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, expect_vectors, keeps_array
+from minitl.saved import Saved
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """That of x (N, H, W, C); raises ShapeError where a channel has a single value and so no variance."""
+    x, gamma, beta, mean, var = shapes
+    expect_map("batch_norm", x)
+    expect_vectors("batch_norm", x[3], weight=gamma, bias=beta, running_mean=mean, running_var=var)
+    if positions(x) < 2:
+        raise ShapeError(
+            op="batch_norm",
+            expected="at least two values per channel to take batch statistics of",
+            got=f"one: shape {x}",
+            remedy="use a larger batch or resolution, or a method that freezes this norm's statistics",
+        )
+    return x
+
+
+def forward(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    attrs: Attrs,
+    needs: Needs,
+    rule: str,
+) -> tuple[Array, Saved]:
+    """Normalise by the batch's statistics and move the running ones; keeps x_hat and inv_std as needed."""
+    x_hat, y = np.empty_like(x), np.empty_like(x)
+    mean, squares = channels.moments(x)
+    inv_std = inverse_deviation(squares, x.shape, attrs, x.dtype)
+    p = Up(BATCH, scale=weight, shift=bias, mean=mean.astype(x.dtype), inv_std=inv_std, x_hat=x_hat)
+    elementwise.up(x, y, p)
+    move_statistics(running_mean, running_var, mean, squares, positions(x.shape), attrs)
+    saved = Saved()
+    if needs[0] or needs[1]:
+        saved.keep("x_hat", x_hat, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1])
+    if needs[0]:
+        saved.keep("inv_std", inv_std, ("grad_input",))
+    return y, saved
+
+
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """gx, ggamma and gbeta: those that `needs` asks for."""
+    count = (len(Groups(gy.shape)), gy.shape[3])
+    if not needs[0]:
+        ggamma = channels.dots(gy, saved["x_hat"]).astype(gy.dtype) if needs[1] else None
+        return None, ggamma, channels.sums(gy).astype(gy.dtype) if needs[2] else None, None, None
+    sums, dots, gx = np.empty(count), np.empty(count), np.empty_like(gy)
+    elementwise.down(gy, gx, Down(BATCH, x_hat=saved["x_hat"], sums=sums, dots=dots))
+    total, along = in_order(sums), in_order(dots)
+    factors = backward_factors(params[0], saved["inv_std"], total, along, positions(gy.shape))
+    channels.combine(gy, saved["x_hat"], gx, *factors)
+    return (
+        gx,
+        along.astype(gy.dtype) if needs[1] else None,
+        total.astype(gy.dtype) if needs[2] else None,
+        None,
+        None,
+    )
+
+
+def inverse_deviation(squares: Array, shape: Shape, attrs: Attrs, dtype: np.dtype[Any]) -> Array:
+    """1 / sqrt(var + eps) of the sum of centred squares, computed in float64."""
+    found: Array = (1.0 / np.sqrt(squares / positions(shape) + attrs.get("eps", 1e-5))).astype(dtype)
+    return found
+
+
+def move_statistics(
+    running_mean: Array, running_var: Array, mean: Array, squares: Array, count: int, attrs: Attrs
+) -> None:
+    """Move the running statistics towards the batch's, the variance unbiased."""
+    momentum = attrs.get("momentum", 0.1)
+    running_mean += momentum * (mean - running_mean)
+    running_var += momentum * (squares / (count - 1) - running_var)
+
+
+def backward_factors(gamma: Array, inv_std: Array, total: Array, along: Array, count: int) -> tuple[Array, ...]:
+    """(a, b, c) of gx = (a gy + b x_hat) + c, made in float64 and rounded once."""
+    scale = gamma * inv_std.astype(np.float64)
+    return tuple(a.astype(inv_std.dtype) for a in (scale, -scale * along / count, -scale * total / count))
+
+
+def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """7 operations per value forward; backward 1 for gbeta, 2 for ggamma, 4 for gx (and the two sums it needs)."""
+    x, c = shapes[0], shapes[0][3]
+    n = size(x)
+    gx_flops = n * (4 + (not needs[1]) * 2 + (not needs[2])) if needs[0] else 0
+    kept = []
+    if needs[0] or needs[1]:
+        kept.append(keeps_array("x_hat", x, dtype, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1]))
+    if needs[0]:
+        kept.append(keeps_array("inv_std", (c,), dtype, ("grad_input",)))
+    return Cost(
+        output=x,
+        kept=tuple(kept),
+        flops=Split(7 * n, gx_flops, needs[1] * 2 * n + needs[2] * n),
+        forward_workspace=0 if kept else nbytes(x, dtype),  # x_hat is made either way
+    )
+
+
+batch_norm = Op(
+    "batch_norm",
+    ("x", "weight", "bias", "running_mean", "running_var"),
+    Functions(output_shape, forward, backward, cost),
+    attrs=("eps", "momentum"),
+    never=("running_mean", "running_var"),
+    updates=("running_mean", "running_var"),
+)

@@ -1,0 +1,74 @@
+"""Batch norm with frozen statistics and scale: MobileTL's inner norms (paper, "shift-only" training).
+
+    scale = gamma / sqrt(running_var + eps),   shift = beta - running_mean scale
+    y = scale x + shift
+
+    gx    = scale gy
+    gbeta = sum of gy over N, H, W
+
+Nothing that depends on x stands in the backward, so nothing is kept, whether or not beta is
+trained. The scale and the statistics cannot be trained here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minitl.arrays import Array, Shape, size
+from minitl.kernels import channels, elementwise
+from minitl.kernels.elementwise import FROZEN, Down, Up
+from minitl.kernels.groups import Groups
+from minitl.kernels.sums import in_order
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, expect_vectors
+from minitl.saved import Saved
+
+
+def scale_and_shift(params: Sequence[Array], eps: float) -> tuple[Array, Array]:
+    """The norm as one multiply and one add per channel, in float64; params are gamma, beta, mean, var."""
+    gamma, beta, mean, var = (p.astype(np.float64) for p in params)
+    scale = gamma / np.sqrt(var + eps)
+    return scale, beta - mean * scale
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """That of x (N, H, W, C)."""
+    x, gamma, beta, mean, var = shapes
+    expect_map("frozen_norm", x)
+    expect_vectors("frozen_norm", x[3], weight=gamma, bias=beta, running_mean=mean, running_var=var)
+    return x
+
+
+def forward(x: Array, *params: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
+    """y = scale x + shift; keeps nothing."""
+    scale, shift = (a.astype(x.dtype) for a in scale_and_shift(params, attrs.get("eps", 1e-5)))
+    y = np.empty_like(x)
+    elementwise.up(x, y, Up(FROZEN, scale=scale, shift=shift))
+    return y, Saved()
+
+
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """gx = scale gy and gbeta = sum gy: those that `needs` asks for."""
+    if not needs[0]:
+        return None, None, channels.sums(gy).astype(gy.dtype) if needs[2] else None, None, None
+    scale = scale_and_shift(params, attrs.get("eps", 1e-5))[0].astype(gy.dtype)
+    gx, sums = np.empty_like(gy), np.empty((len(Groups(gy.shape)), gy.shape[3]))
+    elementwise.down(gy, gx, Down(FROZEN, scale=scale, sums=sums))
+    return gx, None, in_order(sums).astype(gy.dtype) if needs[2] else None, None, None
+
+
+def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """2 operations per value forward, 1 for gx, 1 for gbeta."""
+    x = shapes[0]
+    n = size(x)
+    return Cost(output=x, flops=Split(2 * n, needs[0] * n, needs[2] * n))
+
+
+frozen_norm = Op(
+    "frozen_norm",
+    ("x", "weight", "bias", "running_mean", "running_var"),
+    Functions(output_shape, forward, backward, cost),
+    attrs=("eps",),
+    never=("weight", "running_mean", "running_var"),
+)

@@ -1,0 +1,216 @@
+"""A convolution's kept input in the span of a few vectors per axis: a Tucker form with bases that live between steps.
+
+    x ~ S x_h B_h^T x_w B_w^T x_c B_c^T        S = x x_h B_h x_w B_w x_c B_c
+
+B_m (K, D) has orthonormal rows, one basis each for height, width and channels; kept is the core S, (N, Kh, Kw, Kc)
+in place of (N, H, W, C). gx is exact, gW that of the restored x: exact where every K is D. The rules differ in what
+becomes of the bases:
+
+    subspace         one step of subspace iteration in every forward, B_m = qr(A_m A_m^T B_m^T)^T with A_m the
+                     input unfolded along the axis (ASI: Nguyen et al., ICML 2025, arXiv:2505.05086)
+    subspace_fixed   they stay as they were made beforehand (as LANCE's, ECCV 2026, arXiv:2509.21617)
+
+Unlike ASI, the axis of the samples is left whole: a basis for it would belong to the samples of another step. And x is
+restored before gW is computed; the same numbers, for a map more in passing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from minitl.arrays import Array, Shape, nbytes, size
+from minitl.errors import ShapeError, ValueRangeError
+from minitl.kernels import pointwise
+from minitl.kernels.tasks import scratch_bytes
+from minitl.ops.convolutions.conv import conv
+from minitl.ops.convolutions.depthwise_conv import depthwise_conv
+from minitl.ops.convolutions.linear import pointwise_conv
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, keeps_array
+from minitl.saved import Saved
+
+FOLLOWS, FIXED = RULES = ("subspace", "subspace_fixed")
+BASES = ("basis_h", "basis_w", "basis_c")
+AXES = (3, 1, 2)  # in the order they are encoded: that of the channels makes the map small first
+FOR = ("grad_weight",)
+SPATIAL, CHANNELS = 2, 8  # by default a rank is this part of its axis
+
+
+def shapes_of(x: Shape, ranks: Sequence[int] = ()) -> tuple[Shape, ...]:
+    """Shapes (K, D) of the bases of an input x; by default half the height and width, and an eighth of the channels.
+
+    Raises ValueRangeError for `ranks` (height, width, channels) that are not from 1 to the sides of x.
+    """
+    sides = x[1:]
+    if not ranks:
+        ranks = tuple(-(-side // part) for side, part in zip(sides, (SPATIAL, SPATIAL, CHANNELS), strict=True))
+    if len(ranks) != len(sides) or not all(1 <= rank <= side for rank, side in zip(ranks, sides, strict=True)):
+        expected = f"ranks (height, width, channels) from (1, 1, 1) to {sides}"
+        raise ValueRangeError(expected=expected, got=f"{tuple(ranks)}")
+    return tuple(zip(ranks, sides, strict=True))
+
+
+def output_shape(op: Op, shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """The convolution's; the bases must be those of x."""
+    x, weight, *bases = shapes
+    for name, basis, side in zip(BASES, bases, x[1:], strict=True):
+        if len(basis) != 2 or basis[1] != side or not 1 <= basis[0] <= side:
+            raise ShapeError(op=op.name, expected=f"{name} (K, {side}) with K from 1 to {side}", got=f"{basis}")
+    return op.output_shape((x, weight), attrs)
+
+
+def forward(
+    op: Op, x: Array, weight: Array, *bases: Array, attrs: Attrs, needs: Needs, rule: str
+) -> tuple[Array, Saved]:
+    """The convolution's output; keeps the core, and with `subspace` moves the bases towards those of this x."""
+    y, saved = op.functions.forward(x, weight, attrs=attrs, needs=(False, False), rule=op.rules[0])
+    if needs[1]:
+        for axis, basis in enumerate(bases, start=1):
+            if rule == FOLLOWS:
+                follow(x, axis, basis)
+        core = x
+        for axis in AXES:
+            core = along(core, axis, bases[axis - 1])
+        saved.keep("core", core, FOR)
+    return y, saved
+
+
+def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+    """gx, and gW of the restored input; none for the bases."""
+    weight, *bases = params
+    restored = Saved()
+    restored.input_shape = saved.input_shape
+    if needs[1]:
+        x = saved["core"]
+        for axis in reversed(AXES):
+            x = along(x, axis, bases[axis - 1].T)
+        restored.keep("x", x, FOR)
+    return (
+        *op.functions.backward(restored, gy, attrs=attrs, needs=needs[:2], params=(weight,)),
+        *(None for _ in bases),
+    )
+
+
+def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """The convolution's, the products with the bases and, where they move, 4 D K^2 operations for each qr."""
+    x, weight, *bases = shapes
+    exact = op.cost((x, weight), dtype, attrs=attrs, needs=needs[:2])
+    if not needs[1]:
+        return exact
+    maps = [x]
+    for axis in AXES:
+        maps.append((*maps[-1][:axis], bases[axis - 1][0], *maps[-1][axis + 1 :]))
+    encode = sum(2 * size(a) * bases[axis - 1][0] for a, axis in zip(maps, AXES, strict=False))
+    moves = sum(4 * size(x) * k + 4 * d * k * k for k, d in bases) if rule == FOLLOWS else 0
+    held = [nbytes(a, dtype) for a in maps]
+    core, passing = held[-1], [_scratch(a, b, axis, dtype) for a, b, axis in zip(maps, maps[1:], AXES, strict=False)]
+    steps = [held[1] + passing[0], held[1] + held[2] + passing[1], held[2] + core + passing[2]]
+    back = [core + held[2] + passing[2], held[2] + held[1] + passing[1], held[1] + held[0] + passing[0]]
+    turns = [_turn(x, axis, b, dtype) for axis, b in enumerate(bases, start=1)] if rule == FOLLOWS else []
+    gradients = needs[0] * held[0] + nbytes(weight, dtype)
+    return replace(
+        exact,
+        kept=(keeps_array("core", maps[-1], dtype, FOR),),
+        flops=exact.flops + Split(forward=encode + moves, grad_weight=encode),
+        forward_workspace=max(exact.forward_workspace, beyond(core, *steps), *turns),
+        backward_workspace=max(beyond(gradients + core, *back), held[0] + exact.backward_workspace),
+    )
+
+
+def along(x: Array, axis: int, matrix: Array) -> Array:
+    """x with `matrix` (K, D) applied along an axis of D."""
+    y = np.empty((*x.shape[:axis], len(matrix), *x.shape[axis + 1 :]), x.dtype)
+    if axis == x.ndim - 1:
+        pointwise.forward(x, np.ascontiguousarray(matrix), None, y)
+        return y
+    columns = np.ascontiguousarray(matrix.T)
+    for part, out in zip(_unfolded(x, axis), _unfolded(y, axis), strict=True):
+        pointwise.grad_weight(part, columns, out)
+    return y
+
+
+def follow(x: Array, axis: int, basis: Array) -> None:
+    """Move a basis (K, D) by one step of subspace iteration, unless x is not finite (which is refused elsewhere)."""
+    spread = along(x, axis, basis)
+    columns = np.zeros(basis.shape[::-1], x.dtype)  # A A^T B^T
+    if axis == x.ndim - 1:
+        pointwise.grad_weight(spread, x, columns)
+    else:
+        part_sum = np.empty_like(columns)
+        for part, rows in zip(_unfolded(x, axis), _unfolded(spread, axis), strict=True):
+            pointwise.forward(part, rows, None, part_sum)
+            columns += part_sum
+    if np.isfinite(columns).all():
+        basis[...] = orthonormal(columns).T
+
+
+def orthonormal(columns: Array) -> Array:
+    """Q of columns (D, K) = Q R by Householder reflections: orthonormal also where columns depend on each other."""
+    a = columns.astype(np.float64)
+    reflectors = []
+    for k in range(a.shape[1]):
+        v = a[k:, k].copy()
+        v[0] += np.copysign(np.sqrt((v * v).sum()), v[0])
+        v /= max(np.sqrt((v * v).sum()), np.finfo(np.float64).tiny)
+        _reflect(v, a[k:, k:])
+        reflectors.append(v)
+    q = np.eye(*a.shape)
+    for k, v in reversed(list(enumerate(reflectors))):
+        _reflect(v, q[k:, k:])
+    return q
+
+
+def _reflect(v: Array, a: Array) -> None:
+    a -= 2 * v[:, None] * (v[:, None] * a).sum(axis=0)
+
+
+def _unfolded(x: Array, axis: int) -> Array:
+    """x as (before, D, after)."""
+    return x.reshape(size(x.shape[:axis]), x.shape[axis], -1)
+
+
+def _scratch(x: Shape, y: Shape, axis: int, dtype: str) -> int:
+    """Bytes that a product along an axis takes in passing, one way or back."""
+    itemsize = np.dtype(dtype).itemsize
+    matrix = x[axis] * y[axis] * itemsize
+    if axis == len(x) - 1:
+        weight = y[-1], x[-1]
+        products = (pointwise.product_workspace(size(x[:-1]), w, dtype, True) for w in (weight, weight[::-1]))
+        return matrix + max(products)
+    after, ways = size(x[axis + 1 :]), ((x[axis], y[axis]), (y[axis], x[axis]))
+    grads = (pointwise.grad_weight_scratch((d, after), k, dtype) for d, k in ways)
+    return matrix + max(scratch_bytes(*grad) for grad in grads)
+
+
+def _turn(x: Shape, axis: int, basis: Shape, dtype: str) -> int:
+    """Bytes that moving a basis takes in passing."""
+    (k, d), itemsize = basis, np.dtype(dtype).itemsize
+    spread = (*x[:axis], k, *x[axis + 1 :])
+    columns = 2 * k * d * itemsize
+    if axis == len(x) - 1:
+        products = scratch_bytes(*pointwise.grad_weight_scratch(spread, d, dtype))
+    else:
+        products = pointwise.product_workspace(d, (k, size(x[axis + 1 :])), dtype, True)
+    return max(
+        nbytes(spread, dtype) + max(_scratch(x, spread, axis, dtype), columns + products),
+        nbytes(spread, dtype) + columns + 5 * k * d * 8,
+    )
+
+
+def _in_subspace(op: Op) -> Op:
+    return Op(
+        op.name,
+        ("x", "weight", *BASES),
+        Functions(partial(output_shape, op), partial(forward, op), partial(backward, op), partial(cost, op)),
+        attrs=op.attrs,
+        rules=RULES,
+        approximate=RULES,
+        never=BASES,
+        updates=BASES,
+    )
+
+
+IN_SUBSPACE = {op.name: _in_subspace(op) for op in (conv, depthwise_conv, pointwise_conv)}
