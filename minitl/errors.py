@@ -52,6 +52,10 @@ class ValueRangeError(MinitlError):
     """A value that is not finite, or outside the range that makes sense."""
 
 
+class NotFiniteError(ValueRangeError):
+    """A number of a training step that became infinite or NaN: a smaller learning rate may help."""
+
+
 class RuleError(MinitlError):
     """A backward rule the op does not have, or a gradient it cannot give."""
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from minitl.arrays import Array
-from minitl.errors import ValueRangeError
+from minitl.errors import NotFiniteError
 from minitl.layers import Layer, Norm
 from minitl.parameters import expect_writable
 from minitl.shadow import ShadowTape
@@ -42,14 +42,14 @@ class Statistics:
             norm.batches = batches
 
     def expect_finite(self) -> None:
-        """Raise ValueRangeError naming the first norm whose input had no finite variance.
+        """Raise NotFiniteError naming the first norm whose input had no finite variance.
 
         A mean that is not finite leaves no finite variance either; the largest value tells, as none
         is negative.
         """
         for norm in self.norms if self.computes else ():
             if not np.isfinite(norm.parameters["running_var"].value.max()):
-                raise ValueRangeError(
+                raise NotFiniteError(
                     layer=norm.path,
                     op="batch_norm",
                     expected="finite statistics of the batch",

@@ -15,7 +15,16 @@ from minitl import ops
 from minitl.arrays import FLOATS, Array, to_numpy
 from minitl.blocks import Build, ConvNorm, InvertedResidual
 from minitl.checks import as_number, expect_count
-from minitl.errors import DtypeError, MinitlError, ShapeError, UnknownNameError, UsageError, ValueRangeError, brief
+from minitl.errors import (
+    DtypeError,
+    MinitlError,
+    NotFiniteError,
+    ShapeError,
+    UnknownNameError,
+    UsageError,
+    ValueRangeError,
+    brief,
+)
 from minitl.layers import Activation, Adaptor, Dropout, Layer, Linear, Norm, Pool, Product, cross_entropy
 from minitl.networks.describe import describe, summary
 from minitl.networks.mirror import mirrored_images, mirrored_kernel
@@ -66,7 +75,7 @@ class Model:
         """Run images (N, H, W, C), which must be of the model's dtype and finite, through its layers.
 
         Raises, with running statistics and tape as they were: whatever the layers do, and
-        ValueRangeError where statistics or output would not be finite.
+        NotFiniteError where statistics or output would not be finite.
         """
         if not isinstance(tape, Tape):
             raise UsageError(op=self.name, expected="a Tape to run on", got=brief(repr(tape)))
@@ -90,7 +99,7 @@ class Model:
     def _expect_finite(self, y: Array) -> None:
         """The largest and the smallest value tell, without a temporary."""
         if not (np.isfinite(y.max()) and np.isfinite(y.min())):
-            raise ValueRangeError(
+            raise NotFiniteError(
                 layer=self.name,
                 expected="a finite output",
                 got="nan or inf",

@@ -11,13 +11,17 @@ import numpy as np
 
 from minitl import methods
 from minitl.arrays import Array
+from minitl.data.split import draw
+from minitl.layers import cross_entropy
 from minitl.methods import Method
 from minitl.networks import Network, digits_irb
-from minitl.training.choice import Choice
+from minitl.records import Var
+from minitl.tape import Tape
 from minitl.training.data import digits, shift, spans, split
-from minitl.training.fit import accuracy, fit
+from minitl.training.fit import count_correct, fit
 from minitl.training.optimizers import Adam
 from minitl.training.schedules import cosine
+from minitl.training.search import Outcome, Trial
 
 # For each method the best of 0.001, 0.003, 0.01, 0.03, and of 0.1, 0.3, 1 where larger seemed better, by mean
 # accuracy over two seeds that a comparison does not get to (10 and 11). The less a method trains, the larger a
@@ -43,16 +47,20 @@ class Task:
     epochs: int = 10
     batch: int = 20
     apply: bool = False
+    search_share: float = 0.25  # of the images, which judge a search
+
+    def __str__(self) -> str:
+        return f"digits_irb, batch {self.batch}, {self.size} px"
 
     @property
     def source_steps(self) -> int:
         """Training steps of a pretraining."""
         return self.source_epochs * len(spans(len(digits(self.source, self.size)), self.source_batch))
 
-    @property
-    def steps(self) -> int:
+    def steps(self, *, search: bool = False) -> int:
         """Training steps of an adaptation."""
-        return self.epochs * len(spans(self.images, self.batch))
+        images = self.images - round(self.search_share * self.images) * search
+        return self.epochs * len(spans(images, self.batch))
 
 
 @dataclass(frozen=True)
@@ -61,16 +69,6 @@ class Pretrained:
 
     seed: int
     state: dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """One adaptation."""
-
-    choice: Choice
-    seed: int
-    accuracy: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -103,22 +101,25 @@ def pretrain(task: Task, seed: int, ticks: Path | None = None) -> Pretrained:
     return Pretrained(seed, network.state_dict())
 
 
-def adapt(task: Task, pretrained: Pretrained, choice: Choice, method: Method, ticks: Path | None = None) -> Adaptation:
+def adapt(task: Task, pretrained: Pretrained, trial: Trial, method: Method, ticks: Path | None = None) -> Outcome:
     """A copy of the pretrained network, with a fresh classifier, trained on the target task by the chosen method.
 
-    `method` is what `choice` builds: a worker process may not know a method that was registered in another.
+    `method` is what the trial's choice builds: a worker process may not know a method that was registered in another.
     """
-    seed = pretrained.seed
+    seed = trial.seed
     train, test = split(digits(task.target, task.size), task.images, seed)
-    lr = LEARNING_RATES.get(choice.method, LEARNING_RATE)
+    if trial.search:
+        held = draw(train.labels, task.search_share, seed)
+        train, test = train.take(~held), train.take(held)
+    optimizer = Adam(trial.learning_rate)
     untimed = network(task, method, seed)  # one step of it: compiling the kernels is not the method's time
-    fit(untimed, train.take(np.arange(2)), optimizer=Adam(lr), epochs=1, batch_size=2, augment=shift)
+    fit(untimed, train.take(np.arange(2)), optimizer=Adam(1e-6), epochs=1, batch_size=2, augment=shift)
     adapted = network(task, method, seed, pretrained.state)
     start = time.thread_time()
     fit(
         adapted,
         train,
-        optimizer=Adam(lr),
+        optimizer=optimizer,
         epochs=task.epochs,
         batch_size=task.batch,
         schedule=Counted(ticks),
@@ -127,7 +128,10 @@ def adapt(task: Task, pretrained: Pretrained, choice: Choice, method: Method, ti
         apply=task.apply,
     )
     seconds = time.thread_time() - start
-    return Adaptation(choice, seed, accuracy(adapted, test), seconds)
+    logits = adapted.predict(test.images)
+    right = count_correct(logits, test.labels) / len(test)
+    loss = cross_entropy(Tape(training=False), Var(logits), test.labels)
+    return Outcome(trial, right, float(loss.value), seconds)
 
 
 def network(task: Task, method: Method, seed: int = 0, state: Mapping[str, Array] | None = None) -> Network:

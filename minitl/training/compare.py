@@ -5,6 +5,10 @@ digits 5 to 9, of which it sees 200 labelled images. The images of 5 to 9 left o
 test. A seed decides the initial weights, the split, the order and the shifts of the images, so
 the spread over seeds is that of the whole experiment. The images are of 13 writers, who
 wrote for both tasks: only the digits are new.
+
+Where learning rates are searched, seed 0 searches for all: every method trains with each rate on
+three quarters of its 200 images, and the rest judges. (They may be among the images that another
+seed tests on.)
 """
 
 from __future__ import annotations
@@ -12,62 +16,75 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from minitl.accounting import Ledger, predict
 from minitl.checks import expect_count
 from minitl.errors import ValueRangeError
-from minitl.training.adapt import LEARNING_RATE, Adaptation, Task, adapt, network, pretrain
+from minitl.training.adapt import LEARNING_RATE, LEARNING_RATES, Pretrained, Task, adapt, network, pretrain
 from minitl.training.choice import CHOICES, Choice
 from minitl.training.optimizers import Adam
 from minitl.training.progress import Bar, Silent, bar
+from minitl.training.search import Account, Comparison, Outcome, Result, Spread, Trial
+from minitl.training.store import Store
 from minitl.training.workers import default_workers, spread
+
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 @dataclass(frozen=True)
-class Result:
-    """One method's outcome over all seeds.
+class Demonstration(Comparison):
+    """What is compared, on the bundled digits."""
 
-    `seeds` is how many there were (0, 1, ...), `accuracy` the fraction of the test set correct
-    for each. `kept_bytes`, `peak_bytes`, `total_bytes` and `flops` are of one training step, `trained_parameters`
-    is a count, `seconds` the mean time of an adaptation on one processor, other programs' apart.
-    """
+    task: Task = field(kw_only=True)
+    ticks: Path | None = field(default=None, kw_only=True)  # grows by a byte at each step, in whatever process
+    sources: dict[int, Pretrained] = field(default_factory=dict, kw_only=True)  # by seed, once `run` has them
 
-    method: str
-    blocks: int | None
-    options: tuple[str, ...]
-    seeds: int
-    accuracy: list[float]
-    kept_bytes: int
-    peak_bytes: int
-    total_bytes: int
-    trained_parameters: int
-    flops: int
-    seconds: float
+    def default_rate(self, choice: Choice) -> float:
+        """As found for this task."""
+        return LEARNING_RATES.get(choice.method, LEARNING_RATE)
 
-    @property
-    def choice(self) -> Choice:
-        """What it is the outcome of."""
-        return Choice(self.method, self.blocks, self.options)
+    def job(self, trial: Trial) -> tuple[Any, ...]:
+        """From the pretrained network of its seed."""
+        return adapt, self.task, self.sources[trial.seed], trial, trial.choice.build(), self.ticks
+
+    def about(self) -> dict[str, Any]:
+        """What decides the outcomes of its trials: they can be taken up again where this is the same."""
+        return {"task": asdict(self.task)}
+
+    def account(self, choice: Choice) -> Account:
+        """The account of a choice, with Adam's state. Raises where the method does not suit the network."""
+        return Account(ledger(choice, self.task), network(self.task, choice.build()).trained_count, str(self.task))
+
+    def run(self, spread: Spread, known: Sequence[Outcome], shown: Bar) -> Generator[Outcome]:
+        """Pretrain for the seeds that have trials left, and run those."""
+        seeds = sorted({trial.seed for trial in self.left(known)})
+        with closing(spread(pretrain, [(self.task, seed, self.ticks) for seed in seeds])) as pretrained:
+            for source in pretrained:
+                shown.advance(f"seed {source.seed}: pretrained")
+                self.sources[source.seed] = source
+        yield from super().run(spread, known, shown)
+
+    def work(self, known: Sequence[Outcome]) -> tuple[int, int]:
+        """How many steps, and how many trainings, `run` will take."""
+        left = self.left(known)
+        seeds = {trial.seed for trial in left}
+        steps = sum(self.task.steps(search=trial.search) for trial in left)
+        return len(seeds) * self.task.source_steps + steps, len(seeds) + len(left)
 
 
-def compare(
-    choices: Sequence[Choice] = CHOICES,
-    *,
-    seeds: int = 3,
-    task: Task | None = None,
-    workers: int | None = None,
-    progress: bool = False,
-) -> list[Result]:
-    """Pretrain and adapt with each choice and seed; the results in the order of `choices`.
+def compare(choices: Sequence[Choice] = CHOICES, **how: Any) -> list[Result]:
+    """Pretrain and adapt with each choice and seed; the results in the order of `choices`. `how` is as of `comparing`.
 
     Runs are spread over `workers` processes of one thread each, by default one a core: the steps
     of a small network are too short to be shared among threads. The results are the same with any
     number, `seconds` apart; with one, nothing but this process works. `progress` tells on stderr how far it is.
     Raises UnknownNameError, ValueRangeError or UsageError.
     """
-    *_, results = comparing(choices, seeds=seeds, task=task, workers=workers, progress=progress)
+    *_, results = comparing(choices, **how)
     return results
 
 
@@ -75,45 +92,38 @@ def comparing(
     choices: Sequence[Choice] = CHOICES,
     *,
     seeds: int = 3,
+    rates: Sequence[float] = (),
     task: Task | None = None,
     workers: int | None = None,
     progress: bool = False,
+    out: Path | None = None,
+    resume: bool = False,
 ) -> Iterator[list[Result]]:
-    """As `compare`, but give the results so far after every adaptation, of the choices that have any."""
+    """As `compare`, but give the results so far after every adaptation, of the choices that have any.
+
+    Of more than one of `rates` the best is searched; without any, each method takes its default. Every trial's
+    outcome is kept in the file `out`; with `resume`, those there are not repeated.
+    """
     task = task or Task()
     if len(set(choices)) < max(1, len(choices)):
         raise ValueRangeError(op="compare", expected="at least one method, each once", got=str([*map(str, choices)]))
     seeds = expect_count("seeds", seeds, op="compare")
     workers = default_workers() if workers is None else expect_count("workers", workers, op="compare")
-    held = [(choice, ledger(choice, task)) for choice in choices]  # a method unknown is told before any work is done
-    runs: list[Adaptation] = []
-    steps = seeds * (task.source_steps + len(choices) * task.steps)
-    with bar("compare", steps, seeds * (1 + len(choices))) if progress else nullcontext(Silent()) as shown:
-        shown.say(f"seeds: {seeds}, each pretrained once, adapted with {len(choices)} methods; kernels compile first")
-        with closing(_adaptations(task, choices, seeds, workers, shown)) as adaptations:
-            for run in adaptations:
-                runs.append(run)
-                known = {run.choice for run in runs}
-                yield [_result(choice, account, task, runs) for choice, account in held if choice in known]
-
-
-def _adaptations(task: Task, choices: Sequence[Choice], seeds: int, workers: int, shown: Bar) -> Generator[Adaptation]:
-    """Every seed's pretrained network adapted with every choice, in the order they are done."""
-    built = [(choice, choice.build()) for choice in choices]
     with tempfile.TemporaryDirectory(prefix="minitl-") as folder:
         ticks = Path(folder) / "steps"
         ticks.touch()
-        shown.follow(lambda: ticks.stat().st_size)
-        known = []
-        with closing(spread(pretrain, [(task, seed, ticks) for seed in range(seeds)], workers)) as pretrained:
-            for source in pretrained:
-                shown.advance(f"seed {source.seed}: pretrained")
-                known.append(source)
-        jobs = [(task, source, *method, ticks) for source in known for method in built]
-        with closing(spread(adapt, jobs, workers)) as adapted:
-            for run in adapted:
-                shown.advance(f"seed {run.seed}: {run.choice}, accuracy {run.accuracy:.1%} in {run.seconds:.1f} s")
-                yield run
+        demo = Demonstration(choices, seeds, rates, search_once=True, task=task, ticks=ticks)
+        accounts = {choice: demo.account(choice) for choice in choices}  # a method unknown is told before any work
+        store = Store(out, demo.about(), resume=resume)
+        yield demo.results(accounts, store.outcomes)
+        with bar("compare", *demo.work(store.outcomes)) if progress else nullcontext(Silent()) as shown:
+            told = f"seeds: {seeds}, each pretrained once, adapted with {len(choices)} methods"
+            shown.say(f"{told}; kernels compile first")
+            shown.follow(lambda: ticks.stat().st_size)
+            with closing(demo.run(partial(spread, workers=workers), store.outcomes, shown)) as outcomes:
+                for outcome in outcomes:
+                    store.add(outcome)
+                    yield demo.results(accounts, store.outcomes)
 
 
 def ledger(choice: Choice, task: Task | None = None) -> Ledger:
@@ -122,22 +132,3 @@ def ledger(choice: Choice, task: Task | None = None) -> Ledger:
     slots = Adam(LEARNING_RATE).slots
     built = network(task, choice.build())
     return predict(built, batch=task.batch, resolution=task.size, optimizer_slots=slots, apply=task.apply)
-
-
-def _result(choice: Choice, held: Ledger, task: Task, runs: Sequence[Adaptation]) -> Result:
-    """A choice's runs, in the order of their seeds, and its step's account, put together."""
-    own = sorted((run for run in runs if run.choice == choice), key=lambda run: run.seed)
-    assert held.totals.peak_bytes is not None
-    return Result(
-        method=choice.method,
-        blocks=choice.blocks,
-        options=choice.options,
-        seeds=len(own),
-        accuracy=[run.accuracy for run in own],
-        kept_bytes=held.totals.kept_bytes,
-        peak_bytes=held.totals.peak_bytes,
-        total_bytes=held.totals.total_bytes,
-        trained_parameters=network(task, choice.build()).trained_count,
-        flops=held.totals.flops.total,
-        seconds=sum(run.seconds for run in own) / len(own),
-    )

@@ -17,7 +17,7 @@ import numpy as np
 
 from minitl.arrays import FLOATS, Array
 from minitl.checks import as_number, expect_flag
-from minitl.errors import DtypeError, ShapeError, UsageError, ValueRangeError, brief, unknown
+from minitl.errors import DtypeError, NotFiniteError, ShapeError, UsageError, ValueRangeError, brief, unknown
 from minitl.kernels import update
 from minitl.parameters import Parameter, expect_writable
 
@@ -159,7 +159,7 @@ class Optimizer(ABC):
         u = Update(p.reshape(-1), gradient.reshape(-1), state, lr, decay, factor)
         if not self.update(u, write=False):
             what = "update of the parameter" if np.isfinite(gradient).all() else "gradient"
-            raise ValueRangeError(
+            raise NotFiniteError(
                 layer=name, expected=f"a finite {what}", got="nan or inf", remedy="lower the learning rate"
             )
         return u

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from minitl.accounting.plot import new_figure, plot_kept, save
 from minitl.training.adapt import Task, network
-from minitl.training.compare import Result, ledger
+from minitl.training.compare import ledger
+from minitl.training.search import Result
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ def pareto(ways: Iterable[T], of: Callable[[T], tuple[float, float]]) -> list[T]
 
 
 def _title(results: Sequence[Result], about: str = "") -> str:
-    return f"{about or setting()}: mean and standard deviation over {results[0].seeds} seeds"
+    return f"{about or Task()}: mean and standard deviation over {results[0].seeds} seeds"
 
 
 def _dots(results: Sequence[Result], of: str, exact: Mapping[str, bool] | None = None) -> list[Dot]:
@@ -112,13 +113,7 @@ def plot_memory(results: Sequence[Result], path: Path, task: Task | None = None)
     """Draw what each method's step keeps, stacked by kind of buffer; write .png, .pdf or .svg. Raises UsageError."""
     task = task or Task()
     choices = [result.choice for result in results]
-    plot_kept({str(choice): ledger(choice, task) for choice in choices}, path, title=setting(task))
-
-
-def setting(task: Task | None = None) -> str:
-    """Network, batch and resolution, for a title."""
-    task = task or Task()
-    return f"digits_irb, batch {task.batch}, {task.size} px"
+    plot_kept({str(choice): ledger(choice, task) for choice in choices}, path, title=str(task))
 
 
 def label(axes: Any, dots: Sequence[Dot]) -> None:

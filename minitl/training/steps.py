@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minitl.arrays import Array
-from minitl.errors import ValueRangeError
+from minitl.errors import NotFiniteError
 from minitl.networks.network import Network
 from minitl.step import Loss, loss_and_gradients
 from minitl.training.optimizers import Optimizer
@@ -24,7 +24,7 @@ def take_step(
 ) -> tuple[float, Array]:
     """Train what the network's method trains on one batch; its loss and logits (N, K), as they were before the update.
 
-    `lr_scale` multiplies the learning rate, `dropout` is the seed of what dropout drops. Raises ValueRangeError for a
+    `lr_scale` multiplies the learning rate, `dropout` is the seed of what dropout drops. Raises NotFiniteError for a
     loss, a gradient or an update that is not finite, before it reaches a parameter; with `apply`, where gradients are
     applied as they come, parameters above that place may be updated by then.
     """
@@ -32,6 +32,6 @@ def take_step(
     value, logits, gradients = loss_and_gradients(network, images, labels, seed=dropout, loss=loss, apply=applier)
     if not np.isfinite(value):
         remedy = "lower the learning rate"
-        raise ValueRangeError(op="train", expected="a finite loss", got=str(value), remedy=remedy)
+        raise NotFiniteError(op="train", expected="a finite loss", got=str(value), remedy=remedy)
     optimizer.step(network.trained_parameters(), gradients, lr_scale=lr_scale)  # of none, where they are applied
     return value, logits

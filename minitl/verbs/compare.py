@@ -15,8 +15,10 @@ from minitl.accounting.table import table
 from minitl.errors import UsageError
 from minitl.training.adapt import Task
 from minitl.training.choice import CHOICES, Choice, everything
-from minitl.training.compare import Result, comparing
+from minitl.training.compare import RATES, comparing
 from minitl.training.plots import pareto, plot_accuracy, plot_memory, plot_pareto
+from minitl.training.search import Result
+from minitl.training.trials import RATES as OWN_RATES
 from minitl.verbs import compare_own, options
 from minitl.verbs.terminal import show
 
@@ -28,7 +30,7 @@ images, once with each method and seed. Prints accuracy, memory and work of each
 EXAMPLES = """
 minitl compare
 minitl compare --methods ft-all,mobiletl:2 --seeds 5 --plots plots
-minitl compare --pareto --seeds 5
+minitl compare --pareto --seeds 5 --out pareto.json --resume
 minitl compare --methods mobiletl:2+int8,mobiletl:2+hard_swish=few2
 minitl compare --data photos --weights photos.safetensors --methods ft-last,mobiletl:3 --out trials.json --resume
 """
@@ -54,8 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pareto", action="store_true", help="all methods, their Pareto sets, and pareto.png in --plots (here: pareto)"
     )
+    parser.add_argument(
+        "--learning-rates",
+        metavar="LIST",
+        help="those tried on a part of the training images; one is not searched, but taken; `default` is each method's "
+        f"own (default: {_list(RATES)} with --pareto, {_list(OWN_RATES)} with --data, else `default`)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="keep every trial's outcome there, as it comes")
+    parser.add_argument("--resume", action="store_true", help="do not repeat the trials in --out")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     compare_own.add_arguments(parser)
+
+
+def _list(rates: Sequence[float]) -> str:
+    return ",".join(f"{rate:g}" for rate in rates)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,7 +90,14 @@ def run(args: argparse.Namespace) -> int:
             results = compare_own.compare(args, choices, plots)
             return 0
         found = comparing(
-            choices or CHOICES, seeds=args.seeds, task=Task(apply=args.apply), workers=args.workers, progress=True
+            choices or CHOICES,
+            seeds=args.seeds,
+            rates=compare_own.rates_of(args, RATES if args.pareto else ()),
+            task=Task(apply=args.apply),
+            workers=args.workers,
+            progress=True,
+            out=args.out,
+            resume=args.resume,
         )
         for results in found:  # noqa: B007
             pass
@@ -128,10 +149,13 @@ def _print(results: Sequence[Result], data: Path | None) -> None:
     for r in results:
         percent = [100 * fraction for fraction in r.accuracy]
         spread = f"{statistics.stdev(percent):.1f}" if len(percent) > 1 else "-"
+        rates = "-".join(f"{rate:g}" for rate in sorted({min(r.learning_rates), max(r.learning_rates)}))
         memory = (f"{count:,}" for count in (r.kept_bytes, r.peak_bytes, r.total_bytes))
         work = (f"{r.trained_parameters:,}", f"{r.flops / 1e6:,.1f}", f"{r.seconds:.1f}")
-        body.append((str(r.choice), f"{statistics.mean(percent):.1f}", spread, *memory, *work))
-    header = ("method", "accuracy %", "+-", "kept bytes", "peak bytes", "total bytes", "trains", "MFLOPs a step", "s")
-    show(table(header, body, right=range(1, len(header)), optional=("total bytes", "s", "peak bytes", "trains")))
+        body.append((str(r.choice), f"{statistics.mean(percent):.1f}", spread, rates, *memory, *work))
+    counts = ("kept bytes", "peak bytes", "total bytes", "trains", "MFLOPs a step", "s")
+    header = ("method", "accuracy %", "+-", "rate", *counts)
+    optional = ("total bytes", "s", "peak bytes", "trains", "rate")
+    show(table(header, body, right=range(1, len(header)), optional=optional))
     seeds = " to ".join(map(str, sorted({min(r.seeds for r in results), max(r.seeds for r in results)})))
     print(f"\nseeds: {seeds}; +- is one standard deviation over them.\n{'' if data else DISCLAIMER}".rstrip())
