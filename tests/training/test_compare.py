@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import minitl
-from minitl.errors import UnknownNameError, ValueRangeError
+from minitl.errors import NotFiniteError, UnknownNameError, UsageError, ValueRangeError
 from minitl.training.adapt import Task, adapt, network, pretrain
 from minitl.training.choice import CHOICES, Choice
-from minitl.training.compare import compare, ledger
+from minitl.training.compare import Demonstration, compare, comparing, ledger
+from minitl.training.search import Outcome, Trial
 
 TINY = Task(source=(0, 1), target=(2, 3, 4), size=8, source_epochs=1, images=20, epochs=1, batch=10)
 TWO = (Choice("ft-last"), Choice("mobiletl", 2))
@@ -25,7 +26,7 @@ def test_the_results_have_exactly_the_promised_fields(results):
     fields = {"method", "blocks", "options", "seeds", "accuracy", "kept_bytes", "peak_bytes", "total_bytes"}
     for result, choice in zip(results, TWO, strict=True):
         data = json.loads(json.dumps(dataclasses.asdict(result)))
-        assert set(data) == fields | {"trained_parameters", "flops", "seconds"}
+        assert set(data) == fields | {"trained_parameters", "flops", "seconds", "learning_rates"}
         assert result.choice == choice
         assert result.seeds == len(result.accuracy) == 2
         assert all(0 <= accuracy <= 1 for accuracy in result.accuracy)
@@ -128,5 +129,54 @@ def test_each_method_is_trained_at_its_own_rate(method, rate, monkeypatch):
     monkeypatch.setattr("minitl.training.adapt.fit", fit)
     source = pretrain(TINY, 0)
     assert seen == [("Adam", TINY.source_lr, TINY.source_epochs, TINY.source_batch)]
-    adapt(TINY, source, Choice(method), Choice(method).build())
+    chosen = Demonstration([Choice(method)], 1, (), task=TINY, sources={0: source})
+    assert chosen.finals([]) == [Trial(Choice(method), 0, rate, False)]
+    adapt(TINY, source, Trial(Choice(method), 0, rate, False), Choice(method).build())
     assert seen[-1] == ("Adam", rate, TINY.epochs, TINY.batch)
+
+
+def test_no_rate_is_searched_on_an_image_that_is_tested_on(monkeypatch):
+    """Nor is it judged by an image that it was trained on."""
+    learnt, judged = [], []
+    monkeypatch.setattr("minitl.training.adapt.fit", lambda network, data, **settings: learnt.append(data))
+    predict = minitl.networks.Network.predict
+    monkeypatch.setattr(
+        minitl.networks.Network, "predict", lambda net, images: (judged.append(images), predict(net, images))[1]
+    )
+    source = pretrain(TINY, 3)
+    for search in (True, False):
+        adapt(TINY, source, Trial(TWO[0], 3, 0.01, search), TWO[0].build())
+    tried, trained = ({image.tobytes() for image in data.images} for data in (learnt[2], learnt[4]))
+    by, tested = ({image.tobytes() for image in images} for images in judged)
+    assert (len(tried), len(by), len(trained)) == (15, 5, 20)
+    assert not tested & trained
+    assert (tried | by, tried & by) == (trained, set())
+
+
+def test_seed_0_searches_and_every_seed_takes_its_best_rate_and_no_trial_is_repeated(tmp_path, monkeypatch):
+    how = {"seeds": 2, "rates": (0.01, 0.1, 1e9), "task": TINY, "workers": 1, "out": tmp_path / "trials.json"}
+    whole = compare(TWO, **how)
+    stored = json.loads(how["out"].read_text())
+    found = [Outcome.from_json(trial) for trial in stored["trials"]]
+    assert [o.trial.seed for o in found if o.trial.search] == [0] * 6
+    for result in whole:
+        own = [o for o in found if o.trial.search and o.trial.choice == result.choice]
+        best = min(own, key=lambda o: (-o.accuracy, o.loss, o.trial.learning_rate)).trial.learning_rate
+        assert result.learning_rates == [best] * 2
+    assert [o.accuracy for o in found if o.trial.search and o.trial.learning_rate == 1e9][1] == 0, (
+        "diverges: is no error"
+    )
+    how["out"].write_text(json.dumps({**stored, "trials": stored["trials"][:-1]}))
+    trials = []
+    monkeypatch.setattr("minitl.training.compare.adapt", lambda *a: (trials.append(a[2]), adapt(*a))[1])
+    first, *_, last = comparing(TWO, resume=True, **how)
+    assert trials == [found[-1].trial]
+    assert [r.seeds for r in first] == [2, 1]
+    assert [dataclasses.replace(r, seconds=0) for r in last] == [dataclasses.replace(r, seconds=0) for r in whole]
+    with pytest.raises(UsageError, match="was begun with other task"):
+        compare(TWO, resume=True, **how | {"task": dataclasses.replace(TINY, epochs=2)})
+
+
+def test_a_rate_that_is_asked_for_and_diverges_is_an_error():
+    with pytest.raises(NotFiniteError, match="lower the learning rate"):
+        compare(TWO[1:], seeds=1, rates=(1e9,), task=TINY, workers=1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from minitl.errors import UsageError
 from minitl.methods import METHODS
 from minitl.training.choice import CHOICES, everything
-from minitl.training.compare import Result
+from minitl.training.search import Result
 
 pytest.importorskip("matplotlib")
 
@@ -28,6 +28,7 @@ def result(choice, kept, *accuracy):
         10,
         100,
         1.0,
+        [0.01] * len(accuracy),
     )
 
 

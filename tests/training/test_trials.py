@@ -17,7 +17,8 @@ from minitl.training.choice import Choice
 from minitl.training.cluster import spread_over
 from minitl.training.progress import Silent
 from minitl.training.recipe import Recipe
-from minitl.training.trials import Comparison, Outcome, Trial, attempt, run
+from minitl.training.search import Outcome, Trial
+from minitl.training.trials import OwnComparison, attempt
 from minitl.training.workers import spread
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
@@ -40,7 +41,7 @@ def outcome(choice: Choice, seed: int, rate: float, accuracy: float, loss: float
 
 
 def test_the_best_rate_is_by_accuracy_then_loss_then_size(photos: Path) -> None:
-    one = Comparison(photos, RECIPE, [LAST, TOP], 1, (0.1, 0.2, 0.3))
+    one = OwnComparison([LAST, TOP], 1, (0.1, 0.2, 0.3), path=photos, recipe=RECIPE)
     known = [outcome(LAST, 0, rate, 0.5, 1.0) for rate in (0.3, 0.2, 0.1)]
     assert one.best_rate(LAST, 0, known) == 0.1
     assert one.best_rate(LAST, 0, [*known, outcome(LAST, 0, 0.2, 0.5, 0.9)]) == 0.2
@@ -50,10 +51,10 @@ def test_the_best_rate_is_by_accuracy_then_loss_then_size(photos: Path) -> None:
 
 
 def test_one_rate_is_not_searched(photos: Path) -> None:
-    one = Comparison(photos, RECIPE, [LAST, TOP], 2, (0.5,))
+    one = OwnComparison([LAST, TOP], 2, (0.5,), path=photos, recipe=RECIPE)
     assert one.searches() == []
     assert [t.learning_rate for t in one.finals([])] == [0.5] * 4
-    defaults = Comparison(photos, Recipe("digits_irb", Path("weights")), [LAST, TOP], 1, ())
+    defaults = OwnComparison([LAST, TOP], 1, (), path=photos, recipe=Recipe("digits_irb", Path("weights")))
     assert defaults.searches() == []
     assert [t.learning_rate for t in defaults.finals([])] == [0.003, 0.001]  # of pretrained weights
 
@@ -87,12 +88,12 @@ def test_outcomes_survive_being_stored() -> None:
     assert Outcome.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
-def comparison(photos: Path) -> Comparison:
-    return Comparison(photos, RECIPE, [LAST, TOP], 1, (0.01, 0.03))
+def comparison(photos: Path) -> OwnComparison:
+    return OwnComparison([LAST, TOP], 1, (0.01, 0.03), path=photos, recipe=RECIPE)
 
 
 def found(photos: Path, how: Any, known: list[Outcome] | None = None) -> dict[Trial, tuple[float, float]]:
-    return {o.trial: (o.accuracy, o.loss) for o in run(comparison(photos), how, known or [], Silent())}
+    return {o.trial: (o.accuracy, o.loss) for o in comparison(photos).run(how, known or [], Silent())}
 
 
 def serial(function: Any, jobs: Any) -> Any:
@@ -158,7 +159,7 @@ def test_compare_is_taken_up_where_it_was(
     ("words", "told"),
     [
         (("--network", "digits_irb"), "--network is for a comparison on --data"),
-        (("--resume",), "--resume is for a comparison on --data"),
+        (("--resume",), "--resume needs --out"),
         (("--data", "DATA", "--resume"), "--resume needs --out"),
         (("--data", "DATA", "--learning-rates", "0.1,x"), "expected --learning-rates like"),
         (("--data", "DATA", "--learning-rates", "-1"), "expected --learning-rates like"),

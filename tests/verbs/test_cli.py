@@ -23,7 +23,8 @@ from minitl.accounting import Measured
 from minitl.cli import VERBS, main, parser
 from minitl.errors import ValueRangeError
 from minitl.training.adapt import Task
-from minitl.training.compare import Result, comparing
+from minitl.training.compare import comparing
+from minitl.training.search import Result
 from minitl.verbs.plan import parse_budget
 from minitl.verbs.reproduce import ITEMS
 
@@ -432,7 +433,7 @@ def test_compare(cli: Cli, tmp_path: Path) -> None:
     assert [line[:14] for line in progress[1:]] == ["[1/3] seed 0: ", "[2/3] seed 0: ", "[3/3] seed 0: "]
     data = read(got._replace(err=""), "compare")
     assert data.keys() == {"results", "plots"}
-    promised = WAY | {"seeds", "accuracy", "seconds"}
+    promised = WAY | {"seeds", "accuracy", "seconds", "learning_rates"}
     assert all(row.keys() == promised | {"options"} for row in data["results"])
     named = [(row["method"], row["blocks"], row["options"], row["seeds"]) for row in data["results"]]
     assert named == [("ft-last", None, [], 1), ("mobiletl", 2, ["int8"], 1)]
@@ -476,7 +477,7 @@ def test_a_plot_that_cannot_be_written_in_the_end_takes_no_result_away(
 
 def test_ctrl_c_prints_what_is_known(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> Any:
-        yield [Result("ft-last", None, (), 2, [0.5, 0.75], 1, 2, 3, 4, 5, 6.0)]
+        yield [Result("ft-last", None, (), 2, [0.5, 0.75], 1, 2, 3, 4, 5, 6.0, [0.1, 0.2])]
         raise KeyboardInterrupt
 
     monkeypatch.setattr("minitl.verbs.compare.comparing", interrupted)
