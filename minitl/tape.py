@@ -15,7 +15,8 @@ from minitl.arrays import FLOATS, Array, dtype_name, owner, to_numpy
 from minitl.checks import expect_count, expect_flag
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
 from minitl.fused.backward import backward
-from minitl.fused.forward import KeptArrays, forward
+from minitl.fused.excite import KeptArrays
+from minitl.fused.forward import forward
 from minitl.fused.frozen import frozen_forward
 from minitl.fused.program import Program, Run
 from minitl.fused.work import Work
@@ -153,7 +154,7 @@ class Tape:
         """
         self._check_own([x], program.records[0].name, program.records[0].layer)
         values = {p: self._read(p) for p in program.parameters}
-        y, kept = forward(program, x.value, values, self._work(program, x.value), self._forward)
+        y, kept = forward(program, x.value, values, self._work(program, x.value))
         return self._recorded(program, x, y, kept) if self.recording else Var(y)
 
     def run_frozen(self, programs: Sequence[Program], x: Var) -> Var:
@@ -312,7 +313,7 @@ class Tape:
     ) -> None:
         values = {p: self._read(p) for p in run.program.parameters}
         work = self._work(run.program, given[0])
-        gx, by_parameter = backward(run, given, values, work, self._backward, sink.take, own=own)
+        gx, by_parameter = backward(run, given, values, work, sink.take, own=own)
         for record in run.records.values():
             record.saved = Saved()
         if gx is not None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from minitl.arrays import Array, positions
 from minitl.fused import calls
+from minitl.fused.excite import excite_back
 from minitl.fused.forward import norm_factors
 from minitl.fused.program import Run, Squeeze, Stage, Values
 from minitl.fused.work import PASSING, Band, Unit, Work
@@ -27,7 +28,6 @@ from minitl.kernels.sums import in_order
 from minitl.kernels.tasks import Place, Recorder
 from minitl.ops.activations.activation import tensor_of
 from minitl.ops.norms.batch_norm import backward_factors
-from minitl.ops.op import Gradients
 from minitl.parameters import Parameter
 from minitl.records import OpRecord
 from minitl.saved import Saved
@@ -35,28 +35,27 @@ from minitl.saved import Saved
 channels = Lazily("minitl.kernels.compiled.channels")
 
 ByParameter = dict[Parameter, Array]
-WalkBack = Callable[[OpRecord, Array], Gradients]
 Take = Callable[[Parameter, Array], bool]
 
 
 def backward(
-    run: Run, given: list[Array], values: Values, work: Work, walk_back: WalkBack, take: Take, *, own: bool
+    run: Run, given: list[Array], values: Values, work: Work, take: Take, *, own: bool
 ) -> tuple[Array | None, ByParameter]:
     """The input's gradient, where it is wanted, and those of the trained parameters. Destroys what was kept.
 
     `given` holds the gradient of the output, and is emptied: so it is let go of when it was read for the last time.
     `own` says that it may be written over.
-    `walk_back` gives the gradients of a single record. `take(parameter, gradient)` is offered each gradient once
+    `take(parameter, gradient)` is offered each gradient once
     nothing will read the parameter any more; those that it does not take are returned.
     """
-    walk = _Backward(run, values, work, walk_back, take)
+    walk = _Backward(run, values, work, take)
     return walk(given, own=own), walk.gradients
 
 
 class _Backward:
-    def __init__(self, run: Run, values: Values, work: Work, walk_back: WalkBack, take: Take) -> None:
+    def __init__(self, run: Run, values: Values, work: Work, take: Take) -> None:
         self.program, self.records, self.values, self.work = run.program, run.records, values, work
-        self.walk_back, self.take = walk_back, take
+        self.take = take
         self.gradients: ByParameter = {}
         self._sums: list[Callable[[], None]] = []  # to finish when all units are done
         gated = (calls.filter_size(s, work.dtype, back=True) for s in self.program.stages if s.gated)
@@ -329,7 +328,7 @@ class _Backward:
 
         work.link(multiply, stage.x, g, self.kept(scale, "x"), dots)
         self.barrier(("back", number, "gate"))
-        more = self.through_means(se, dots)
+        more = self.through_means(se, dots, number)
         step, arrays = self.down(below, g) if below else (None, (g,))
 
         def spread(to: Recorder, unit: Unit, band: Band, gate: Place, more: Place, g: Place, *places: Place) -> None:
@@ -341,15 +340,13 @@ class _Backward:
         work.link(spread, stage.x, self.kept(scale, "gate"), more, *arrays)
         return g
 
-    def through_means(self, se: Squeeze, slopes: Array) -> Array:
-        """What every position gets back through the gate's layers, op by op, and through the means."""
-        for record in reversed(se.layers):
-            below, *gradients = self.walk_back(self.records[record], slopes)
-            assert below is not None
-            slopes = below
-            for parameter, gradient in zip(record.parameters, gradients, strict=True):
-                if gradient is not None:
-                    self.gradients[parameter] = gradient
+    def through_means(self, se: Squeeze, slopes: Array, number: int) -> Array:
+        """What every position gets back through the gate's layers, and through the means."""
+        name = "back", number, "excite"
+        slopes, weights, biases = excite_back(se, slopes, lambda r: self.records[r].saved, self.values, self.work, name)
+        self.gradients |= weights
+        for bias, sums in biases.items():
+            self.sum_up(bias, sums)
         out = self.work.new(slopes.shape)
         if not self.work.dry:
             np.divide(slopes, positions(se.pool.shapes[0][1:]), out=out)
@@ -372,4 +369,4 @@ class _Backward:
         slopes = work.new((work.count, 1, 1, stage.x[3]))
         if not work.dry:
             slopes[:] = of_gate
-        return self.through_means(se, slopes)
+        return self.through_means(se, slopes, number)

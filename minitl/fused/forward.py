@@ -6,7 +6,6 @@ samples, and then turns its input into x_hat, in place. What nobody keeps lives 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from minitl.arrays import Array, positions
 from minitl.bits import packed_shape
 from minitl.fused import calls
+from minitl.fused.excite import KeptArrays, excite
 from minitl.fused.frozen import frozen_forward
 from minitl.fused.program import Program, Squeeze, Stage, Values
 from minitl.fused.work import PASSING, Band, Unit, Work
@@ -25,21 +25,15 @@ from minitl.kernels.tasks import Place, Recorder
 from minitl.ops.activations.activation import tensor_of
 from minitl.ops.norms.batch_norm import inverse_deviation, move_statistics
 from minitl.ops.norms.frozen_norm import scale_and_shift
-from minitl.ops.op import Attrs, Op
-from minitl.records import OpRecord, Record
-from minitl.saved import Saved
 
 channels = Lazily("minitl.kernels.compiled.channels")
 
-KeptArrays = dict[tuple[Record, str], Array]  # by record and tensor
-RunOp = Callable[[Op, Sequence[Array], Attrs, Sequence[bool], str], tuple[Array, Saved]]
 
-
-def forward(program: Program, x: Array, values: Values, work: Work, run_op: RunOp) -> tuple[Array, KeptArrays]:
-    """The program's output for x, and all that its records may keep. `run_op` computes a single op."""
+def forward(program: Program, x: Array, values: Values, work: Work) -> tuple[Array, KeptArrays]:
+    """The program's output for x, and all that its records may keep."""
     if not program.trains:
         return frozen_forward([program], x, values, work), {}
-    return _Forward(program, values, work, run_op)(x)
+    return _Forward(program, values, work)(x)
 
 
 def norm_factors(stage: Stage, values: Values, work: Work) -> tuple[Array, ...]:
@@ -53,8 +47,8 @@ def norm_factors(stage: Stage, values: Values, work: Work) -> tuple[Array, ...]:
 
 
 class _Forward:
-    def __init__(self, program: Program, values: Values, work: Work, run_op: RunOp) -> None:
-        self.program, self.values, self.work, self.run_op = program, values, work, run_op
+    def __init__(self, program: Program, values: Values, work: Work) -> None:
+        self.program, self.values, self.work = program, values, work
         self.kept: KeptArrays = {}
         self._merges: list[tuple[Array, Array, int]] = []
 
@@ -172,12 +166,9 @@ class _Forward:
         return y
 
     def excite(self, stage: Stage, se: Squeeze, x: Array) -> Array:
-        """The map times a gate for each sample and channel, unless the convolution after it takes the gate.
-
-        The layers that make the gate, of the map's means, are small: they run op by op on all samples.
-        """
+        """The map times a gate for each sample and channel, unless the convolution after it takes the gate."""
         work, c, area = self.work, stage.x[3], positions(stage.x[1:])
-        means = gate = work.new((work.count, 1, 1, c))
+        means = work.new((work.count, 1, 1, c))
         itself = calls.itemsize(work.dtype)
 
         def pool(to: Recorder, unit: Unit, band: Band, x: Place, means: Place) -> None:
@@ -189,9 +180,8 @@ class _Forward:
 
         work.link(pool, stage.x, x, means)
         self.barrier(("squeeze", self.program.stages.index(stage)))
-        for record in se.layers:
-            gate, saved = self.run(record, gate)
-            self.kept |= {(record, tensor): buffer.array for tensor, buffer in saved.buffers.items()}
+        gate, kept = excite(se, means, self.values, work, ("excite", self.program.stages.index(stage)))
+        self.kept |= kept
         self.kept[se.scale or stage.conv, "gate"] = gate
         if se.scale is None:
             return x
@@ -204,8 +194,3 @@ class _Forward:
 
         work.link(multiply, stage.x, x, gate, out)
         return out
-
-    def run(self, record: OpRecord, x: Array) -> tuple[Array, Saved]:
-        """An op by itself."""
-        arrays = (x, *(self.values[p] for p in record.parameters))
-        return self.run_op(record.op, arrays, record.attrs, record.needs, record.rule)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import lcm
 from typing import Any
 
@@ -28,7 +29,12 @@ NORMS = (ops.frozen_norm, ops.batch_norm)
 CONVS = (ops.pointwise_conv, ops.depthwise_conv, ops.conv)
 
 
-@dataclass(frozen=True)
+def rule_in_use(act: OpRecord) -> Rule | None:
+    """The activation's backward rule, where its backward is wanted."""
+    return act.op.elementwise[act.rule] if act.needs[0] and act.op.elementwise else None
+
+
+@dataclass(frozen=True, eq=False)
 class Squeeze:
     """The records of a squeeze-and-excite; `scale` is None where the convolution after it takes the gate."""
 
@@ -40,12 +46,12 @@ class Squeeze:
     scale: OpRecord | None
 
     @property
-    def layers(self) -> tuple[OpRecord, ...]:
-        """What makes the gate of the means."""
-        return self.fc1, self.act, self.fc2, self.gate
+    def layers(self) -> tuple[tuple[OpRecord, OpRecord], ...]:
+        """What makes the gate of the means: two linear layers, each with its activation."""
+        return (self.fc1, self.act), (self.fc2, self.gate)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """A convolution, its norm and perhaps an activation, after perhaps a squeeze-and-excite."""
 
@@ -84,16 +90,15 @@ class Stage:
         """Shape of its output."""
         return self.norm.shapes[0]
 
-    @property
+    @cached_property
     def window(self) -> Window:
         """Where the convolution's taps fall."""
         return window(self.conv.name, self.x, self.y, self.conv.shapes[-1][2], self.conv.attrs)
 
-    @property
+    @cached_property
     def rule(self) -> Rule | None:
         """The activation's backward rule, where its backward is wanted."""
-        wanted = self.act is not None and self.act.needs[0]
-        return self.act.op.elementwise[self.act.rule] if wanted and self.act and self.act.op.elementwise else None
+        return rule_in_use(self.act) if self.act else None
 
     @property
     def keeps_input(self) -> bool:
@@ -115,7 +120,7 @@ class Stage:
         """The activation, and its rule where its backward is wanted."""
         return (self.act.name, self.act.rule if self.rule else "") if self.act else ("identity", "")
 
-    @property
+    @cached_property
     def codes(self) -> Codes | None:
         """The codes that the rule keeps."""
         return codes_of(self.rule)
@@ -134,17 +139,17 @@ class Program:
     holdings: tuple[Holding, ...]
     tables: dict[Any, Table] = field(default_factory=dict)  # recorded calls, by the phase they are for
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """All parameters, each once."""
         return tuple(dict.fromkeys(p for record in self.records for p in record.parameters))
 
-    @property
+    @cached_property
     def trains(self) -> bool:
         """Whether any gradient is wanted: if not, maps need not outlive their samples."""
         return any(any(record.needs) for record in self.records)
 
-    @property
+    @cached_property
     def unit(self) -> int:
         """Samples that one thread takes at a time: whole groups of every map."""
         return lcm(*(group_size(shape) for stage in self.stages for shape in (stage.x, stage.y)))
@@ -203,6 +208,9 @@ def _squeeze(left: list[OpRecord]) -> Squeeze | str | None:
     if len(left) < 6 or left[0].op is not ops.global_avg_pool:
         return None
     pool, fc1, act, fc2, gate = (left.pop(0) for _ in range(5))
+    for dense, slope in ((fc1, act), (fc2, gate)):
+        if dense.op is not ops.pointwise_conv or len(dense.parameters) < 2 or slope.op.elementwise is None:
+            return f"{dense.layer} and {slope.layer} are no linear layer with a bias and an activation"
     squeeze = Squeeze(pool, fc1, act, fc2, gate, left.pop(0) if left[0].op is ops.scale else None)
     takes = squeeze.scale or left[0]
     if any(takes.needs[:2]) and not all(takes.needs[:2]):

@@ -100,16 +100,24 @@ def product_workspace(count: int, weight: Shape, dtype: str, transposed: bool) -
 @lru_cache(maxsize=1024)
 def few_table(weight: Shape, count: int, dtype: str) -> Table:
     """weight (O, I), x^T (I, count), and y^T (O, count), which goes on from what is there."""
-    record, (outputs, inputs) = Recorder(), weight
-    for rows in spans(outputs, target().outer_rows):
+    record = Recorder()
+    for rows in spans(weight[0], target().outer_rows):
         record.task()
-        for first, last, vecs, uneven in panel_runs(count, dtype):
-            chain = Place(4, (rows[0] * count + first) * np.dtype(dtype).itemsize)
-            record.call(
-                compiled.outer(dtype, vecs, uneven), Place(2), 1, inputs, *rows, Place(3), count, first, last, 0,
-                inputs, chain, count, False,
-            )  # fmt: skip
+        few_calls(record, weight[1], count, dtype, rows, (Place(2), Place(3), Place(4)))
     return record.table()
+
+
+def few_calls(
+    record: Recorder, inputs: int, count: int, dtype: str, rows: Span, places: tuple[Place, Place, Place]
+) -> None:
+    """Record that rows of y^T (O, count) go on with W x^T; places are of the weight, x^T and y^T."""
+    weight, x, y = places
+    for first, last, vecs, uneven in panel_runs(count, dtype):
+        chain = y + (rows[0] * count + first) * np.dtype(dtype).itemsize
+        record.call(
+            compiled.outer(dtype, vecs, uneven), weight, 1, inputs, *rows, x, count, first, last, 0, inputs, chain,
+            count, False,
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -120,12 +128,22 @@ def plain_table(count: int, weight: Shape, dtype: str) -> Table:
         across = vecs * target().lanes(np.dtype(dtype).itemsize)
         for j0, j1 in spans(last - first, across):
             record.task()
-            record.call(
-                compiled.product(dtype, vecs, uneven, False), Place(2), outputs,
-                Place(3, (first + j0) * np.dtype(dtype).itemsize), inputs, across, Place(4), inputs, first + j0,
-                first + j1, 0, count,
-            )  # fmt: skip
+            plain = first + j0, first + j1, vecs, uneven
+            plain_call(record, count, (outputs, inputs), dtype, plain, (Place(2), Place(3), Place(4)))
     return record.table()
+
+
+def plain_call(
+    record: Recorder, count: int, weight: Shape, dtype: str, columns: tuple[int, int, int, bool],
+    places: tuple[Place, Place, Place],
+) -> None:  # fmt: skip
+    """Record gx = gy W for some columns of W (O, I), which is read as it is; places are of gy, the weight and gx."""
+    (outputs, inputs), itemsize, (first, last, vecs, uneven) = weight, np.dtype(dtype).itemsize, columns
+    gy, matrix, gx = places
+    record.call(
+        compiled.product(dtype, vecs, uneven, False), gy, outputs, matrix + first * itemsize, inputs,
+        vecs * target().lanes(itemsize), gx, inputs, first, last, 0, count,
+    )  # fmt: skip
 
 
 # Panels: a matrix (K, N) in columns of a tile's width, so that a tile reads it in one stream.
@@ -257,19 +275,28 @@ def grad_weight_calls(record: Recorder, x: Shape, gy: Shape, dtype: str, places:
 
     A task adds up the chains of its piece, group by group, in scratch memory; or, of a single group, in gw itself.
     """
-    itemsize, groups = np.dtype(dtype).itemsize, Groups(x)
+    groups = Groups(x)
     at = sides(x[-1], gy[-1], alone=len(groups) == 1)
     for rows, columns in _pieces(at, dtype):
-        shape = rows[1] - rows[0], columns[1] - columns[0]
-        out = places[2] + (rows[0] * at.steps[0] + columns[0] * at.steps[1]) * itemsize
         record.task()
-        if len(groups) == 1:
-            outer_calls(record, at, dtype, at.order(*places[:2]), rows, columns, groups[0], out, at.steps[0], True)
-            continue
-        chain = record.scratch(shape[0] * shape[1] * itemsize)
-        for number, span in enumerate(groups):
-            outer_calls(record, at, dtype, at.order(*places[:2]), rows, columns, span, chain, shape[1], True)
-            join_call(record, (number, len(groups)), chain, dtype, shape, out, at.steps)
+        piece_calls(record, groups, at, dtype, (rows, columns), places)
+
+
+def piece_calls(
+    record: Recorder, groups: Groups, at: Sides, dtype: str, piece: tuple[Span, Span],
+    places: tuple[Place, Place, Place],
+) -> None:  # fmt: skip
+    """Record rows and columns `piece` of gw."""
+    (rows, columns), itemsize = piece, np.dtype(dtype).itemsize
+    shape = rows[1] - rows[0], columns[1] - columns[0]
+    out = places[2] + (rows[0] * at.steps[0] + columns[0] * at.steps[1]) * itemsize
+    if len(groups) == 1:
+        outer_calls(record, at, dtype, at.order(*places[:2]), rows, columns, groups[0], out, at.steps[0], True)
+        return
+    chain = record.scratch(shape[0] * shape[1] * itemsize)
+    for number, span in enumerate(groups):
+        outer_calls(record, at, dtype, at.order(*places[:2]), rows, columns, span, chain, shape[1], True)
+        join_call(record, (number, len(groups)), chain, dtype, shape, out, at.steps)
 
 
 def join_call(
@@ -307,6 +334,39 @@ def grad_weight_scratch(x: Shape, outputs: int, dtype: str) -> tuple[int, int]:
     pieces = list(_pieces(sides(x[-1], outputs), dtype))
     most = max((rows[1] - rows[0]) * (columns[1] - columns[0]) for rows, columns in pieces)
     return -(-most * itemsize // 64) * 64 + most * 8, len(pieces)
+
+
+def layer_calls(
+    record: Recorder, count: int, weight: Shape, dtype: str, places: tuple[Place, Place, Place], bias: Place
+) -> None:
+    """Record y = x W^T + b of `count` positions, all in the current task; places are of x, the weight and y."""
+    (outputs, inputs), itemsize, (x, matrix, y) = weight, np.dtype(dtype).itemsize, places
+    if count > FEW:
+        panels = record.scratch(packed_size(weight, dtype, True) * itemsize)
+        pack_calls(record, weight, dtype, True, matrix, panels)
+        product_calls(record, (0, count), inputs, outputs, dtype, (x, panels, y), bias)
+        return
+    turn = compiled.pack_panel(dtype, False, True)  # of (columns, inner) a matrix (inner, columns)
+    columns = record.scratch(inputs * count * itemsize)
+    chains = record.scratch(outputs * count * itemsize, -(-inputs * count * itemsize // 64) * 64)
+    record.call(turn, x, inputs, inputs, count, count, columns)
+    record.call(turn, bias, 0, outputs, count, count, chains)  # the same row for each position
+    few_calls(record, inputs, count, dtype, (0, outputs), (matrix, columns, chains))
+    record.call(turn, chains, count, count, outputs, outputs, y)
+
+
+def layer_back_calls(
+    record: Recorder, count: int, weight: Shape, dtype: str, places: tuple[Place, Place, Place]
+) -> None:
+    """Record gx = gy W of `count` positions, all in the current task; places are of gy, the weight and gx."""
+    (outputs, inputs), (gy, matrix, gx) = weight, places
+    if count > FEW:
+        panels = record.scratch(packed_size(weight, dtype, False) * np.dtype(dtype).itemsize)
+        pack_calls(record, weight, dtype, False, matrix, panels)
+        product_calls(record, (0, count), outputs, inputs, dtype, (gy, panels, gx))
+        return
+    for columns in panel_runs(inputs, dtype):
+        plain_call(record, count, weight, dtype, columns, places)
 
 
 @lru_cache(maxsize=1024)

@@ -104,6 +104,16 @@ def test_fused_and_op_by_op_give_the_same_bits(
     assert [name for name in plain if not np.array_equal(fused[name], plain[name])] == []
 
 
+@pytest.mark.parametrize("method", ["mobiletl", "ft-all"])
+def test_more_samples_than_a_group_of_means_gives_the_same_bits(method: str) -> None:
+    """The gate's layers have gradients of several groups only where there are more than 192 samples."""
+    attrs: dict[str, Any] = {"in_channels": 3, "expanded_channels": 5, "out_channels": 3, "kernel": 3, "stride": 1}
+    attrs |= {"activation": "hard_swish", "se_channels": 4}
+    images = noise((200, 2, 2, 3), dtype="float32")
+    fused, plain = (everything(block(method, attrs, dtype="float32"), images, fused=fused) for fused in (True, False))
+    assert [name for name in plain if not np.array_equal(fused[name], plain[name])] == []
+
+
 @pytest.mark.parametrize("method", ["mobiletl", "ft-all", "ft-last"])
 def test_networks_in_several_bands_give_the_same_bits(method: str) -> None:
     """Maps larger than a band, samples that share bytes of codes, groups of several samples."""
