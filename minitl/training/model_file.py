@@ -22,6 +22,7 @@ from safetensors.numpy import save
 
 from minitl import methods, networks
 from minitl.arrays import Array, is_count
+from minitl.checks import expect_flag
 from minitl.data.augment import Augmentation
 from minitl.data.files import open_file
 from minitl.data.preprocess import Preprocessing
@@ -35,6 +36,10 @@ from minitl.training.settings import Settings
 from minitl.training.trainer import Progress, Trainer
 
 SCHEMA, KEY = "minitl-model/1", "minitl"
+LATER: dict[str, dict[str, Any]] = {  # keys that the first files had not, and what was done then
+    "method": {"int8": False, "checkpoint": False, "apply": False},
+    "training": {"per_class": 0},
+}
 OPTIMIZER, BEST, STATE = "optimizer/", "best/", "state/"
 
 
@@ -57,6 +62,11 @@ class ModelFile:
         return f"{self.about['network']['table']['name']}, {len(self.classes)} classes ({shown})"
 
     @property
+    def table(self) -> dict[str, Any]:
+        """The table of its network, for its classes."""
+        return {**self.about["network"]["table"], "num_classes": len(self.classes)}
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """How images become the network's input."""
         return Preprocessing.from_json(self.about["preprocessing"])
@@ -65,6 +75,9 @@ class ModelFile:
     def method(self) -> methods.Method:
         """The method it was trained by."""
         about = self.about["method"]
+        if unknown := about.keys() - {"name", "blocks", "rules", *LATER["method"]}:
+            raise KeyError(*sorted(unknown))
+        expect_flag("apply", about["apply"], op="train")
         flags = {"quantised": about["int8"], "checkpoint": about["checkpoint"]}
         return methods.get(about["name"], about["blocks"], rules=about["rules"], **flags)
 
@@ -86,20 +99,10 @@ class ModelFile:
     def network(self) -> Network:
         """The network, with its method and weights."""
         with expecting("model"):
-            about = self.about["network"]
-            self._expect_weights_for(about["table"])
-            built = networks.from_table(about["table"], num_classes=len(self.classes), dtype=about["dtype"])
+            built = networks.from_table(self.table, dtype=self.about["network"]["dtype"])
             self.method.apply(built)
             built.load_state_dict(self.state)
             return built
-
-    def _expect_weights_for(self, table: Mapping[str, Any]) -> None:
-        """Raise DataError before a network is built that is larger than the weights in the file."""
-        classes = len(self.classes)
-        needed = weights(sizes(read_table({**table, "num_classes": classes}, "network")), classes)
-        there = sum(array.size for array in self.arrays.values())
-        if needed > there:
-            raise DataError(expected=f"at least {needed:,} weights for its network", got=f"{there:,}")
 
 
 def describe(trainer: Trainer, method: methods.Method) -> dict[str, Any]:
@@ -114,6 +117,7 @@ def describe(trainer: Trainer, method: methods.Method) -> dict[str, Any]:
             "rules": dict(method.rules),
             "int8": method.quantised,
             "checkpoint": method.checkpoint,
+            "apply": trainer.apply,
         },
         "classes": list(part.source.classes),
         "preprocessing": part.preprocessing.to_json(),
@@ -203,10 +207,15 @@ def read_model(path: Path) -> ModelFile:
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
         got = about.get("schema", "weights alone") if isinstance(about, dict) else "something else"
         raise DataError(layer=str(path), expected=f"a model that `minitl train` wrote ({SCHEMA})", got=str(got)[:80])
-    model = ModelFile(about, arrays)
     with expecting("model", str(path)):
+        model = ModelFile(_completed(about), arrays)
         check(model)
     return model
+
+
+def _completed(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The description with the keys that a file of an earlier minitl lacks."""
+    return {**about, **{part: {**keys, **about[part]} for part, keys in LATER.items()}}
 
 
 def check(model: ModelFile) -> None:
@@ -217,6 +226,10 @@ def check(model: ModelFile) -> None:
     " ".join(names).encode()  # raises UnicodeEncodeError, a ValueError, for what cannot be printed
     model.preprocessing, model.settings, model.method  # noqa: B018  (they raise)
     Augmentation.parse(model.about["augmentation"])
+    needed = weights(sizes(read_table(model.table, "network")), len(names))
+    there = sum(array.size for array in model.arrays.values())
+    if needed > there:  # so that no network is built that is larger than the file
+        raise DataError(expected=f"at least {needed:,} weights for its network", got=f"{there:,}")
     progress = model.about["progress"]
     if progress is not None:
         Progress.from_json(progress)

@@ -15,6 +15,7 @@ from minitl.data.preprocess import SOURCES, Preprocessing
 from minitl.data.source import Source
 from minitl.methods import Method
 from minitl.networks.network import Network
+from minitl.training.model_file import ModelFile
 from minitl.training.settings import Settings, default_learning_rate
 from minitl.training.trainer import Trainer
 from minitl.training.weights import Weights, load_weights
@@ -39,6 +40,11 @@ class Recipe:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     apply: bool = False
+
+    @property
+    def model(self) -> ModelFile | None:
+        """The model that `weights` are, where they are one of minitl's. Raises what `load_weights` does."""
+        return load_weights(self.weights, self.source).model if self.weights else None
 
     @property
     def default_method(self) -> str:

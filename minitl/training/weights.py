@@ -23,7 +23,7 @@ class Weights:
     @property
     def table(self) -> dict[str, Any] | None:
         """The table of its network, where that is known."""
-        return self.model.about["network"]["table"] if self.model else None
+        return self.model.table if self.model else None
 
     @property
     def preprocessing(self) -> Preprocessing | None:

@@ -15,11 +15,12 @@ from minitl.training.choice import Choice
 from minitl.training.cluster import spread_over
 from minitl.training.plots import plot_accuracy
 from minitl.training.progress import bar
+from minitl.training.recipe import Recipe
 from minitl.training.search import Result, Spread
 from minitl.training.store import Store
 from minitl.training.trials import RATES, OwnComparison
 from minitl.training.workers import default_workers, spread
-from minitl.verbs import recipe_options
+from minitl.verbs import recipe_options, trained
 from minitl.verbs.recipe_options import OF_NETWORK, OF_PREPROCESSING, OF_SETTINGS
 
 CHOICES = tuple(map(Choice, ("ft-last", "ft-bias", "ft-norm", "ft-blocks", "mobiletl", "mobiletl-exact", "ft-all")))
@@ -55,7 +56,7 @@ def compare(args: argparse.Namespace, choices: Sequence[Choice] | None, plots: l
     """Compare; add to `plots` those that are drawn in `--plots`."""
     recipe = replace(recipe_options.recipe_of(args), apply=args.apply)
     rates, seeds = rates_of(args, RATES), expect_count("seeds", args.seeds, op="compare")
-    comparison = OwnComparison(choices or CHOICES, seeds, rates, path=args.data, recipe=recipe)
+    comparison = OwnComparison(choices or _default_choices(recipe), seeds, rates, path=args.data, recipe=recipe)
     accounts = {choice: comparison.account(choice) for choice in comparison.choices}  # or a method does not fit
     store = Store(args.out, comparison.about(), resume=bool(args.resume))
     with bar("compare", len(comparison.left(store.outcomes))) as shown:
@@ -69,6 +70,12 @@ def compare(args: argparse.Namespace, choices: Sequence[Choice] | None, plots: l
         plot_kept(held, args.plots / "memory.png", title=title)
         plots += [args.plots / "accuracy.png", args.plots / "memory.png"]
     return found
+
+
+def _default_choices(recipe: Recipe) -> Sequence[Choice]:
+    """The usual methods; of a model of minitl's first its own, as it was trained."""
+    own = [trained.choice_of(file)] if (file := recipe.model) else []
+    return [*own, *(choice for choice in CHOICES if choice.method not in {one.method for one in own})]
 
 
 def rates_of(args: argparse.Namespace, usual: Sequence[float]) -> Sequence[float]:

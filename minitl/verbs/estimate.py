@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     told = f"{', '.join(devices.names())}, or a FILE.toml (its form: minitl/devices/device.py)"
     parser.add_argument("--device", required=True, metavar="NAME|FILE.toml", help=told)
-    parser.add_argument("--method", default="mobiletl", metavar="NAME", help=f"{', '.join(methods.METHODS)}")
+    told = f"{', '.join(methods.METHODS)} (default: {options.DEFAULTS['method']})"
+    parser.add_argument("--method", metavar="NAME", help=told)
     parser.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
     options.add_method_options(parser)
     options.add_step(parser)

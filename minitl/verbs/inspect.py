@@ -35,6 +35,7 @@ minitl inspect mobilenet_v2 --by layer --plot memory.png
 minitl inspect mobilenet_v2 --timeline --apply --optimizer none
 minitl inspect mobilenet_v2 --method ft-blocks,mobiletl --timeline --plot timeline.png
 minitl inspect mobilenet_v3_small --html step.html --arena step.h
+minitl inspect photos.safetensors --by block     # the step by which `minitl train` trained a model
 """
 MOST_BARS = 60  # that are read at ease
 ABOUT = ("network", "method", "blocks", "batch", "resolution")
@@ -46,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     named = ", ".join(methods.METHODS)
     options.completed(
         parser.add_argument(
-            "--method", default="mobiletl", metavar="NAME[,NAME...]", help=f"one, or several beside each other: {named}"
+            "--method",
+            metavar="NAME[,NAME...]",
+            help=f"one, or several beside each other: {named} (default: {options.DEFAULTS['method']})",
         ),
         methods.METHODS,
     )
@@ -77,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect; 1 if measured bytes are not the predicted ones, else 0."""
+    model = options.model(args)
     names = args.method.split(",")
     alone = [f"--{name}" for name in ("against", "arena", "html") if getattr(args, name)]
     if len(set(names)) < len(names) or (alone and len(names) > 1):
@@ -85,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     if args.html:
         page.check()
     with options.threads(args):
-        return _run(args, options.model(args), names)
+        return _run(args, model, names)
 
 
 def _run(args: argparse.Namespace, model: Model, names: list[str]) -> int:

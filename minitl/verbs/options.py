@@ -15,11 +15,14 @@ from minitl.errors import MinitlError, UsageError, ValueRangeError, unknown
 from minitl.files import check_writable
 from minitl.kernels import threads as kernel_threads
 from minitl.methods import METHODS, Method
-from minitl.networks import Model
+from minitl.networks import Model, Network
 from minitl.networks.irb import PAPER
 from minitl.training import settings
+from minitl.training.model_file import ModelFile
+from minitl.verbs import trained
 
 IRB_RESOLUTION = 7
+DEFAULTS = {"batch": 8, "optimizer": "sgd", "method": "mobiletl"}
 # numbers kept a trained parameter
 OPTIMIZERS = {"none": 0, **{name: make(lr=1.0).slots for name, make in settings.OPTIMIZERS.items()}}
 LARGEST = 10**6  # of an irb's attributes: of larger ones NumPy cannot even say that there is no memory for them
@@ -33,7 +36,10 @@ READERS: dict[type, Callable[[str], Any]] = {
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Which model: its name or table, width, classes, dtype, and an irb's attributes."""
     known = (*networks.NETWORKS, "irb")
-    told = f"one of {', '.join(known)}; or a table of your own, mine.toml (README: Your own network)"
+    told = (
+        f"one of {', '.join(known)}; or a table of your own, mine.toml (README: Your own network); or a model that "
+        "`minitl train` wrote: what is not asked for is then as it was trained"
+    )
     completed(parser.add_argument("network", metavar="NETWORK", help=told), known)
     parser.add_argument("--width", type=float, metavar="W", help="multiplies channels (default: the network's)")
     parser.add_argument("--classes", type=int, metavar="K", help="number of classes (default: the network's)")
@@ -49,12 +55,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_step(parser: argparse.ArgumentParser) -> None:
     """Which step: batch, resolution, optimizer."""
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images in a batch")
+    parser.add_argument("--batch", type=int, metavar="N", help=f"images in a batch (default: {DEFAULTS['batch']})")
     parser.add_argument(
         "--resolution", type=int, metavar="PX", help="height and width (default: the network's, mostly 224; irb 7)"
     )
     parser.add_argument(
-        "--optimizer", default="sgd", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (sgd: with momentum)"
+        "--optimizer",
+        metavar="NAME",
+        help=f"{', '.join(OPTIMIZERS)}; sgd has momentum (default: {DEFAULTS['optimizer']})",
     )
 
 
@@ -160,20 +168,32 @@ def options_text(args: argparse.Namespace) -> str:
 
 
 def model(args: argparse.Namespace) -> Model:
-    """The model asked for; also fills in the default resolution."""
+    """The model asked for; also fills in what was not: as the model was trained, where it is a file's, or a default."""
+    file = trained.named(args.network)
+    if file:
+        trained.fill_in(args, file)
+    found = _model(args, file)
+    resolution = found.table["resolution"] if isinstance(found, Network) else IRB_RESOLUTION
+    for name, value in {**DEFAULTS, "resolution": resolution}.items():
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+    return found
+
+
+def _model(args: argparse.Namespace, file: ModelFile | None) -> Model:
     if args.network == "irb":
         for option in ("classes", "width"):
             if getattr(args, option) is not None:
                 raise ValueRangeError(f"irb: a single block has no {option}", remedy=f"leave --{option} out")
-        args.resolution = IRB_RESOLUTION if args.resolution is None else args.resolution
         return networks.irb(dtype=args.dtype, **_attrs(args.attr))
     if args.attr:
         raise ValueRangeError(f"{args.network}: --attr is for an irb", remedy="leave --attr out")
+    asked = {"dtype": args.dtype, "num_classes": args.classes, "width": args.width}
+    if file:
+        return networks.from_table(file.table, **asked)
     if args.network not in networks.NETWORKS and not args.network.endswith(".toml"):
         raise unknown("network", args.network, (*networks.NETWORKS, "irb"))
-    network = networks.get(args.network, dtype=args.dtype, num_classes=args.classes, width=args.width)
-    args.resolution = network.table["resolution"] if args.resolution is None else args.resolution
-    return network
+    return networks.get(args.network, **asked)
 
 
 def slots(args: argparse.Namespace) -> int:

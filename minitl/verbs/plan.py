@@ -23,7 +23,7 @@ from minitl.kernels.compile import interpreted
 from minitl.kernels.threads import count
 from minitl.methods import METHODS
 from minitl.networks import Model, Network
-from minitl.verbs import options, plan_device
+from minitl.verbs import options, plan_device, trained
 from minitl.verbs.terminal import PLAIN, show
 
 HELP = "what to tune within a budget of memory or work"
@@ -136,12 +136,17 @@ def _command(args: argparse.Namespace, way: Entry, model: Model) -> str:
         return ""
     step = (word for name in ("batch", "resolution", "optimizer") for word in (f"--{name}", str(getattr(args, name))))
     lines = [
-        ("minitl", "train", "IMAGES", "--network", args.network),
+        ("minitl", "train", "IMAGES", *_origin(args.network)),
         ("--method", way.method, *(("--blocks", str(way.blocks)) if way.blocks else ())),
         (*step, *(f"--{name}" for name in ("int8", "checkpoint", "apply") if getattr(args, name))),
         *(("--rule", rule) for rule in args.rule),
     ]
     return " \\\n    ".join(map(shlex.join, lines))
+
+
+def _origin(network: str) -> tuple[str, str]:
+    """Where training begins: at a network, or at a model that is trained on."""
+    return ("--weights" if trained.named(network) else "--network", network)
 
 
 def _timeline(args: argparse.Namespace, way: Entry, model: Model) -> Timeline:

@@ -21,7 +21,7 @@ from minitl.training.progress import Bar, bar
 from minitl.training.recipe import Prepared
 from minitl.training.settings import differences
 from minitl.training.trainer import Trainer
-from minitl.verbs import options, recipe_options
+from minitl.verbs import options, recipe_options, trained
 from minitl.verbs.recipe_options import OF_PREPROCESSING, OF_SETTINGS, given
 
 HELP = "fine-tune a network on your own images"
@@ -70,7 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_method(group: Any) -> None:
     group.add_argument(
-        "--method", metavar="NAME", help=f"{', '.join(methods.METHODS)} (default: mobiletl with --weights, else ft-all)"
+        "--method",
+        metavar="NAME",
+        help=f"{', '.join(methods.METHODS)} (default: that of a model "
+        "of minitl's in --weights; mobiletl with other weights; else ft-all)",
     )
     group.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
     options.add_method_options(group)
@@ -111,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
 def _begun(args: argparse.Namespace, source: Source) -> Job:
     """A new run."""
     recipe = recipe_options.recipe_of(args)
+    if file := recipe.model:
+        trained.use_method(args, file)
     chosen = args.method or recipe.default_method
     method = options.method(args, chosen, args.blocks)
     settings = recipe.settings_for(chosen)
@@ -127,7 +132,7 @@ def _resumed(args: argparse.Namespace, source: Source) -> Job:
     begun = {**about["training"], **about["preprocessing"], "network": table["name"], "momentum": table["momentum"]}
     begun |= {**method, "method": method["name"], "augment": about["augmentation"]}
     asked = given(args, (*OF_SETTINGS, *OF_PREPROCESSING, "network", "momentum", "augment", "method", "blocks"))
-    asked |= {name: True for name in ("int8", "checkpoint") if getattr(args, name)}
+    asked |= {name: True for name in ("int8", "checkpoint", "apply") if getattr(args, name)}
     if args.rule:
         asked["rules"] = options.rules(args.rule)
     if "network" in asked:
@@ -137,7 +142,7 @@ def _resumed(args: argparse.Namespace, source: Source) -> Job:
         raise UsageError("was begun with other images", op="resume", remedy="give the same DATA, or another --out")
     prepared = Prepared(file.network(), file.preprocessing, Augmentation.parse(about["augmentation"]))
     settings = file.settings
-    trainer = prepared.trainer(source, *settings.split(source), settings, apply=args.apply)
+    trainer = prepared.trainer(source, *settings.split(source), settings, apply=method["apply"])
     job = Job(trainer, {name: value for name, value in about.items() if name != "progress"}, _ledger(trainer))
     if file.finished:
         trainer.finished = True

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
 from minitl import cli, files, methods, networks
 from minitl.accounting import predict
@@ -160,15 +161,66 @@ def test_training_holds_less_where_that_is_asked_for(run: Cli, photos: Path, tmp
     assert found["peak_bytes"] < usual["peak_bytes"]
     model = read_model(out)
     assert model.method == method
+    assert model.about["method"]["apply"] is True
     assert model.network().table["momentum"] == 0.2
+    inspected = run.json("inspect", out)
+    assert [inspected[name] for name in ("network", "method", "blocks", "batch", "resolution", "classes")] == [
+        "digits_irb", "mobiletl", 2, 16, 16, 3,
+    ]  # fmt: skip
+    told = {name: inspected["totals"][name] for name in ("kept_bytes", "peak_bytes")}
+    assert told == {name: found[name] for name in told}
+    more = run.json("train", photos, "--weights", out, "--epochs", 1, "--out", tmp_path / "more")
+    assert {name: more[name] for name in told} == told
+    assert read_model(tmp_path / "more").about["method"] == model.about["method"]
+    other = run.json("train", photos, "--weights", out, "--epochs", 1, "--method", "ft-last", "--out", tmp_path / "x")
+    assert other["kept_bytes"] < told["kept_bytes"]
+    assert read_model(tmp_path / "x").about["method"] == {
+        "name": "ft-last", "blocks": None, "rules": {}, "int8": False, "checkpoint": False, "apply": False,
+    }  # fmt: skip
     held = run.json("evaluate", out, photos, "--part", "held-out")
     assert (held["count"], held["accuracy"]) == (9, found["epochs"][-1]["accuracy"])
     assert run.json("export", out, tmp_path / "m.onnx")["largest_difference"] < 1e-5
-    for option, value in (("--momentum", 0.3), ("--per-class", 8), ("--rule", "relu=output")):
+    for option, value in (("--momentum", 0.3), ("--per-class", 8), ("--rule", "relu=output"), ("--blocks", 1)):
         assert "was begun with" in run.refused("train", photos, "--out", out, "--resume", option, value)
     assert "was begun with int8 False" in run.refused(
         "train", photos, "--out", tmp_path / "usual", "--resume", "--int8"
     )
+
+
+def test_a_checkpoint_of_before_there_were_int8_and_per_class_is_gone_on_with(run: Cli, tmp_path: Path) -> None:
+    """`before_int8.checkpoint`: three of six steps of a network of one's own, as minitl wrote it then."""
+    out = tmp_path / "m"
+    out.write_bytes((Path(__file__).parent / "before_int8.checkpoint").read_bytes())
+    images = makers.npz(tmp_path / "data.npz", *makers.pictures(10, size=8))
+    assert read_model(out).about["method"] == {
+        "name": "mobiletl", "blocks": 1, "rules": {"hard_swish": "few2"}, "int8": False, "checkpoint": False,
+        "apply": False,
+    }  # fmt: skip
+    for option in (("--int8",), ("--apply",), ("--per-class", 7)):
+        assert "was begun with" in run.refused("train", images, "--out", out, "--resume", *option)
+    found = run.json("train", images, "--out", out, "--resume")
+    assert [row["loss"] for row in found["epochs"]] == pytest.approx([1.1036, 1.0932], abs=1e-4)  # as it ended then
+    assert run.json("evaluate", out, images)["count"] == 30
+    assert run.json("inspect", out)["totals"]["kept_bytes"] == found["kept_bytes"]
+
+
+def changed(model: Path, out: Path, part: str, **keys: object) -> Path:
+    """The model, its description changed."""
+    file = read_model(model)
+    file.about[part] |= keys
+    out.write_bytes(save(file.arrays, {"minitl": json.dumps(file.about)}))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"), [("method", "int4", True), ("training", "x", 1), ("method", "apply", 1)]
+)
+def test_a_key_of_a_later_minitl_is_not_passed_over(
+    run: Cli, photos: Path, model: Path, tmp_path: Path, part: str, key: str, value: object
+) -> None:
+    later = changed(model, tmp_path / "later", part, **{key: value})
+    for words in (("evaluate", later, photos), ("train", photos, "--out", later, "--resume"), ("inspect", later)):
+        assert "is not a model that can be used" in run.refused(*words)
 
 
 # Nothing is lost
