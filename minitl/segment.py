@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from minitl.arrays import Shape, dtype_name
-from minitl.fused.frozen import constants_size
+from minitl.fused.frozen import weights_size
 from minitl.fused.program import Program, compile_records
-from minitl.layers import Layer
+from minitl.layers import Layer, Pool
 from minitl.records import Var
 from minitl.saved import Saved
 from minitl.shadow import ShadowTape
 from minitl.tape import Tape
 
-MOST_READY = 1 << 18  # numbers
+MOST_READY = 1 << 17  # numbers
 MOST_PROGRAMS = 16  # shapes and plans that a part remembers
 
 
@@ -75,11 +75,28 @@ class Segment:
         return program
 
 
+class Top(Segment):
+    """A head and the pool after it, which run as one where nothing of the head trains."""
+
+    def __init__(self, head: Segment, pool: Pool) -> None:
+        super().__init__()
+        self.head, self.pool = head, pool
+
+    def layers(self) -> Iterator[Layer]:
+        """The head's, and the pool."""
+        yield from (*self.head.layers(), self.pool)
+
+    def compose(self, tape: Tape, x: Var) -> Var:
+        """Means (N, C) of what the head makes of x (N, H, W, C)."""
+        return self.pool(tape, self.head(tape, x))
+
+
 def run_frozen(tape: Tape, segments: Sequence[Segment], x: Var) -> tuple[Var, int]:
     """Run as many of the first segments as nothing is trained in, depth first; how many that were.
 
     One sample goes through several of them before the next one starts. They are as many as keep
-    their weights, made ready for the kernels, within a megabyte: later segments have small maps and large weights.
+    their weights, as the kernels read them, within half a megabyte (in float32): later segments have small maps
+    and large weights.
     """
     done, programs = 0, list[Program]()
     while tape.fused and not x.needs_grad and done + len(programs) < len(segments):
@@ -87,7 +104,7 @@ def run_frozen(tape: Tape, segments: Sequence[Segment], x: Var) -> tuple[Var, in
         program = segments[done + len(programs)].program(tape, shape, dtype_name(x.value.dtype), False)
         if isinstance(program, str) or program.trains:
             break
-        if programs and constants_size([*programs, program], dtype_name(x.value.dtype)) > MOST_READY:
+        if programs and weights_size([*programs, program], dtype_name(x.value.dtype)) > MOST_READY:
             x, done, programs = tape.run_frozen(programs, x), done + len(programs), []
         programs.append(program)
     if programs:

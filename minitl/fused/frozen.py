@@ -1,9 +1,9 @@
 """Parts of the network in which nothing is trained and through which no gradient passes, depth first.
 
 A sample goes through all stages before the next one starts, and nothing is kept: beside input and
-output only one sample's maps are alive per thread. A wide map that feeds a depthwise convolution exists
-in bands of rows only, so it stays in the cache; so does a stem's, where the first block has no expansion. (A
-squeeze-and-excite needs the whole map first.)
+output only one sample's maps are alive per thread. Of a large map only a few rows exist at a time: those that the
+maps after it have yet to read, in a ring that moves down the map. Small ones are whole, and so is what a
+squeeze-and-excite takes the means of.
 """
 
 from __future__ import annotations
@@ -25,52 +25,64 @@ from minitl.records import OpRecord
 
 channels = Lazily("minitl.kernels.compiled.channels")
 
-NEAR = 1 << 17  # bytes of a wide map's band
+NEAR = 1 << 17  # bytes of a wide map's rows
+WHOLE = 1 << 19  # bytes of a block's output that is not cut into rows
 LINE = 16  # numbers: pieces begin at a cache line
+FEW = 64  # positions of a map that is turned, rather than its weight (see `calls.turned_product`)
+
+X, Y, STORE, WEIGHTS = 2, 3, 4, 5  # numbers of the arrays
 
 
 def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: Work) -> Array:
     """The output of `programs`, one after another, for x."""
-    constants = _Constants(programs, work.dtype)
-    y, store = work.new((work.count, *programs[-1].stages[-1].y[1:])), work.new((constants.count,))
+    way = _Way(programs, work.dtype)
+    y, store = work.new((work.count, *way.output)), work.new((way.constants.count,))
 
     def fill() -> tuple[Array, ...]:
-        constants.fill(store, values)
+        way.constants.fill(store, values)
         return ()
 
-    work.numbers(0, PASSING * max(stage.y[3] for program in programs for stage in program.stages), fill)
+    work.numbers(0, PASSING * max(link.stage.y[3] for link in way.links), fill)
 
     def record(to: Recorder, samples: int) -> None:
         for number in range(samples):
             to.task()
-            _Sample(to, number, programs, constants, (Place(2), Place(3), Place(4))).run()
+            _Sample(to, number, way).run()
 
     def scratch() -> tuple[int, int]:
         one = Recorder()
         record(one, 1)
         return one.size[0], work.count
 
-    work.recorded(("frozen", len(programs)), lambda to: record(to, work.count), scratch, x, y, store)
+    weights = (values[stage.conv.parameters[0]] for stage in way.constants.as_they_are)
+    work.recorded(("frozen", len(programs)), lambda to: record(to, work.count), scratch, x, y, store, *weights)
     return y
 
 
-def constants_size(programs: Sequence[Program], dtype: str) -> int:
-    """Numbers that the weights of these programs take, made ready for the kernels."""
-    return _Constants(programs, dtype).count
+def weights_size(programs: Sequence[Program], dtype: str) -> int:
+    """Numbers that the weights of these programs take, as the kernels read them."""
+    constants = _Constants([stage for program in programs for stage in program.stages], dtype)
+    return constants.count + sum(size(stage.conv.shapes[1]) for stage in constants.as_they_are)
+
+
+def _turned(stage: Stage) -> bool:
+    """Whether the stage's map is so small that a sample's is made ready instead of the weight."""
+    return stage.pointwise and positions(stage.y[1:]) <= FEW
 
 
 class _Constants:
     """Where in one array the filters, norms and gates of all stages stand."""
 
-    def __init__(self, programs: Sequence[Program], dtype: str) -> None:
+    def __init__(self, stages: Sequence[Stage], dtype: str) -> None:
         self.dtype, self.count = dtype, 0
         self.filters: dict[Stage, int] = {}
         self.norms: dict[Stage, tuple[int, int]] = {}
         self.dense: dict[int, tuple[int, int]] = {}  # weight and bias of a squeeze's convolutions, by record
-        self._records = [record for program in programs for record in program.records]
-        self._stages = [stage for program in programs for stage in program.stages]
-        for stage in self._stages:
-            self.filters[stage] = self._take(calls.filter_size(stage, dtype))
+        self.as_they_are = [stage for stage in stages if _turned(stage)]
+        self._stages = stages
+        for stage in stages:
+            if not _turned(stage):
+                self.filters[stage] = self._take(calls.filter_size(stage, dtype))
             self.norms[stage] = self._take(stage.y[3]), self._take(stage.y[3])
             for conv in _convolutions(stage.squeeze):
                 weight = conv.shapes[1]
@@ -84,10 +96,10 @@ class _Constants:
 
     def fill(self, store: Array, values: Values) -> None:
         """Write all of them."""
+        for stage, start in self.filters.items():
+            out = store[start : start + calls.filter_size(stage, self.dtype)]
+            calls.prepare(stage, values[stage.conv.parameters[0]], self.dtype, out)
         for stage in self._stages:
-            weight = values[stage.conv.parameters[0]]
-            start = self.filters[stage]
-            calls.prepare(stage, weight, self.dtype, store[start : start + calls.filter_size(stage, self.dtype)])
             norms = scale_and_shift([values[p] for p in stage.norm.parameters], stage.norm.attrs["eps"])
             for at, numbers in zip(self.norms[stage], norms, strict=True):
                 store[at : at + len(numbers)] = numbers
@@ -99,116 +111,204 @@ class _Constants:
                 store[at_bias : at_bias + len(bias)] = bias
 
 
-class _Block(NamedTuple):
-    """Stages that run band by band: [what widens,] a depthwise one, and one that projects; or a single one."""
-
-    stages: tuple[Stage, ...]
-    residual: OpRecord | None
-    passes_ring: bool = False  # the residual is of what widens, not of the input
-
-
-def _blocks(programs: Sequence[Program]) -> list[_Block]:
-    """The programs' stages; a stem widens the first block, where that has nothing to do so."""
-    found = [_Block(program.stages, program.residual) for program in programs]
-    if len(found) > 1 and [len(block.stages) for block in found[:2]] == [1, 2]:
-        stem, first = found[:2]
-        if not (first.residual and first.stages[-1].squeeze):  # which would need the stem's whole map again
-            found[:2] = [_Block((*stem.stages, *first.stages), first.residual, passes_ring=True)]
-    return found
-
-
 def _convolutions(squeeze: Squeeze | None) -> tuple[OpRecord, ...]:
     return (squeeze.fc1, squeeze.fc2) if squeeze else ()
+
+
+class _Link(NamedTuple):
+    """Makes map i + 1 from map i, where it is number i; then adds map number `adds`, if any.
+
+    `ends` a block; its map stays `whole`, or a few rows of it exist at a time.
+    """
+
+    stage: Stage
+    adds: int | None
+    ends: bool
+    whole: bool
+
+
+def _links(programs: Sequence[Program], dtype: str) -> Iterator[_Link]:
+    """The programs' stages."""
+    stages = [stage for program in programs for stage in program.stages]
+    number = 0
+    for program, following in zip(programs, (*programs[1:], None), strict=True):
+        again = following and following.residual and following.stages[-1].squeeze  # added when the gate is there
+        first, number = number, number + len(program.stages)
+        for i in range(first, number):
+            ends, after = i == number - 1, stages[i + 1] if i + 1 < len(stages) else None
+            whole = after is None or bool(after.squeeze) or _turned(stages[i]) or _turned(after)
+            if ends and not whole:
+                whole = bool(again) or size(stages[i].y[1:]) * itemsize(dtype) <= WHOLE
+            yield _Link(stages[i], first if ends and program.residual else None, ends, whole)
+
+
+class _Step(NamedTuple):
+    """Rows of a map that are made at a time; of those before, the ones from `front` on stay.
+
+    `before` is the row that the map's room began with until then.
+    """
+
+    link: int
+    rows: Rows
+    front: int
+    before: int
+
+
+class _Way:
+    """What a sample goes through: links in chains, each up to a whole map; and where in the scratch memory maps lie."""
+
+    def __init__(self, programs: Sequence[Program], dtype: str) -> None:
+        self.dtype, self.bytes, self.pool = dtype, itemsize(dtype), programs[-1].pool
+        self.links = tuple(_links(programs, dtype))
+        self.constants = _Constants([link.stage for link in self.links], dtype)
+        ends = [i for i, link in enumerate(self.links) if link.whole]
+        self.chains = [_steps(self.links, a + 1, b, self.bytes) for a, b in zip([-1, *ends], ends, strict=False)]
+        self.rooms = dict(self._rooms())
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """The shape of a sample's output."""
+        return self.pool.cost.output[1:] if self.pool else self.links[-1].stage.y[1:]
+
+    def shape(self, number: int) -> tuple[int, int, int]:
+        """Height, width and channels of a map."""
+        link = self.links[max(number - 1, 0)]
+        _, h, w, c = link.stage.y if number else link.stage.x
+        return h, w, c
+
+    def _rooms(self) -> Iterator[tuple[object, tuple[int, int]]]:
+        """Offset and bytes, in a thread's memory: of maps by their numbers, and of what else there is, by name."""
+        last, at = len(self.links), 0
+        outputs = [i + 1 for i, link in enumerate(self.links) if link.whole and link.ends]
+        wide = [i + 1 for i, link in enumerate(self.links) if link.whole and not link.ends]
+        for numbers in (outputs[::2], outputs[1::2], wide[::2], wide[1::2]):  # a chain reads one and writes the other
+            sizes = {n: size(self.shape(n)) * self.bytes for n in numbers if n < last or self.pool}
+            yield from ((number, (at, count)) for number, count in sizes.items())
+            at += _aligned(max(sizes.values(), default=0))
+        chains = [self._rings(chain) for chain in self.chains]
+        for rings in chains:
+            start = at
+            for number, count in rings.items():
+                yield number, (start, count)
+                start += _aligned(count)
+        at += max(sum(map(_aligned, rings.values())) for rings in chains)
+        turned = (stage.conv.shapes[1][:2] for stage in self.constants.as_they_are)
+        areas = (positions(stage.y[1:]) for stage in self.constants.as_they_are)
+        room = max((pointwise.turned_size(*both, self.dtype) for both in zip(turned, areas, strict=True)), default=0)
+        yield "turned", (at, room * self.bytes)
+        at += _aligned(room * self.bytes)
+        vectors = max((self._vectors(link.stage) for link in self.links), default=0)
+        yield "vectors", (at, max(vectors, 8 * self.shape(last)[2] if self.pool else 0))
+
+    def _rings(self, chain: Sequence[_Step]) -> dict[int, int]:
+        """Bytes of the maps of which a chain has some rows at a time."""
+        rings = dict[int, int]()
+        for step in chain:
+            if not self.links[step.link].whole:
+                number, row = step.link + 1, size(self.shape(step.link + 1)[1:]) * self.bytes
+                rings[number] = max(rings.get(number, 0), (step.rows[1] - step.front) * row)
+        return rings
+
+    def _vectors(self, stage: Stage) -> int:
+        """Bytes of a squeeze-and-excite's totals in float64, means and hidden numbers."""
+        return (8 + self.bytes) * stage.x[3] + self.bytes * stage.squeeze.fc1.shapes[1][0] if stage.squeeze else 0
+
+
+def _aligned(count: int) -> int:
+    return -(-count // 64) * 64
+
+
+def _steps(links: Sequence[_Link], first: int, last: int, itself: int) -> list[_Step]:
+    """How links `first` to `last` make the last one's map, a few rows at a time, each asking the one before it."""
+    steps, made, fronts = list[_Step](), [0] * (last + 1), [0] * (last + 1)
+
+    def oldest(number: int) -> int:
+        """The first row of this link's map that is still to be read."""
+        window = links[number + 1].stage.window
+        rows = [made[number + 1] * window.s - window.top, made[number]]
+        rows += [made[i] for i in range(number + 1, last + 1) if links[i].adds == number + 1]
+        return max(0, min(rows))
+
+    def make(number: int, stop: int) -> None:
+        if made[number] < stop:
+            stage = links[number].stage
+            if number > first:
+                make(number - 1, min(calls.rows_read(stage, stop), stage.x[1]))
+            front = oldest(number) if number < last else 0
+            steps.append(_Step(number, (made[number], stop), front, fronts[number]))
+            made[number], fronts[number] = stop, front
+
+    stages = [link.stage for link in links[first : last + 1]]
+    height = stages[-1].y[1]
+    by = height if _turned(stages[0]) else max(1, min(_rows_near(s, itself) * height // s.y[1] for s in stages))
+    for stop in range(by, height + by, by):
+        make(last, min(stop, height))
+    return steps
+
+
+def _rows_near(stage: Stage, itself: int) -> int:
+    """How many rows of its output a stage makes from rows that stay in the cache."""
+    row = stage.x[2] * stage.x[3] * itself
+    return max(1, min(stage.y[1], (NEAR // row - stage.window.k) // stage.window.s + 1))
 
 
 class _Sample:
     """One sample's way through: records its calls."""
 
-    def __init__(
-        self, to: Recorder, number: int, programs: Sequence[Program], constants: _Constants, places: Sequence[Place]
-    ) -> None:
-        self.to, self.number, self.constants, self.places = to, number, constants, places
-        self.dtype, self.bytes = constants.dtype, itemsize(constants.dtype)
-        self.blocks = _blocks(programs)
-        stages = [stage for block in self.blocks for stage in block.stages]
-        outputs = [size(block.stages[-1].y[1:]) for block in self.blocks[:-1]]  # the last one's is the result
-        even, odd = max(outputs[::2], default=0), max(outputs[1::2], default=0)
-        pairs = [b.stages[-2:] for b in self.blocks if len(b.stages) > 1]  # a depthwise stage and the one that projects
-        ring = max((_most_rows(s, self.bytes)[1] * s.x[2] * s.x[3] for s, _ in pairs), default=0)
-        wide = max(
-            (size(s.y[1:]) if last.squeeze else _most_rows(s, self.bytes)[0] * s.y[2] * s.y[3] for s, last in pairs),
-            default=0,
-        )
-        vectors = 6 * max(max(s.x[3], s.y[3]) for s in stages)
-        at = 0
-        self.room = []
-        for count in (even, odd, ring, wide, vectors):
-            self.room.append(to.scratch(count * self.bytes, at))
-            at += -(-count * self.bytes // 64) * 64
+    def __init__(self, to: Recorder, number: int, way: _Way) -> None:
+        self.to, self.number, self.way = to, number, way
+        self.dtype, self.bytes, self.last = way.dtype, way.bytes, len(way.links)
+        self.fronts = [0] * (self.last + 1)  # the rows that the maps' rooms begin with
+        self.rooms = {what: to.scratch(count, at) for what, (at, count) in way.rooms.items()}
 
     def run(self) -> None:
-        """All programs, from the input to the output."""
-        x, y, self.store = self.places
-        x += self.number * size(self.blocks[0].stages[0].x[1:]) * self.bytes
-        for i, block in enumerate(self.blocks):
-            last = block.stages[-1]
-            out = self.room[i % 2]
-            if block is self.blocks[-1]:
-                out = y + self.number * size(last.y[1:]) * self.bytes
-            self.block(block, x, out)
-            x = out
+        """All chains, from the input to the output."""
+        for chain in self.way.chains:
+            stage = self.way.links[chain[0].link].stage
+            if stage.squeeze:
+                self.excite(stage, stage.squeeze, self.at(chain[0].link))
+            for step in chain:
+                self.make(step)
+        if self.way.pool:
+            h, w, c = self.way.shape(self.last)
+            totals, means = self.rooms["vectors"], Place(Y) + self.number * c * self.bytes
+            self.to.call(channels.sums(self.dtype), self.at(self.last), 0, h * w, c, totals)
+            self.to.call(channels.divide(self.dtype), totals, means, c, h * w)
 
-    def block(self, block: _Block, x: Place, out: Place) -> None:
-        """A block: [expand,] depthwise, project; or a single stage: a stem, a head."""
-        *inner, last = block.stages
-        first, filtered = (inner[0], inner[-1]) if inner else (last, last)
-        self.ring = (0, 0)
-        for rows in _bands(filtered, self.bytes):
-            source = self.widen(first, filtered, rows, x) if len(inner) == 2 else x
-            if not inner:
-                self.stage(last, rows, source, out)
-            else:
-                row = filtered.y[2] * filtered.y[3] * self.bytes
-                middle = self.room[3] if last.squeeze else self.room[3] + -rows[0] * row
-                self.stage(filtered, rows, source, middle)
-                if not last.squeeze:
-                    self.project(block, last, rows, (middle, out, source if block.passes_ring else x))
-        if last.squeeze:
-            self.excite(last, last.squeeze, self.room[3])
-            for rows in _bands(last, self.bytes):
-                self.project(block, last, rows, (self.room[3], out, x))
+    def at(self, number: int, row: int = 0) -> Place:
+        """Where that row of a map is."""
+        _, w, c = shape = self.way.shape(number)
+        if number in self.rooms:
+            return self.rooms[number] + (row - self.fronts[number]) * w * c * self.bytes
+        place = Place(Y) if number else Place(X)
+        return place + (self.number * size(shape) + row * w * c) * self.bytes
 
-    def project(self, block: _Block, stage: Stage, rows: Rows, maps: tuple[Place, Place, Place]) -> None:
-        """The last stage, and the residual."""
-        middle, out, x = maps
-        self.stage(stage, rows, middle, out)
-        if block.residual:
-            row = stage.y[2] * stage.y[3]
-            at, count = rows[0] * row * self.bytes, (rows[1] - rows[0]) * row
-            self.to.call(channels.add(self.dtype), out + at, x + at, out + at, count)
-
-    def widen(self, stage: Stage, reader: Stage, rows: Rows, x: Place) -> Place:
-        """Make the rows that `reader` needs for its own `rows`; those made before move to the front."""
-        window, row = reader.window, stage.y[2] * stage.y[3]
-        first = max(0, rows[0] * window.s - window.top)
-        stop = min(window.height, (rows[1] - 1) * window.s - window.top + window.k)
-        made = max(first, self.ring[1])
-        if made > first:
-            source = self.room[2] + (first - self.ring[0]) * row * self.bytes
-            self.to.call(channels.move(self.dtype), source, self.room[2], (made - first) * row)
-        self.ring = (first, stop)
-        wide = self.room[2] + -first * row * self.bytes
-        self.stage(stage, (made, stop), x, wide)
-        return wide
+    def make(self, step: _Step) -> None:
+        """Some rows of a map; those made before that are still to be read move to the front."""
+        link, number, (start, stop) = self.way.links[step.link], step.link + 1, step.rows
+        _, w, c = self.way.shape(number)
+        if step.before < step.front < start:
+            kept, front = self.at(number, step.front), self.at(number, step.before)
+            self.to.call(channels.move(self.dtype), kept, front, (start - step.front) * w * c)
+        self.fronts[number] = step.front
+        self.stage(link.stage, step.rows, self.at(step.link), self.at(number))
+        if link.adds is not None:
+            y, added = self.at(number, start), self.at(link.adds, start)
+            self.to.call(channels.add(self.dtype), y, added, y, (stop - start) * w * c)
 
     def stage(self, stage: Stage, rows: Rows, x: Place, y: Place) -> None:
         """Convolution, norm and activation of some rows."""
+        store, constants = Place(STORE), self.way.constants
         span = (rows[0] * stage.y[2], rows[1] * stage.y[2])
-        if rows[0] < rows[1]:
-            filters = self.store + self.constants.filters[stage] * self.bytes
+        if stage in constants.filters:
+            filters = store + constants.filters[stage] * self.bytes
             calls.convolve(self.to, stage, Band(0, rows, span), self.dtype, x, filters, y)
-            scale, shift = (self.store + at * self.bytes for at in self.constants.norms[stage])
-            self.elementwise(span, stage.y[3], (FROZEN, stage.names[0], ""), y, (scale, shift))
+        else:
+            weight = Place(WEIGHTS + constants.as_they_are.index(stage))
+            shape = stage.conv.shapes[1][:2]
+            pointwise.turned_calls(self.to, shape, span[1], self.dtype, (x, weight, y), self.rooms["turned"])
+        scale, shift = (store + at * self.bytes for at in constants.norms[stage])
+        self.elementwise(span, stage.y[3], (FROZEN, stage.names[0], ""), y, (scale, shift))
 
     def elementwise(
         self,
@@ -223,9 +323,9 @@ class _Sample:
 
     def excite(self, stage: Stage, squeeze: Squeeze, x: Place) -> None:
         """Make the gate of a whole map, and multiply the map by it."""
-        count, area, step = stage.x[3], positions(stage.x[1:]), stage.x[3] * 8
-        hidden = squeeze.fc1.shapes[1][0]
-        totals, means = self.room[4], self.room[4] + step
+        count, area, hidden = stage.x[3], positions(stage.x[1:]), squeeze.fc1.shapes[1][0]
+        totals = self.rooms["vectors"]
+        means = totals + count * 8
         inner = means + count * self.bytes
         gate = means  # the means have been read by then
         self.to.call(channels.sums(self.dtype), x, 0, area, count, totals)
@@ -238,19 +338,5 @@ class _Sample:
 
     def dense(self, conv: OpRecord, sizes: tuple[int, int], x: Place, y: Place) -> None:
         """A convolution of one position, with its bias."""
-        weight, bias = (self.store + at * self.bytes for at in self.constants.dense[id(conv)])
+        weight, bias = (Place(STORE) + at * self.bytes for at in self.way.constants.dense[id(conv)])
         pointwise.product_calls(self.to, (0, 1), *sizes, self.dtype, (x, weight, y), bias)
-
-
-def _most_rows(stage: Stage, itself: int) -> tuple[int, int]:
-    """How many rows a band of the stage's output has at most, and how many of its input it reads."""
-    window = stage.window
-    row = stage.x[2] * stage.x[3] * itself
-    rows = max(1, min(stage.y[1], (NEAR // row - window.k) // window.s + 1))
-    return rows, min(stage.x[1], (rows - 1) * window.s + window.k)
-
-
-def _bands(stage: Stage, itself: int) -> Iterator[Rows]:
-    """The rows of a stage's output, in bands."""
-    step = _most_rows(stage, itself)[0]
-    return ((r, min(r + step, stage.y[1])) for r in range(0, stage.y[1], step))

@@ -131,10 +131,14 @@ Values = dict[Parameter, Array]  # the numbers of each parameter
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Stages, whether the input is added to the last, the records they stand for, and what those keep."""
+    """Stages, whether the input is added to the last, the records they stand for, and what those keep.
+
+    Where nothing trains, the mean over all positions may follow (`pool`).
+    """
 
     stages: tuple[Stage, ...]
     residual: OpRecord | None
+    pool: OpRecord | None
     records: tuple[OpRecord, ...]
     holdings: tuple[Holding, ...]
     tables: dict[Any, Table] = field(default_factory=dict)  # recorded calls, by the phase they are for
@@ -174,6 +178,8 @@ def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence
             return f"{record.layer} keeps its input by the rule {record.rule}"
         plain.append(record)
     left = plain.copy()
+    trains = any(any(record.needs) for record in plain)
+    pool = left.pop() if left and left[-1].op is ops.global_avg_pool and not trains else None
     while left and left[0].op is not ops.add:
         stage = _stage(left)
         if isinstance(stage, str):
@@ -182,7 +188,7 @@ def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence
     residual = left.pop(0) if left else None
     if left or not 1 <= len(stages) <= 3 or not all(stage.pointwise for stage in (stages[:-2] + stages[1:][-1:])):
         return f"{plain[0].layer} does not begin an inverted residual block"
-    return Program(tuple(stages), residual, tuple(plain), tuple(holdings))
+    return Program(tuple(stages), residual, pool, tuple(plain), tuple(holdings))
 
 
 def _stage(left: list[OpRecord]) -> Stage | str:

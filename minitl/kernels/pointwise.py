@@ -201,6 +201,25 @@ def product_calls(
         )  # fmt: skip
 
 
+def turned_calls(
+    record: Recorder, weight: Shape, count: int, dtype: str, places: tuple[Place, Place, Place], room: Place
+) -> None:
+    """Record y = (W x^T)^T of `count` positions, few: x is made ready, and W (O, I) read as it is.
+
+    The chains are those of `product_calls`. Places are of x, W and y; `room` has `turned_size` numbers.
+    """
+    (outputs, inputs), (x, matrix, y) = weight, places
+    turned = room + packed_size((count, inputs), dtype, True) * np.dtype(dtype).itemsize
+    pack_calls(record, (count, inputs), dtype, True, x, room)
+    product_calls(record, (0, outputs), inputs, count, dtype, (matrix, room, turned))
+    record.call(compiled.pack_panel(dtype, False, True), turned, count, count, outputs, outputs, y)
+
+
+def turned_size(weight: Shape, count: int, dtype: str) -> int:
+    """Numbers of the room for that: x in panels, and y^T."""
+    return packed_size((count, weight[1]), dtype, True) + weight[0] * count
+
+
 def panel_runs(columns: int, dtype: str, most: int = 0) -> Iterator[tuple[int, int, int, bool]]:
     """First and last column, vectors, and whether the last is not whole, of the full panels and of the rest.
 

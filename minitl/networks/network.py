@@ -34,7 +34,7 @@ from minitl.networks.weights.report import LoadReport
 from minitl.ops.losses.cross_entropy import expect_labels
 from minitl.parameters import Parameter, expect_writable
 from minitl.records import Var
-from minitl.segment import Segment, run_frozen
+from minitl.segment import Segment, Top, run_frozen
 from minitl.sides.side import Side
 from minitl.statistics import Statistics
 from minitl.tape import Tape
@@ -252,6 +252,7 @@ class Network(Model):
         dtype: str,
     ) -> None:
         super().__init__(table["name"], blocks, input_channels=3, dtype=dtype)
+        self.top = Top(head, pool) if head else None
         self._table, self.outline = dict(table), outline
         self.stem, self.head, self.pool, self.classifier = stem, head, pool, tuple(classifier)
         self.mirrored = table["padding"] == "same"
@@ -315,15 +316,16 @@ class Network(Model):
             if side := self.sides.get(number):
                 y = side(tape, images if images and side.spec.reads_image else x, y)
             x = y
-        x = self.pool(tape, self.head(tape, x) if self.head and done < len(self.blocks) + 2 else x)
+        if not (self.top and done == len(self.blocks) + 2):
+            x = self.pool(tape, self.head(tape, x) if self.head else x)
         for layer in self.classifier:
             x = layer(tape, x)
         return x
 
     def _without_sides(self) -> list[Segment]:
-        """Stem, blocks and head, up to the first block that has something beside it."""
+        """Stem, blocks and head with its pool, up to the first block that has something beside it."""
         beside = min(self.sides, default=None)
-        tops = [self.head] if self.head and beside is None else []
+        tops = [self.top] if self.top and beside is None else []
         return [self.stem, *self.blocks[:beside], *tops]
 
     def loss(self, tape: Tape, output: Var, labels: Any) -> Var:

@@ -1,0 +1,53 @@
+"""The frozen part gives the op-by-op path's bits, however its maps are cut into rows, packed or turned."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from models import noise, stir
+
+import minitl
+from minitl.arrays import Array
+from minitl.fused import calls, frozen
+from minitl.tape import Tape
+
+NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "proxyless_mobile")
+
+
+def evaluated(name: str, images: Array, limits: dict[str, int], *, fused: bool = True) -> Array:
+    """The logits of a network whose frozen part works within these limits."""
+    options: Any = {"num_classes": 3, "width": 0.25, "dtype": images.dtype.name}
+    with pytest.MonkeyPatch.context() as patch:
+        for limit, value in limits.items():
+            patch.setattr(frozen, limit, value)
+        return stir(minitl.networks.get(name, **options))(Tape(training=False, fused=fused), images).value
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    name=st.sampled_from(NETWORKS),
+    sides=st.tuples(st.integers(17, 40), st.integers(17, 40)),
+    near=st.sampled_from([1, 1 << 10, 1 << 13]),
+    whole=st.sampled_from([0, 1 << 11, 1 << 30]),
+    few=st.sampled_from([0, 5, 64]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_rows_and_turned_maps_give_the_same_bits(
+    name: str, sides: tuple[int, int], near: int, whole: int, few: int, dtype: str
+) -> None:
+    images = noise((2, *sides, 3), dtype=dtype)
+    got = evaluated(name, images, {"NEAR": near, "WHOLE": whole, "FEW": few})
+    assert got.tobytes() == evaluated(name, images, {}, fused=False).tobytes()
+
+
+def test_a_row_that_is_dropped_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, limits = noise((2, 40, 32, 3), dtype="float32"), {"NEAR": 1 << 10, "WHOLE": 0, "FEW": 0}
+    right = evaluated("mobilenet_v2", images, limits).tobytes()
+    read = calls.rows_read
+    monkeypatch.setattr(calls, "rows_read", lambda stage, stop: max(1, read(stage, stop) - stage.depthwise))
+    with suppress(minitl.errors.ValueRangeError):  # where what it reads instead is no number
+        assert evaluated("mobilenet_v2", images, limits).tobytes() != right
