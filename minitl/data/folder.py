@@ -8,12 +8,13 @@ over, and so is what begins with a dot.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from minitl.arrays import Array
+from minitl.data.check import expect_images
 from minitl.data.files import inside
 from minitl.data.image import SUFFIXES, read_image
 from minitl.data.source import Source, check_labels
@@ -37,6 +38,10 @@ class Folder(Source):
     def read(self, index: int) -> Array:
         """Image number `index`, uint8 (H, W, 3)."""
         return read_image(inside(self.root, self.root / self.files[index]))
+
+    def check(self, tell: Callable[[], None]) -> None:
+        """Look into every file."""
+        expect_images(self.files, self.root, tell)
 
     def names(self) -> Sequence[str]:
         """Paths within the folder."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +18,7 @@ from minitl.errors import DataError, UsageError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no format that starts another program, as EPS does
 MOST_PIXELS = 1 << 26  # of one image: 192 MiB as RGB. A small file can claim to be larger than any memory
+NO_IMAGE = "is not an image that can be read: "
 WHITE = (255, 255, 255, 255)
 
 
@@ -34,6 +37,26 @@ def read_image(path: Path) -> Array:
     It is turned upright as its EXIF data say, 16-bit grey becomes 8-bit, and what is transparent
     shows white. Of several frames, the first is taken.
     """
+    with _opened(path) as image:
+        return _pixels(pillow(), image)
+
+
+def check_image(path: Path) -> None:
+    """Raise what `read_image` would, in less than half of its time; nothing is kept."""
+    try:
+        with _opened(path) as image:
+            if image.format == "PNG":
+                image.verify()  # its checksums
+            else:
+                image.draft("RGB", (1, 1))  # an eighth of a JPEG's size
+                image.load()
+    except DataError:
+        read_image(path)  # which may be content without what is missing
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The image of a file, its pixels not read yet; whatever is raised about it becomes a DataError."""
     library = pillow()
     with open_file(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about broken metadata, which are not used
@@ -41,11 +64,12 @@ def read_image(path: Path) -> Array:
             with library.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read")
-                return _pixels(library, image)
+                if image.mode in ("I", "F"):
+                    raise ValueError(f"pixels of 32 bits (mode {image.mode})")
+                yield image
         except Exception as error:  # Pillow raises many kinds on broken files; none of them is minitl's
             told = " ".join(str(error).replace(repr(file), "it").split())[:200] or type(error).__name__
-            remedy = "remove it, or save it anew"
-            raise DataError(f"is not an image that can be read: {told}", layer=str(path), remedy=remedy) from None
+            raise DataError(f"{NO_IMAGE}{told}", layer=str(path), remedy="remove it, or save it anew") from None
 
 
 def _pixels(library: Any, image: Any) -> Array:
@@ -55,8 +79,6 @@ def _pixels(library: Any, image: Any) -> Array:
     if upright.mode.startswith("I;16"):
         grey = np.asarray(upright, np.float64) / 257
         return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
-    if upright.mode in ("I", "F"):
-        raise ValueError(f"pixels of 32 bits (mode {upright.mode})")
     if upright.has_transparency_data:
         upright = library.alpha_composite(library.new("RGBA", upright.size, WHITE), upright.convert("RGBA"))
     return np.array(upright.convert("RGB"))

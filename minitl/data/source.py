@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -34,6 +34,9 @@ class Source(ABC):
     @abstractmethod
     def read(self, index: int) -> Array:
         """Image number `index`, uint8 (H, W, 3). Raises DataError. May be called by several threads."""
+
+    def check(self, tell: Callable[[], None]) -> None:  # noqa: B027 - records of one size are there, or it is no file
+        """Raise DataError naming the images that cannot be read, where that may be so; `tell` is called after each."""
 
     def names(self) -> Sequence[str]:
         """What tells the images apart, where more than their number does."""

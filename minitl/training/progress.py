@@ -20,10 +20,10 @@ class Bar:
         self.ended = threading.Event()
         self.follower: threading.Thread | None = None
 
-    def step(self, loss: float) -> None:
-        """One training step is done."""
+    def step(self, loss: float | None = None) -> None:
+        """One training step is done, or what else is counted."""
         if self.drawn:
-            self.drawn.update(self.task, advance=1, note=f"loss {loss:.3f}")
+            self.drawn.update(self.task, advance=1, note="" if loss is None else f"loss {loss:.3f}")
 
     def say(self, text: str) -> None:
         """Write a line, above the bar where there is one."""

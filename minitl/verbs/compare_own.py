@@ -58,6 +58,7 @@ def compare(args: argparse.Namespace, choices: Sequence[Choice] | None, plots: l
     rates, seeds = rates_of(args, RATES), expect_count("seeds", args.seeds, op="compare")
     comparison = OwnComparison(choices or _default_choices(recipe), seeds, rates, path=args.data, recipe=recipe)
     accounts = {choice: comparison.account(choice) for choice in comparison.choices}  # or a method does not fit
+    recipe_options.check_images(comparison.images)
     store = Store(args.out, comparison.about(), resume=bool(args.resume))
     with bar("compare", len(comparison.left(store.outcomes))) as shown:
         for outcome in comparison.run(_spread(args), store.outcomes, shown):

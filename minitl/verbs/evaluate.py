@@ -16,6 +16,7 @@ from minitl.errors import DataError, UsageError
 from minitl.training.model_file import ModelFile, read_model
 from minitl.training.trainer import Judged, evaluate
 from minitl.verbs import options
+from minitl.verbs.recipe_options import check_images
 from minitl.verbs.terminal import show
 
 HELP = "accuracy of a model on images"
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _chosen(source, model, args.part)
     adopt_classes(source, model.classes)
     network = model.network()
+    check_images(source)
     part = Part(source, chosen, model.preprocessing, dtype=network.dtype)
     judged = evaluate(network, part, args.batch)
     count = int(judged.count.sum())

@@ -10,6 +10,7 @@ import numpy as np
 
 from minitl.accounting.table import table
 from minitl.arrays import Array
+from minitl.data.check import expect_images
 from minitl.data.image import read_image
 from minitl.errors import UsageError
 from minitl.tape import Tape
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         if path.is_dir():
             raise UsageError("is a folder", layer=str(path), remedy=f"give its images: {path / '*'}")
     model = read_model(args.model)
+    expect_images([str(path) for path in args.images])
     results = []
     for path, probabilities in zip(args.images, probabilities_of(model, args.images), strict=True):
         for best in np.argsort(-probabilities, kind="stable")[: args.top]:

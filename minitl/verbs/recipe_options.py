@@ -9,6 +9,8 @@ from typing import Any
 
 from minitl.data.augment import KINDS
 from minitl.data.preprocess import FITS, NORMALISATIONS, SOURCES
+from minitl.data.source import Source
+from minitl.training.progress import bar
 from minitl.training.recipe import DEFAULT_NETWORK, Recipe
 from minitl.training.settings import OPTIMIZERS, SCHEDULES, Settings
 
@@ -62,6 +64,12 @@ def add_training(group: Any) -> None:
     group.add_argument("--clip-norm", type=float, metavar="X", help="largest norm of all gradients (default: none)")
     group.add_argument("--label-smoothing", type=float, metavar="X", help="default: 0")
     group.add_argument("--class-weights", metavar="balanced|W,W,...", help="default: all alike")
+
+
+def check_images(images: Source) -> None:
+    """Before any work, raise DataError where some of the images cannot be read."""
+    with bar("look into all images", len(images)) as shown:
+        images.check(shown.step)
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.out} is finished: nothing is left to do (it can be the --weights of another run)", file=sys.stderr
         )
     else:
+        recipe_options.check_images(source)
         _train(args, job)
     _print(args, job)
     return 0

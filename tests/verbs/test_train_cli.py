@@ -508,12 +508,35 @@ def test_noise_in_a_model_raises_nothing_else(model: Path, tmp_path: Path) -> No
     assert refused > FUZZ / 4
 
 
-def test_a_photograph_of_the_wrong_kind_ends_training_with_its_name(run: Cli, tmp_path: Path) -> None:
-    broken = makers.folder(tmp_path / "photos", *makers.pictures(4, size=16))
-    Image.new("RGB", (16, 16)).save(broken / "red" / "x.png")
-    os.truncate(broken / "red" / "x.png", 40)
-    code, out, err = run("train", broken, *TRAIN, "--out", tmp_path / "m")
-    assert (code, out) == (2, "")
-    assert err.splitlines()[-1].startswith(
-        f"minitl train: {broken / 'red' / 'x.png'}: is not an image that can be read"
+def broken_photos(root: Path, kinds: tuple[str, ...]) -> list[Path]:
+    """Images cut in the middle, one of each kind by turns in every class; the others can be read."""
+    makers.folder(root, *makers.pictures(4, size=64))
+    made = []
+    for number, kind in enumerate(kinds):
+        path = root / makers.CLASSES[number % 3] / f"x{number}{kind}"
+        Image.fromarray(makers.pictures(1, size=64)[0][0]).save(path)
+        os.truncate(path, path.stat().st_size // 2)
+        made.append(path)
+    return made
+
+
+def test_all_images_that_cannot_be_read_are_named_before_any_work(run: Cli, model: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "m"
+    kinds = (".jpg", ".png", ".webp", ".gif", ".tiff", ".bmp", ".ppm")
+    broken = broken_photos(photos, kinds)
+    commands = (("train", photos, *TRAIN, "--out", out), ("evaluate", model, photos), ("predict", model, *broken),
+                ("compare", "--data", photos, "--network", "digits_irb", "--workers", 1))  # fmt: skip
+    for words in commands:
+        told = run.refused(*words)
+        assert re.search(r"7 of (19|7) images cannot be read: .*; remove them, or save them anew$", told)
+        assert all(path.name in told for path in broken)
+    broken += broken_photos(photos, kinds * 2)
+    told = run.refused("train", photos, *TRAIN, "--out", out)
+    assert len(re.findall(r"x\d+\.\w+ \(", told)) == 10
+    assert " and 4 more; remove them" in told
+    for path in set(broken) - {broken[0]}:
+        path.unlink()
+    assert run.refused("train", photos, *TRAIN, "--out", out).startswith(
+        f"minitl train: {broken[0]}: is not an image that can be read"
     )
+    assert not out.exists()
