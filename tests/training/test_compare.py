@@ -154,7 +154,7 @@ def test_no_rate_is_searched_on_an_image_that_is_tested_on(monkeypatch):
 
 
 def test_seed_0_searches_and_every_seed_takes_its_best_rate_and_no_trial_is_repeated(tmp_path, monkeypatch):
-    how = {"seeds": 2, "rates": (0.01, 0.1, 1e9), "task": TINY, "workers": 1, "out": tmp_path / "trials.json"}
+    how = {"seeds": 2, "rates": (1e9, 0.01, 0.1), "task": TINY, "workers": 1, "out": tmp_path / "trials.json"}
     whole = compare(TWO, **how)
     stored = json.loads(how["out"].read_text())
     found = [Outcome.from_json(trial) for trial in stored["trials"]]
