@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 from zlib import crc32
 
+from minitl.oracle import mechanisms
 from minitl.oracle.case import Case
 from minitl.oracle.make import make
 from minitl.oracle.store import CaseError
@@ -48,6 +49,7 @@ def cases(pattern: str = "*", *, layout: str = "nhwc", dtype: str = "float32", *
 def entries(pattern: str = "*") -> list[Entry]:
     """The list of built-in cases, without their data; raises CaseError where none matches."""
     every = [*_convolutions(), *_norms(), *_activations(), *_others(), *_updates(), *_blocks(), *_networks()]
+    every += [Entry(name, op, attrs=attrs, size=size) for name, op, attrs, size in mechanisms.entries()]
     found = [entry for entry in every if fnmatchcase(entry.name, pattern)]
     if not found:
         raise CaseError(f"no built-in case matches {pattern!r}", remedy="see minitl oracle list")

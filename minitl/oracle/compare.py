@@ -13,7 +13,7 @@ from minitl.arrays import Array
 from minitl.bits import pack
 from minitl.errors import UsageError, unknown
 from minitl.oracle import causes
-from minitl.oracle.case import INPUTS, Case, from_layout
+from minitl.oracle.case import BY_SAMPLE, INPUTS, Case, from_layout
 from minitl.oracle.mistakes import codes
 from minitl.oracle.report import Line, Report
 
@@ -188,23 +188,24 @@ def _judge_codes(case: Case, name: str, got: Array, expected: Array) -> Line:
     if got.dtype.kind == "f":
         return Line(name, False, f"expected {expected.dtype.name}, got {got.dtype.name}")
     whole = tuple(row["shape"])
-    if row["bits"] < 8 and got.shape in (whole, expected.shape) and got.dtype.name not in ("uint8", "bool"):
+    coded = row["bits"] < 8 and row["rule"] not in BY_SAMPLE  # along positions, and may come unpacked
+    if coded and got.shape in (whole, expected.shape) and got.dtype.name not in ("uint8", "bool"):
         form = "unpacked" if got.shape == whole else "packed"
         remedy = "the shape is right, the dtype is not: use .astype(numpy.uint8)"
         return Line(name, False, f"expected {form} uint8, got {got.dtype.name}", remedy)
-    if row["bits"] < 8 and got.shape == whole:
+    if coded and got.shape == whole:
         unpacked = got.astype(np.uint8)
         if (unpacked >= 1 << row["bits"]).any():
             return Line(name, False, f"codes of {row['bits']} bits above {(1 << row['bits']) - 1}")
         got = pack(np.ascontiguousarray(from_layout(unpacked, case.layout)), row["bits"])
     if got.shape != expected.shape:
-        either = f" (packed) or {whole} (uint8 codes)" if row["bits"] < 8 else ""
+        either = f" (packed) or {whole} (uint8 codes)" if coded else ""
         return Line(name, False, f"expected shape {expected.shape}{either}, got {got.shape}")
     differs = got != expected
     if not differs.any():
         return Line(name, True)
     at = tuple(int(i) for i in np.argwhere(differs)[0])
     problem = f"{got[at]} at {list(at)}, expected {expected[at]}; {int(differs.sum())} of {got.size} differ"
-    if row["bits"] < 8:
+    if coded:
         problem += f": {codes.where(case, name, got)}"
     return Line(name, False, problem, "", at, float(got[at]), float(expected[at]), ratio=float("inf"))

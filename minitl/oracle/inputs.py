@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from minitl.arrays import Array, Shape
+from minitl.oracle import mechanisms
 from minitl.oracle.bounds.activations import kinks
 from minitl.oracle.data import Source
 from minitl.oracle.recipes import ACTIVATIONS, BLOCKS, SECOND, Recipe, is_statistic, shapes
@@ -24,14 +25,16 @@ def draw(r: Recipe, source: Source) -> dict[str, Array]:
         values["input.labels"] = source.integers((r.batch,), classes)
     if r.op in SECOND:
         n, *area, c = r.input_shape
-        shape = (n, 1, 1, c) if r.op == "scale" else (n, *area, c)
+        shape = (n, 1, 1, c) if r.op in ("scale", "add_channels") else (n, *area, c)
         values[f"input.{SECOND[r.op]}"] = source.normal(shape)
     if r.op in BLOCKS:
         of_parameters = {p.name: p.value.shape for p in model(r, "float64").parameters()}
     else:
-        of_parameters = shapes(r.op, r.attrs)
+        of_parameters = shapes(r.op, r.attrs, r.height, r.width)
     for name, shape in of_parameters.items():
         values[f"{'buffer' if is_statistic(name) else 'param'}.{name}"] = _draw_parameter(name, shape, source)
+    if r.op in mechanisms.ATTRS:
+        values |= mechanisms.noise(r.op, r.attrs, r.input_shape, source)
     return values
 
 
@@ -50,6 +53,8 @@ def _draw_input(r: Recipe, source: Source) -> Array:
 def _draw_parameter(name: str, shape: Shape, source: Source) -> Array:
     *layers, kind = re.sub(r"^block\d+\.", "", name).split(".")
     layer, fan = ".".join(layers), int(np.prod(shape[1:]))
+    if kind.startswith("basis_"):
+        return mechanisms.basis(shape, source)
     if kind == "running_mean":
         return source.normal(shape, 0.3)
     if kind == "running_var":

@@ -14,10 +14,10 @@ from minitl.arrays import FLOATS, Array, positions
 from minitl.bits import unpack
 from minitl.errors import MinitlError, ValueRangeError, unknown
 from minitl.ops.op import Op
-from minitl.oracle import updates
+from minitl.oracle import mechanisms, updates
 from minitl.oracle.bounds import PRECISIONS
 from minitl.oracle.bounds.activations import kinks
-from minitl.oracle.case import Case, kept_name, shape_in
+from minitl.oracle.case import BY_SAMPLE, Case, kept_name, shape_in
 from minitl.oracle.data import Source, degenerate
 from minitl.oracle.error_tape import ErrorTape
 from minitl.oracle.forms import WEIGHTS, Form
@@ -32,6 +32,7 @@ from minitl.tape import Tape
 LAYOUTS = ("nhwc", "nchw")
 MEASURED = ("network",)  # whose bounds are
 DEEP = ("residual", *BLOCKS)  # float16 is not served: bounds add up
+NO_HALF = (*DEEP, *mechanisms.ATTRS)
 ATTEMPTS = 400
 PATIENCE = 200  # attempts that must be fit for half precision too, in cases that serve it, and that must be SHARP
 SHARP = 3e-2  # the most a bound may be of the largest element: what cancels is hard to tell from an error
@@ -143,7 +144,7 @@ def _tensors(r: Recipe, source: Source, *, patient: bool) -> tuple[dict[str, Arr
 def _derived(r: Recipe, values: dict[str, Array], source: Source, *, patient: bool) -> dict[str, _Step]:
     """The step with its bounds, by precision."""
     steps = {}
-    for name in ("f32", "f64") if r.op in DEEP else ("f32", "f64", "f16"):
+    for name in ("f32", "f64") if r.op in NO_HALF else ("f32", "f64", "f16"):
         try:
             tape = ErrorTape(PRECISIONS[name])
             output = run(r, values, tape)
@@ -223,11 +224,13 @@ def _results(r: Recipe, values: Mapping[str, Array], tape: Tape, ran: Ran) -> di
             name = kept_name(record.layer, tensor)
             results[name] = buffer.array
             if (says := buffer.kept).dtype not in FLOATS:
-                codes = unpack(buffer.array, says.bits, says.shape) if says.bits < 8 else buffer.array
+                packed = says.bits < 8 and record.rule not in BY_SAMPLE
+                codes = unpack(buffer.array, says.bits, says.shape) if packed else buffer.array
                 if degenerate(codes):
                     raise _RejectedError(f"{name} is constant")
     moved = {p for record in tape.records if isinstance(record, OpRecord) for p in _updated(record)}
-    results |= {f"buffer_after.{name}": p.value for name, p in ran.parameters.items() if p in moved}
+    changed = {n: p for n, p in ran.parameters.items() if p in moved and (p.value != values[f"buffer.{n}"]).any()}
+    results |= {f"buffer_after.{name}": p.value for name, p in changed.items()}
     gradients = tape.backward(ran.output, np.array(values["grad_output"], order="C"))
     named = input_gradients(r, tape.input_gradients)
     named |= {f"grad_param.{n}": gradients[n] for n in ran.parameters if n in gradients}

@@ -10,8 +10,9 @@ from minitl import ops
 from minitl.arrays import Shape, is_count
 from minitl.errors import ValueRangeError, unknown
 from minitl.networks.irb import PAPER
+from minitl.ops.op import Op
 from minitl.ops.rules.gradient_filter import PATCH
-from minitl.oracle import updates
+from minitl.oracle import mechanisms, updates
 from minitl.oracle.bounds.activations import DESCRIBED
 
 METHODS = {
@@ -23,8 +24,8 @@ METHODS = {
 NETWORK_METHODS = {"ft-all": "ft-all", **METHODS}
 ACTIVATIONS = DESCRIBED
 BLOCKS = ("irb", "network")  # what a method is applied to
-FLAT = ("linear", "cross_entropy")  # ops whose input is (N, C)
-SECOND = {"scale": "gate", "add": "y"}  # ops of two operands: what the other one is called
+FLAT = ("linear", "pruned_linear", "cross_entropy")  # ops whose input is (N, C)
+SECOND = {"scale": "gate", "add": "y", **mechanisms.SECOND}  # ops of two operands: what the other one is called
 COMPOSITES = ("squeeze_excite", "residual", "pooled_head", *BLOCKS)  # several ops
 ALL = "all"  # of `train`: every parameter the op has a gradient for
 CHOICES = {
@@ -60,6 +61,7 @@ ATTRS: dict[str, dict[str, Any]] = {
     "linear": {"channels": 7, "out_channels": 5, "bias": True, "train": ALL},
     "pooled_head": {"channels": 7, "out_channels": 5, "train": ALL},
     "cross_entropy": {"channels": 7, "labels": "index", "reduction": "mean"},
+    **mechanisms.ATTRS,
     **updates.ATTRS,
     "residual": {"channels": 5, "kernel": 3, "activation": "relu", **_NORM},
     "irb": {
@@ -99,16 +101,20 @@ class Recipe:
         """The backward rule of a single op; the rows of a block name those of its layers."""
         if self.op in (*COMPOSITES, *updates.ATTRS):
             return ""
+        if self.op in mechanisms.ATTRS:
+            return mechanisms.rule(self.op, self.attrs)
         if self.op == "filtered_conv":
             return next(name for name, patch in PATCH.items() if patch == self.attrs["patch"])
         return str(self.attrs.get("rule") or getattr(ops, self.op).rules[0])
 
     @property
-    def runs(self) -> str:
-        """The name of minitl's op, of a single one."""
-        if self.op != "filtered_conv":
-            return self.op
-        return "pointwise_conv" if self.attrs["kernel"] == self.attrs["stride"] == 1 else "conv"
+    def runs(self) -> Op:
+        """minitl's op, of a single one."""
+        if self.op in mechanisms.ATTRS:
+            return mechanisms.the_op(self.op, self.attrs)
+        pointwise = self.op == "filtered_conv" and self.attrs["kernel"] == self.attrs["stride"] == 1
+        found: Op = getattr(ops, "pointwise_conv" if pointwise else self.op.replace("filtered_", ""))
+        return found
 
 
 def numbers(text: str) -> list[int]:
@@ -136,9 +142,9 @@ def recipe(op: str, method: str, attrs: Mapping[str, Any], batch: int, height: i
     if op == "network":
         _expect_blocks(full)
     if "train" in full:
-        full["train"] = _train(op, full)
+        full["train"] = _train(op, full, (height, width))
     if "rule" in full:
-        known = getattr(ops, op).rules
+        known = mechanisms.RULES[op] if op in mechanisms.RULES else getattr(ops, op).rules
         full["rule"] = full["rule"] or known[0]
         if full["rule"] not in known:
             raise unknown("backward rule", full["rule"], known, op=op)
@@ -206,8 +212,8 @@ def _check_type(op: str, name: str, value: Any) -> None:
         raise ValueRangeError(op=op, expected=f"{name} like {default}", got=repr(value))
 
 
-def _train(op: str, full: Mapping[str, Any]) -> list[str]:
-    known = [name for name in shapes(op, full) if trainable(op, name)]
+def _train(op: str, full: Mapping[str, Any], extents: tuple[int, int]) -> list[str]:
+    known = [name for name in shapes(op, full, *extents) if trainable(op, name)]
     train = full["train"]
     if isinstance(train, str):
         train = known if train == ALL else [name for name in train.split(",") if name not in ("", "none")]
@@ -219,18 +225,20 @@ def _train(op: str, full: Mapping[str, Any]) -> list[str]:
 
 def trainable(op: str, name: str) -> bool:
     """Whether the op gives a gradient for that parameter."""
-    if is_statistic(name) or op in (*COMPOSITES, "filtered_conv"):
+    if is_statistic(name) or op in (*COMPOSITES, *mechanisms.ATTRS, "filtered_conv"):
         return not is_statistic(name)
     return name not in getattr(ops, op).never
 
 
 def is_statistic(name: str) -> bool:
-    """Whether the parameter is a running statistic."""
-    return name.rsplit(".", 1)[-1].startswith("running_")
+    """Whether the parameter is no parameter but a running statistic, or a basis."""
+    return name.rsplit(".", 1)[-1].startswith(("running_", "basis_"))
 
 
-def shapes(op: str, a: Mapping[str, Any]) -> dict[str, Shape]:
-    """Shapes of the parameters of everything but the blocks, whose layers know theirs."""
+def shapes(op: str, a: Mapping[str, Any], height: int, width: int) -> dict[str, Shape]:
+    """Shapes of the parameters of everything but the blocks, whose layers know theirs; `height`, `width` are x's."""
+    if op in mechanisms.ATTRS:
+        return mechanisms.shapes(op, a, height, width)
     c, o, k = a.get("channels", 0), a.get("out_channels", 0), a.get("kernel", 1)
     if op == "squeeze_excite":
         s = a["se_channels"]

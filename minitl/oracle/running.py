@@ -13,6 +13,7 @@ from minitl.arrays import Array
 from minitl.blocks import SqueezeExcite
 from minitl.layers import LayerPlan, cross_entropy
 from minitl.networks.network import Model, build
+from minitl.oracle import mechanisms
 from minitl.oracle.network import network
 from minitl.oracle.recipes import NETWORK_METHODS, SECOND, SYMMETRIC, Recipe, is_statistic, padding, shapes
 from minitl.parameters import Parameter
@@ -121,19 +122,21 @@ def _run_pooled_head(r: Recipe, values: Mapping[str, Array], tape: Tape) -> Ran:
 
 
 def _run_op(r: Recipe, values: Mapping[str, Array], tape: Tape) -> Ran:
-    op, parameters = getattr(ops, r.runs), _parameters(r, values)
+    op, parameters = r.runs, _parameters(r, values)
     extra = [tape.labels(values["input.labels"])] if r.op == "cross_entropy" else []
     if r.op in SECOND:
         x, extra = tape.variable(Var(values["input.x"])), [tape.variable(Var(values[f"input.{SECOND[r.op]}"]))]
     else:
         x = tape.variable(Var(values["input.x"]))
-    y = tape.run(op, x, *extra, *parameters.values(), layer="", role="", rule=r.rule, attrs=_attrs(r))
+    y = tape.run(op, x, *extra, *parameters.values(), layer="", role="", rule=r.rule, attrs=_attrs(r, values))
     return Ran(y, parameters, r.rule not in op.approximate)
 
 
-def _attrs(r: Recipe) -> dict[str, Any]:
+def _attrs(r: Recipe, values: Mapping[str, Array]) -> dict[str, Any]:
     """The attributes of a single op, as the op has them."""
-    op = getattr(ops, r.runs)
+    if r.op in mechanisms.ATTRS:
+        return mechanisms.attrs(r.op, r.attrs, values)
+    op = r.runs
     attrs = {name: r.attrs[name] for name in op.attrs if name in r.attrs and name not in ("padding", "channels")}
     if r.attrs.get("padding", SYMMETRIC) != SYMMETRIC:
         attrs["padding"] = padding(r.attrs, (r.height, r.width))
@@ -144,7 +147,7 @@ def _attrs(r: Recipe) -> dict[str, Any]:
 
 def _parameters(r: Recipe, values: Mapping[str, Array]) -> dict[str, Parameter]:
     """Those of anything but a block, trained as `train` says, and all where it says nothing."""
-    names = shapes(r.op, r.attrs)
+    names = shapes(r.op, r.attrs, r.height, r.width)
     train = r.attrs.get("train", [name for name in names if not is_statistic(name)])
     return {name: Parameter(name, values[_key(name)], name in train, is_statistic(name)) for name in names}
 

@@ -21,7 +21,7 @@ JSON, TENSORS = "case.json", "tensors.safetensors"
 LARGEST = 1 << 30  # bytes of a file, or of its tensors
 LARGEST_JSON = 1 << 24
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-DTYPES = ("float32", "float64", "uint8", "int64")
+DTYPES = ("float32", "float64", "uint8", "int8", "uint16", "int64")
 FIELDS: dict[str, type] = {
     **dict.fromkeys(("case", "op", "method", "rule", "layout", "dtype"), str),
     **dict.fromkeys(("attrs", "macs", "flops", "conventions", "generator", "tensors"), dict),
@@ -142,7 +142,7 @@ def _check_rows(folder: Path, case: Case) -> None:
     for row in case.kept:
         if not isinstance(row, dict) or any(type(row.get(k)) is not kind for k, kind in ROW.items()):
             raise CaseError(f"{folder}: kept holds a row that is none")
-        if row["bits"] not in (1, 2, 4, 8, 32, 64) or not all(type(n) is int and n > 0 for n in row["shape"]):
+        if row["bits"] not in (1, 2, 4, 8, 16, 32, 64) or not all(type(n) is int and n > 0 for n in row["shape"]):
             raise CaseError(f"{folder}: kept has a row of strange bits or shape")
     for name, array in case.expected.items():
         kept = name.startswith("kept.")

@@ -28,7 +28,7 @@ from test_oracle_mutants import differs
 
 from minitl import oracle
 from minitl.kernels import threads
-from minitl.oracle import updates
+from minitl.oracle import mechanisms, updates
 
 assert more_mutants.__doc__
 
@@ -36,7 +36,7 @@ assert more_mutants.__doc__
 def verdicts(cases: str, mistakes: str) -> Iterator[tuple[str, str, str, str]]:
     """Mistake, case, verdict, and the causes that were named."""
     for entry in oracle.entries(cases):
-        if entry.op in updates.ATTRS:
+        if entry.op in (*updates.ATTRS, *mechanisms.ATTRS):
             continue
         case = entry.case()
         for mistake, allowed in NAMED.items():

@@ -39,7 +39,8 @@ def test_bounds_are_not_loose() -> None:
                 largest = np.abs(expected).max()
                 share = case.tensors[f"tol.f32.{name}"].max() / largest
                 forward = not name.startswith("grad_")
-                most = (1e-3 if forward else 0.031) if case.op in DEEP else (3e-5 if forward else 6e-4)
+                deep = case.op in DEEP or case.rule == "subspace"  # whose bases come of a QR factorisation
+                most = (1e-3 if forward else 0.031) if deep else (3e-5 if forward else 6e-4)
                 if case.op == "network" and largest < 1e-12:  # the shift of a norm that another takes away
                     assert name.endswith("project_norm.bias")
                     continue

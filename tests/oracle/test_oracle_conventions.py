@@ -155,6 +155,6 @@ def test_what_nobody_described_has_no_bounds() -> None:
     for f in (lambda: activations.kinks("gelu", ""), lambda: activations.slope("gelu", np.zeros(1))):
         with pytest.raises(MinitlError, match="gelu"):
             f()
-    call: Any = type("Call", (), {"op": ops.dropout})()
+    call: Any = type("Call", (), {"op": ops.dropout, "rule": ""})()
     with pytest.raises(MinitlError, match="dropout"):
         bounds.forward(call, bounds.PRECISIONS["f32"])

@@ -16,7 +16,7 @@ from named import NAMED
 
 import minitl.oracle.compare
 from minitl import oracle
-from minitl.oracle import updates
+from minitl.oracle import mechanisms, updates
 from minitl.oracle.make import DEEP
 
 LEAST = 100  # mutants
@@ -26,7 +26,7 @@ Row = tuple[str, str, str]  # mistake, case, likely cause
 
 @cache
 def cases(layout: str, dtype: str) -> list[Any]:
-    return [e.case(layout, dtype) for e in oracle.entries() if e.op not in updates.ATTRS]
+    return [e.case(layout, dtype) for e in oracle.entries() if e.op not in (*updates.ATTRS, *mechanisms.ATTRS)]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from minitl import oracle
-from minitl.oracle import updates
+from minitl.oracle import mechanisms, updates
 
 torch = pytest.importorskip("torch")
 
@@ -33,7 +33,7 @@ def names(tensors: Any, prefix: str) -> set[str]:
 
 @cache
 def cases(layout: str, dtype: str) -> list[Any]:
-    return [e.case(layout, dtype) for e in oracle.entries() if e.op not in updates.ATTRS]
+    return [e.case(layout, dtype) for e in oracle.entries() if e.op not in (*updates.ATTRS, *mechanisms.ATTRS)]
 
 
 @pytest.mark.parametrize("kind", [Network, Native])

@@ -72,6 +72,10 @@ and their gradient's sum and its two factors d add 3 rho + gamma(8) of its terms
 
 **Gradient filtering** is a sum of products of sums: K counts all of its roundings in a row.
 
+**Encoded inputs, subspaces, pruned weights, integers** (`mechanisms`) are sums of products with another operand: x' in
+place of x, W_R in place of W. What is compared or rounded to a whole number is kept from being uncertain; a basis that
+moves brings the sensitivity of its QR factorisation.
+
 **Cross-entropy.** With D = max z - z and L = log sum exp(-D), exponents are off by
 R = 4 max E(z) + gamma(K + 12) + gamma(4) (D + L), for exponentials within 4 u: E(p) = p R (1 + R), E(loss) = mean R at
 the label + gamma(N + 4) mean (D + L), E(gz) = |gy| (E(p) + gamma(4) (p + onehot)) / N + E(gy) (p + onehot) / N.
@@ -88,16 +92,18 @@ from typing import TypeVar
 
 from minitl.arrays import Array
 from minitl.errors import unknown
-from minitl.oracle.bounds import activations, loss, norms, standardised, sums
+from minitl.ops.convolutions.conv_int import conv_int
+from minitl.ops.rules import approximate, sparse, subspace
+from minitl.oracle.bounds import activations, loss, mechanisms, norms, standardised, sums
 from minitl.oracle.bounds.precision import PRECISIONS, Call, Errors, Precision
 
 F = TypeVar("F")
 
 SUMS = (
     "conv", "depthwise_conv", "pointwise_conv", "grouped_conv", "linear", "gated_conv", "global_avg_pool", "avg_pool",
-    "scale", "add",
+    "scale", "add", "multiply", "add_channels",
 )  # fmt: skip
-FORWARD: dict[str, Callable[[Call, Precision], None]] = {
+FORWARD: dict[str, Callable[[Call, Precision], None]] = {  # by rule, where that decides; else by op
     **dict.fromkeys(SUMS, sums.forward),
     **dict.fromkeys(activations.DESCRIBED, activations.forward),
     "bilinear_up": sums.bilinear_forward,
@@ -106,6 +112,10 @@ FORWARD: dict[str, Callable[[Call, Precision], None]] = {
     "group_norm": norms.group_forward,
     "standardised_conv": standardised.forward,
     "cross_entropy": loss.forward,
+    **dict.fromkeys(approximate.CODED, mechanisms.coded_forward),
+    **dict.fromkeys(subspace.RULES, mechanisms.subspace_forward),
+    **dict.fromkeys(conv_int.rules, mechanisms.integer_forward),
+    sparse.RULE: mechanisms.pruned_forward,
 }
 BACKWARD: dict[str, Callable[[Call, Array, Array, Sequence[Array | None], Precision], Errors]] = {
     **dict.fromkeys(SUMS, sums.backward),
@@ -116,6 +126,10 @@ BACKWARD: dict[str, Callable[[Call, Array, Array, Sequence[Array | None], Precis
     "group_norm": norms.group_backward,
     "standardised_conv": standardised.backward,
     "cross_entropy": loss.backward,
+    **dict.fromkeys(approximate.CODED, mechanisms.coded_backward),
+    **dict.fromkeys(subspace.RULES, mechanisms.subspace_backward),
+    **dict.fromkeys(conv_int.rules, mechanisms.integer_backward),
+    sparse.RULE: mechanisms.pruned_backward,
 }
 __all__ = ["PRECISIONS", "Call", "Errors", "Precision", "backward", "forward"]
 
@@ -131,6 +145,7 @@ def backward(call: Call, gy: Array, error: Array, gradients: Sequence[Array | No
 
 
 def _known(table: Mapping[str, F], call: Call) -> F:
-    if call.op.name not in table:
+    known = call.rule if call.rule in table else call.op.name
+    if known not in table:
         raise unknown("op, for which no bounds are derived", call.op.name, table)
-    return table[call.op.name]
+    return table[known]
