@@ -72,6 +72,10 @@ class Record:
         fresh.saved = Saved()
         return fresh
 
+    def move(self, first: int, source: int) -> None:
+        """Count the records from `first` on, and let `source` be the one that made the input."""
+        self.sources = tuple(source if own < 0 else first + own for own in self.sources)
+
     def line(self) -> str:
         """What ran where, the shapes in and out, and what is kept of it for backward."""
         rule = "" if self.rule == EXACT else f":{self.rule}"

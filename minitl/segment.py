@@ -28,10 +28,11 @@ class Segment:
 
     def __init__(self) -> None:
         self._programs: dict[Any, Program | str] = {}
+        self._last: tuple[Any, Program | str] = None, ""  # of these the one asked for last, with its key
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes programs of its own."""
-        return {**self.__dict__, "_programs": {}}
+        return {**self.__dict__, "_programs": {}, "_last": (None, "")}
 
     @abstractmethod
     def layers(self) -> Iterator[Layer]:
@@ -58,11 +59,13 @@ class Segment:
         """What a map of that shape goes through on such a tape; or why it goes op by op."""
         settings = tuple(layer.settings for layer in self.layers())
         key = (settings, shape, dtype, needs_grad, tape.training, tape.rerun)
-        if key not in self._programs:
-            if len(self._programs) >= MOST_PROGRAMS:
-                self._programs.clear()
-            self._programs[key] = self._compile(shape, dtype, needs_grad, tape)
-        return self._programs[key]
+        if key != self._last[0]:  # hashing it takes longer
+            if key not in self._programs:
+                if len(self._programs) >= MOST_PROGRAMS:
+                    self._programs.clear()
+                self._programs[key] = self._compile(shape, dtype, needs_grad, tape)
+            self._last = key, self._programs[key]
+        return self._last[1]
 
     def _compile(self, shape: Shape, dtype: str, needs_grad: bool, tape: Tape) -> Program | str:
         shadow = ShadowTape(training=tape.training, fused=False)

@@ -16,6 +16,7 @@ alone holds.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
@@ -39,6 +40,7 @@ def stamp(array: Array) -> Stamp:
     return Stamp(array.shape, array.dtype.str, crc32(elements[:: spacing(array.size)].tobytes()))
 
 
+@lru_cache(maxsize=4096)
 def spacing(size: int) -> int:
     """How far apart the elements are that are looked at: odd, so that they fall on channels of all numbers."""
     return max(1, (size // LOOKS - 1) | 1)

@@ -169,11 +169,14 @@ class Tape:
         return x
 
     def _recorded(self, program: Program, x: Var, y: Array, arrays: KeptArrays) -> Var:
-        first = len(self.records)
+        first, last = len(self.records), len(self.records) + len(program.records) - 1
+        if not program.trains:
+            self.records += program.records_at(first, x.source)
+            return Var(y, last, False, self._mark)
         copies: dict[Record, OpRecord] = {record: record.again() for record in program.records}
         for record in copies.values():
             record.saved.input_shape, record.saved.rule = record.shapes[0], record.rule
-            record.sources = tuple(x.source if source < 0 else first + source for source in record.sources)
+            record.move(first, x.source)
         for h in program.holdings if self.keeps else ():
             says, array = h.kept, arrays[h.record, h.kept.tensor]
             if (array.dtype, array.nbytes) != (np.dtype(says.dtype), says.nbytes):  # the ops say what is kept, always
@@ -183,10 +186,8 @@ class Tape:
         if self.computes:
             for record in copies.values():
                 self._witness.record(record)
-        last = len(self.records) - 1
-        if program.trains:
-            self._programs[last] = Run(program, copies, x.source)
-        return Var(y, last, program.trains, self._mark)
+        self._programs[last] = Run(program, copies, x.source)
+        return Var(y, last, True, self._mark)
 
     def checkpoint(self, segment: Callable[[Tape, Var], Var], x: Var, *, layer: str, role: str) -> Var:
         """Run `segment` on x, keep x alone for its backward, and there run it again.

@@ -22,10 +22,10 @@ from minitl.fused.program import Run, Squeeze, Stage, Values
 from minitl.fused.work import PASSING, Band, Unit, Work
 from minitl.kernels import elementwise, pointwise
 from minitl.kernels.compile import Lazily
-from minitl.kernels.elementwise import BATCH, FROZEN, NOTHING
+from minitl.kernels.elementwise import BATCH, FROZEN
 from minitl.kernels.groups import Groups
 from minitl.kernels.sums import in_order
-from minitl.kernels.tasks import Place, Recorder
+from minitl.kernels.tasks import NOTHING, Place, Recorder
 from minitl.ops.activations.activation import tensor_of
 from minitl.ops.norms.batch_norm import backward_factors
 from minitl.parameters import Parameter

@@ -16,10 +16,10 @@ from minitl.fused.program import Squeeze, Values, rule_in_use
 from minitl.fused.work import Work
 from minitl.kernels import elementwise, pointwise
 from minitl.kernels.compile import Lazily
-from minitl.kernels.elementwise import NONE, NOTHING
+from minitl.kernels.elementwise import NONE
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import FromInput, FromOutput, codes_of
-from minitl.kernels.tasks import Place, Recorder
+from minitl.kernels.tasks import NOTHING, Place, Recorder
 from minitl.ops.activations.activation import tensor_of
 from minitl.parameters import Parameter
 from minitl.records import OpRecord, Record

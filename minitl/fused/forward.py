@@ -19,9 +19,9 @@ from minitl.fused.program import Program, Squeeze, Stage, Values
 from minitl.fused.work import PASSING, Band, Unit, Work
 from minitl.kernels.channels import join_moments
 from minitl.kernels.compile import Lazily
-from minitl.kernels.elementwise import BATCH, FROZEN, NOTHING
+from minitl.kernels.elementwise import BATCH, FROZEN
 from minitl.kernels.groups import Groups
-from minitl.kernels.tasks import Place, Recorder
+from minitl.kernels.tasks import NOTHING, Place, Recorder
 from minitl.ops.activations.activation import tensor_of
 from minitl.ops.norms.batch_norm import inverse_deviation, move_statistics
 from minitl.ops.norms.frozen_norm import scale_and_shift

@@ -60,32 +60,32 @@ class Stage:
     norm: OpRecord
     act: OpRecord | None
 
-    @property
+    @cached_property
     def gated(self) -> bool:
         """Whether the convolution multiplies a gate into its weights."""
         return self.conv.op is ops.gated_conv
 
-    @property
+    @cached_property
     def pointwise(self) -> bool:
         """Whether the convolution is a product at every position."""
         return self.conv.op in (ops.pointwise_conv, ops.gated_conv)
 
-    @property
+    @cached_property
     def depthwise(self) -> bool:
         """Whether the convolution has one filter per channel."""
         return self.conv.op is ops.depthwise_conv
 
-    @property
+    @cached_property
     def batch(self) -> bool:
         """Whether its norm takes the statistics of the batch."""
         return self.norm.op is ops.batch_norm
 
-    @property
+    @cached_property
     def x(self) -> Shape:
         """Shape of the convolution's input."""
         return self.conv.shapes[0]
 
-    @property
+    @cached_property
     def y(self) -> Shape:
         """Shape of its output."""
         return self.norm.shapes[0]
@@ -100,22 +100,22 @@ class Stage:
         """The activation's backward rule, where its backward is wanted."""
         return rule_in_use(self.act) if self.act else None
 
-    @property
+    @cached_property
     def keeps_input(self) -> bool:
         """Whether backward reads the activation's input."""
         return isinstance(self.rule, FromInput)
 
-    @property
+    @cached_property
     def keeps_output(self) -> bool:
         """Whether backward reads the activation's output."""
         return isinstance(self.rule, FromOutput)
 
-    @property
+    @cached_property
     def keeps_codes_only(self) -> bool:
         """Whether backward reads codes and nothing else."""
         return isinstance(self.rule, Codes)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, str]:
         """The activation, and its rule where its backward is wanted."""
         return (self.act.name, self.act.rule if self.rule else "") if self.act else ("identity", "")
@@ -142,6 +142,19 @@ class Program:
     records: tuple[OpRecord, ...]
     holdings: tuple[Holding, ...]
     tables: dict[Any, Table] = field(default_factory=dict)  # recorded calls, by the phase they are for
+    _placed: dict[tuple[int, int], tuple[OpRecord, ...]] = field(default_factory=dict)
+
+    def records_at(self, first: int, source: int) -> tuple[OpRecord, ...]:
+        """The records on a tape that holds `first` before, of an input that `source` made.
+
+        Nothing trains in them, so they hold nothing, and all tapes that run the program there share them.
+        """
+        if (first, source) not in self._placed:
+            self._placed.clear()
+            self._placed[first, source] = tuple(record.again() for record in self.records)
+            for record in self._placed[first, source]:
+                record.move(first, source)
+        return self._placed[first, source]
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:

@@ -22,12 +22,11 @@ from minitl.kernels.groups import Groups, by_groups
 from minitl.kernels.pointwise import masked, spans
 from minitl.kernels.rules import Codes, FromInput, FromOutput, codes_of, formula, rule_of
 from minitl.kernels.sums import in_order
-from minitl.kernels.tasks import Place, Recorder, Table
+from minitl.kernels.tasks import NOTHING, Place, Recorder, Table
 
 compiled = Lazily("minitl.kernels.compiled.elementwise")
 
 NONE, FROZEN, BATCH = 0, 1, 2  # what the norm does
-NOTHING = np.zeros(1, np.uint8)  # stands for an array that a pass has no use for
 IDENTITY = "identity"
 
 

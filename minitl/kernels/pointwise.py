@@ -155,6 +155,7 @@ def panel_widths(columns: int, dtype: str) -> list[tuple[int, int]]:
     return [(j, min(most, -(-(columns - j) // lanes))) for j in range(0, columns, most * lanes)]
 
 
+@lru_cache(maxsize=1024)
 def packed_size(weight: Shape, dtype: str, transposed: bool) -> int:
     """Numbers in the panels of W^T, or of W."""
     inner, columns = weight[::-1] if transposed else weight

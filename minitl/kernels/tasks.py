@@ -27,6 +27,7 @@ MOST_ARGUMENTS = 22
 FUNCTION, FIRST = 0, 1  # columns of a row: the kernel's address, then its arguments
 WIDTH = FIRST + MOST_ARGUMENTS
 CALL = 7  # numbers that the runner is called with
+NOTHING = np.zeros(1, np.uint8)  # stands for an array that a call has no use for
 SCRATCH = 1  # the array that every thread has its own of; number 0 stands for no array at all
 
 
@@ -99,7 +100,9 @@ class _Control:
 
 
 def address(values: Any) -> int:  # an array; NumPy says only since 2.5 that arrays are buffers
-    """Where the array's first number is."""
+    """Where the array's first number is; 0 of NOTHING."""
+    if values is NOTHING:
+        return 0
     try:
         return ctypes.addressof(ctypes.c_char.from_buffer(values))  # 5 times as fast
     except (TypeError, ValueError):  # not to be written to, or empty

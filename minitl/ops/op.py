@@ -8,7 +8,7 @@ backward can use only what its arguments bring.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -117,7 +117,7 @@ class Functions:
     cost: Callable[..., Cost]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Op:
     """One differentiable operation: its `functions`, and around each the checks common to all ops.
 
@@ -137,9 +137,7 @@ class Op:
     optional: int = 0
     never: tuple[str, ...] = ()  # inputs it gives no gradient for
     updates: tuple[str, ...] = ()  # inputs that forward writes
-    elementwise: Mapping[str, Rule] | None = field(
-        default=None, hash=False, compare=False
-    )  # of an activation: its rules
+    elementwise: Mapping[str, Rule] | None = None  # of an activation: its rules
 
     def __post_init__(self) -> None:
         _named.setdefault(self.name, self)

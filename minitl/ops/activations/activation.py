@@ -20,9 +20,10 @@ import numpy as np
 from minitl.arrays import Array, Shape, size
 from minitl.bits import packed_shape
 from minitl.kernels import elementwise
-from minitl.kernels.elementwise import NOTHING, Down, Up
+from minitl.kernels.elementwise import Down, Up
 from minitl.kernels.formula import Formula
 from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of, register
+from minitl.kernels.tasks import NOTHING
 from minitl.ops.op import (
     Attrs,
     Cost,
