@@ -17,7 +17,8 @@ class Result:
     reading error where it was read off a plot ("32.22+-0.06"). `convention` says by which rules
     the figure was counted. `kind` tells apart the figures of a paper (`published`), those that no
     paper prints but its rules give, as a check (`re-derived`), and published ones computed by a
-    rule that is only a guess (`candidate`).
+    rule that is only a guess (`candidate`); `within` is how near, as a share, a fit says it comes. `note` says why
+    a figure differs, as far as is known, and what was tried.
     """
 
     item: str
@@ -27,6 +28,8 @@ class Result:
     computed: float
     convention: str
     kind: str = PUBLISHED
+    within: float = 0.0
+    note: str = ""
 
     @property
     def printed(self) -> float:
@@ -49,7 +52,8 @@ class Result:
         """How the two agree.
 
         `rounded` or `truncated`: the computed figure, so shortened to the printed digits, is the
-        published one. `within reading`: within the error of reading it off a plot. Else `differs`.
+        published one. `within reading`: within the error of reading it off a plot. `within 0.2 %`: as near as the
+        fit that it comes by says. Else `differs`.
         """
         text, _, reading = self.published.partition("+-")
         if reading:
@@ -57,7 +61,10 @@ class Result:
         digits, exact = Decimal(text), Decimal(repr(self.computed))
         if exact.quantize(digits, ROUND_HALF_EVEN) == digits:
             return "rounded"
-        return "truncated" if exact.quantize(digits, ROUND_DOWN) == digits else "differs"
+        if exact.quantize(digits, ROUND_DOWN) == digits:
+            return "truncated"
+        near = abs(self.difference) <= self.within * abs(self.printed)
+        return f"within {100 * self.within:g} %" if near and self.within else "differs"
 
     def to_json(self) -> dict[str, Any]:
         """As a dictionary with the published figure as a number."""
@@ -71,4 +78,5 @@ class Result:
             "convention": self.convention,
             "verdict": self.verdict,
             "kind": self.kind,
+            "note": self.note,
         }

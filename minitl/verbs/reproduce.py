@@ -12,7 +12,9 @@ from minitl.reproduce import (
     ef_train,
     figure1,
     finetuning,
+    fused_update,
     gradient_filter,
+    kept_inputs,
     rep_net,
     results,
     slope,
@@ -46,6 +48,8 @@ ITEMS: dict[str, Callable[[], list[Result]]] = {
     "subspace": subspace.results,
     "slope": slope.results,
     "rep-net": rep_net.results,
+    "kept-inputs": kept_inputs.results,
+    "fused-update": fused_update.results,
     "ef-train": ef_train.results,
 }
 
@@ -89,17 +93,22 @@ def _print(found: Sequence[Result]) -> None:
     header = ("item", "quantity", "published", "computed", "difference", "unit", "verdict", "convention")
     optional = ("convention", "item", "unit", "difference")
     show(table(header, body, right=(2, 3, 4), optional=optional))
+    for note in dict.fromkeys(row.note for row in found if row.note):
+        print()
+        show(f"{'; '.join(f'{row.item}, {row.quantity}' for row in found if row.note == note)}: {note}")
     if len({row.item for row in found}) > 1:
         print()
         show(_counts_by_item(found))
     for kind in KINDS:
         verdicts = [row.verdict for row in found if row.kind == kind]
         if verdicts:
-            exact, near = sum(v in ("rounded", "truncated") for v in verdicts), verdicts.count("within reading")
+            exact, read = sum(v in ("rounded", "truncated") for v in verdicts), verdicts.count("within reading")
+            fitted = len(verdicts) - exact - read - verdicts.count("differs")
+            near = f", {fitted} as near as their fit says" if fitted else ""
             print()
             show(
-                f"{kind}: {exact + near} of {len(verdicts)} come out, {exact} to the printed digit and {near} within "
-                "the error of reading them off a plot"
+                f"{kind}: {exact + read + fitted} of {len(verdicts)} come out, {exact} to the printed digit and {read} "
+                f"within the error of reading them off a plot{near}"
             )
 
 
