@@ -150,7 +150,8 @@ def test_verdicts(published: str, computed: float, verdict: str) -> None:
     assert row.verdict == verdict
     assert row.to_json() == {
         "item": "item", "quantity": "quantity", "unit": "MB", "published": row.printed, "computed": computed,
-        "difference": computed - row.printed, "convention": "convention", "verdict": verdict, "kind": PUBLISHED, "note": "",
+        "difference": computed - row.printed, "convention": "convention", "verdict": verdict, "kind": PUBLISHED,
+        "note": "",
     }  # fmt: skip
 
 
