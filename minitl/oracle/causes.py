@@ -7,9 +7,10 @@ the verdict stands.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,12 +22,15 @@ from minitl.oracle.case import Case
 from minitl.oracle.mistakes import codes, results, shapes
 from minitl.oracle.mistakes.formats import FORMATS, ROUNDOFF
 from minitl.oracle.mistakes.runs import Runs, Wrong
-from minitl.oracle.recipes import BLOCKS
+from minitl.oracle.recipes import BLOCKS, COMPOSITES
 
-BACKWARD = ("grad_", "param_after")  # what a mistake of the backward changes
+FORWARD = ("output", "buffer_after")  # what a mistake of the forward changes
+BACKWARD = ("grad_", "param_after")  # and one of the backward
 NEARER = 0.1  # a mistake explains a result that is at least ten times nearer to it than to the truth
+COMPUTED = (*FORWARD, *BACKWARD, "state_after")  # what a step with a mistake gives
+MISSES = 1  # tensors that a mistake may give otherwise than they came before the rest is not computed
 FIT = 10.0  # of mistakes that explain the same, those this many times worse than the best are dropped
-TELLING = 16  # values that must all be numbers of a low precision before that is taken for a sign of it
+TELLING = 3  # values other than 0 that must be numbers of a low precision before that is taken for a sign of it
 UNIT = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 
 
@@ -35,7 +39,7 @@ def missing(case: Case, name: str) -> str:
     if name == "grad_input.x" and case.op in BLOCKS:
         return "the gradient must also be passed on below the block"
     if name.startswith("buffer_after."):
-        return "batch statistics move the running ones"
+        return "a missing running statistic: batch statistics move the running ones"
     return "a missing gradient: the parameter is trained" if name.startswith("grad_param.") else ""
 
 
@@ -51,6 +55,12 @@ def explain(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> tuple
             by_value, tried = _by_value(case, got, [n for n in wrong if n not in named])
             named |= by_value
     return {name: cause for name, cause in named.items() if cause}, {n for n in tried if not named.get(n)}
+
+
+@lru_cache(maxsize=1)
+def runs_of(case: Case) -> Runs:
+    """Steps with mistakes, remembered for whoever compares another answer to the same case."""
+    return Runs(case)
 
 
 @contextmanager
@@ -69,7 +79,8 @@ def _by_form(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict
     found = {}
     for name in wrong:
         if case.tensors[name].dtype.kind != "f":
-            found[name] = codes.cause(case, name, got[name]) if name.startswith("kept.") else ""
+            follows = case.op in COMPOSITES and "output" in wrong  # other values have other codes
+            found[name] = codes.cause(case, name, got[name]) if name.startswith("kept.") and not follows else ""
         elif got[name].shape != case.tensors[name].shape:
             found[name] = shapes.cause(case, name, got[name])
         elif _is_swapped(case, name, got[name]):
@@ -79,9 +90,10 @@ def _by_form(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict
 
 def _is_swapped(case: Case, name: str, got: Array) -> bool:
     """Whether the numbers are right once the order of their bytes is turned round."""
-    if (bound := case.tolerance(name, got.dtype.name)) is None:
+    bound, expected = case.tolerance(name, got.dtype.name), case.tensors[name]
+    if bound is None or (np.abs(expected) <= bound).all():  # what is as good as zero, tiny numbers are too
         return False
-    return bool((np.abs(got.byteswap().astype(np.float64) - case.tensors[name]) <= bound).all())
+    return bool((np.abs(got.byteswap().astype(np.float64) - expected) <= bound).all())
 
 
 def _by_value(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> tuple[dict[str, str], set[str]]:
@@ -90,30 +102,51 @@ def _by_value(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> tup
     if not floats:
         return {}, set()
     compared = {n: a for n, a in got.items() if n in case.expected and a.shape == case.tensors[n].shape}
+    following = {name: gradient for name in floats if (gradient := _followed(case, compared, name))}
+    named, tried = _of_floats(case, compared, [name for name in floats if name not in following])
+    of_gradient = {name: named.get(gradient, "") for name, gradient in following.items()}
+    return named | of_gradient, tried | {name for name, gradient in following.items() if gradient in tried}
+
+
+def _followed(case: Case, got: Mapping[str, Array], name: str) -> str:
+    """The wrong gradient that a wrong updated parameter follows from rightly."""
+    gradient = name.replace("param_after.", "grad_param.", 1)
+    if not name.startswith("param_after.") or gradient not in got:
+        return ""
+    before = case.tensors[name.replace("_after", "", 1)].astype(np.float64)
+    step = case.attrs["lr"] * got[gradient].astype(np.float64)
+    rounding = 4 * UNIT[got[name].dtype.name] * (np.abs(before) + np.abs(step))
+    return gradient if (np.abs(got[name] - (before - step)) <= rounding).all() else ""
+
+
+def _of_floats(case: Case, compared: Mapping[str, Array], floats: Sequence[str]) -> tuple[dict[str, str], set[str]]:
+    if not floats:
+        return {}, set()
     found = _Findings(case, compared, floats)
     found.of_results()
     if case.op in updates.ATTRS:
         found.of_updates()
-        return found.named() | found.of_their_own(), set(floats)
+        return found.named(), set(floats)
     tried = set()
     with suppress(Exception):  # a case that cannot be run keeps what its results alone told
-        found.of_runs(Runs(case))
+        found.of_runs(runs_of(case))
         tried = set(floats)
-    return found.named() | found.of_their_own(), tried
+    return found.named(), tried
 
 
 @dataclass(eq=False)
 class _Explanation:
-    """A mistake: the wrong tensors it explains and how well, those it may, and how many right ones it contradicts.
+    """A mistake: the wrong tensors it explains and how well, those it may, and how many it gives otherwise.
 
     It may explain a tensor where its numbers are within the bound of what came, but hardly nearer than the truth.
     """
 
     cause: str
     layer: str
-    fits: dict[str, float]
+    fits: dict[str, float] = field(default_factory=dict)
+    alone: bool = False  # told from each tensor by itself
     contradicted: int = 0
-    agreeing: frozenset[str] = frozenset()
+    agreeing: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -132,38 +165,50 @@ class _Findings:
             for cause, values in results.mistakes(self.case, name):
                 if (fit := self.fit(name, values)) is not None:
                     fits.setdefault(cause, {}).setdefault(name, fit)
-        self.found += [_Explanation(cause, "", by_name) for cause, by_name in fits.items()]
+        self.found += [_Explanation(cause, "", by_name, alone=True) for cause, by_name in fits.items()]
 
     def of_updates(self) -> None:
         """Mistakes in an optimizer's steps."""
         mistaken = updates.mistaken(self.case.op, self.case.attrs, self.case.inputs, PRECISIONS["f64"])
-        self._try(Wrong(cause, "", tensors) for cause, tensors in mistaken)
+        self._try(Wrong(cause, "", tensors.items()) for cause, tensors in mistaken)
 
     def of_runs(self, runs: Runs) -> None:
         """Mistakes of single ops, through the whole step."""
         for single in (False, True):
-            if "output" in self.wrong:
-                self._try(runs.changing_output(lambda y: self.fit("output", y) is not None, single=single))
+            if any(name.startswith(FORWARD) for name in self._unexplained()) or "output" in self.wrong:
+                self._try(runs.changing_output(self._may_be_output, single=single))
             if any(name.startswith(BACKWARD) for name in self._unexplained()) or "output" not in self.wrong:
                 self._try(runs.changing_gradients(single=single))
-            if not any(name.startswith(("output", *BACKWARD)) for name in self._unexplained()):
+            if not any(name.startswith(COMPUTED) for name in self._unexplained()):
                 return
+
+    def _may_be_output(self, values: Array) -> bool:
+        return "output" not in self.got or self._agrees("output", values)
 
     def _unexplained(self) -> list[str]:
         explained = {name for e in self.found for name in (*e.fits, *e.agreeing)}
         return [name for name in self.wrong if name not in explained]
 
-    def _try(self, steps: Iterator[Wrong]) -> None:
-        right = [
-            n for n in self.got if n.startswith(("output", "grad_", "state_", "param_after")) and n not in self.wrong
-        ]
-        for cause, layer, tensors in steps:
-            tried = {n: self.fit(n, tensors[n]) for n in self.wrong if n in tensors}
-            fits = {name: fit for name, fit in tried.items() if fit is not None}
-            if fits:
-                contradicted = sum(not self._agrees(n, tensors[n]) for n in right if n in tensors)
-                agreeing = frozenset(n for n in self.wrong if n in tensors and self._agrees(n, tensors[n]))
-                self.found.append(_Explanation(cause, layer, fits, contradicted, agreeing))
+    def _try(self, steps: Iterable[Wrong]) -> None:
+        """Compare what each mistake gives, from the loss on down, until too much of it is not what came."""
+        for cause, layer, tensors, far in steps:
+            found = _Explanation(cause, layer)
+            for name, values in tensors:
+                self._weigh(found, name, values)
+                if far and found.contradicted > MISSES and not found.fits:
+                    break
+            if found.fits:
+                self.found.append(found)
+
+    def _weigh(self, found: _Explanation, name: str, values: Array) -> None:
+        if name not in self.got or not name.startswith(COMPUTED):
+            return
+        if name in self.wrong and (fit := self.fit(name, values)) is not None:
+            found.fits[name] = fit
+        elif not self._agrees(name, values):
+            found.contradicted += 1
+        elif name in self.wrong:
+            found.agreeing.add(name)
 
     def fit(self, name: str, values: Array) -> float | None:
         """How near these values are to what came, relative to the truth; None if that explains nothing."""
@@ -189,7 +234,18 @@ class _Findings:
         return float(4 * grown * bound.max() + 8 * UNIT[dtype] * largest)
 
     def named(self) -> dict[str, str]:
-        """For each tensor the mistake that explains most, or those that explain it equally well."""
+        """For each tensor the mistake that explains most, or those that explain it equally well.
+
+        In a block, where tensors follow from one another, what was told from one tensor alone does not stand
+        while another is not explained: it may be chance.
+        """
+        named = self._best() | self._of_their_own()
+        if self.case.op in COMPOSITES and not all(named.get(name) for name in self.wrong):
+            self.found = [e for e in self.found if not e.alone]
+            named = self._best() | self._of_their_own()
+        return named
+
+    def _best(self) -> dict[str, str]:
         named: dict[str, str] = {}
         left = set(self.wrong)
         while left:
@@ -206,7 +262,7 @@ class _Findings:
             left -= explained
         return named
 
-    def of_their_own(self) -> dict[str, str]:
+    def _of_their_own(self) -> dict[str, str]:
         """Causes of tensors that no mistake explains, told from what came."""
         return {name: self._of_its_own(name) for name in self._unexplained()}
 
@@ -233,6 +289,8 @@ class _Findings:
         """A format of which every value is a number, though the right ones are not, if its arithmetic may give them."""
         bound = self.case.tolerance(name, "float32")
         assert bound is not None
+        if np.count_nonzero(got) < TELLING or any(not e.alone for e in self.found):
+            return ""  # nothing to tell by, or what is left of another mistake
         for text, rounded in FORMATS.items():
             u = ROUNDOFF[text]
             near = np.abs(got - expected) <= bound.max() * u / UNIT["float32"] + 4 * u * np.abs(expected)

@@ -167,7 +167,7 @@ def _attrs_text(attrs: Mapping[str, Any]) -> str:
 
 
 def _export(args: argparse.Namespace) -> int:
-    with _told_if_slow():
+    with _told_if_slow(args):
         written, cases = [], list(_cases(args))
     for case in cases:
         folder = args.folder / case.name
@@ -225,7 +225,7 @@ class _Checked:
 def _check(args: argparse.Namespace) -> int:
     if args.junit:
         check_writable(args.junit)
-    with _told_if_slow():
+    with _told_if_slow(args):
         checked = _judge(args, _print_nothing if args.json else _print_now)
     failed = checked.failed(args.require_all)
     if args.junit:
@@ -292,12 +292,12 @@ def _print_nothing(report: oracle.Report) -> None:
 
 
 @contextmanager
-def _told_if_slow() -> Iterator[None]:
-    """A line for who waits at a terminal, where it takes long."""
+def _told_if_slow(args: argparse.Namespace) -> Iterator[None]:
+    """A line on stderr for who waits, at a terminal or behind a pipe; programs, which ask for JSON, need none."""
     text = "at work; kernels are compiled once, which takes some seconds"
     timer = Timer(SLOW, print, (text,), {"file": sys.stderr, "flush": True})
     timer.daemon = True
-    if sys.stderr.isatty():
+    if not args.json:
         timer.start()
     try:
         yield

@@ -375,7 +375,7 @@ class Interleaved(Correct):
 @mutant("filters not standardised")
 class NotStandardised(Correct):
     def standardised_conv(self, x: Array, stride: int) -> Result:
-        return self.grouped("", x, stride, self.p["weight"])
+        return self.conv("", x, stride, groups=self.attrs["groups"])
 
 
 @mutant("biased deviation of the filters")

@@ -68,7 +68,7 @@ class Correct:
             case "depthwise_conv":
                 return self.conv("", self.x, stride, depthwise=True)
             case "grouped_conv":
-                return self.grouped("", self.x, stride, self.p["weight"])
+                return self.conv("", self.x, stride, groups=self.attrs["groups"])
             case "standardised_conv":
                 return self.standardised_conv(self.x, stride)
             case "filtered_conv":
@@ -189,8 +189,9 @@ class Correct:
         return stride
 
     def conv(
-        self, layer: str, x: Array, stride: int = 1, *, depthwise: bool = False, weight: Array | None = None
-    ) -> Result:
+        self, layer: str, x: Array, stride: int = 1, *,
+        depthwise: bool = False, weight: Array | None = None, groups: int = 1,
+    ) -> Result:  # fmt: skip
         if x.ndim == 2:
             y, back_map = self.conv(layer, x[:, None, None, :], stride)
             return y[:, 0, 0], lambda gy: back_map(gy[:, None, None, :])[:, 0, 0]
@@ -202,7 +203,7 @@ class Correct:
         top, left = self.before(h, k, stride), self.before(wide, k, stride)
         padded = self.pad(x, k, top, left)
         taps = list(self.taps(x.shape, k, stride))
-        wf, wb = self.forward_weight(w), self.backward_weight(w)
+        wf, wb = (self.side_by_side(read(w), groups) for read in (self.forward_weight, self.backward_weight))
 
         y = np.zeros((n, -(-h // stride), -(-wide // stride), o), x.dtype)
         for u, v, at in taps:
@@ -210,7 +211,7 @@ class Correct:
             y = self.plus(y, padded[at] * matrix if depthwise else self.matmul(padded[at], matrix))
 
         def back(gy: Array) -> Array:
-            gx, gw, gy = np.zeros_like(padded), np.zeros_like(w), self.arriving(gy)
+            gx, gw, gy = np.zeros_like(padded), np.zeros_like(wf), self.arriving(gy)
             rows = gy.reshape(-1, o)
             for u, v, at in taps:
                 if depthwise:
@@ -219,7 +220,7 @@ class Correct:
                 else:
                     gx[at] = self.plus(gx[at], self.matmul(gy, wb[:, :, u, v]))
                     gw[:, :, u, v] = self.matmul(rows.T, padded[at].reshape(-1, c))
-            self.grads[f"{layer}weight"] = self.weight_gradient(gw).reshape(shape)
+            self.grads[f"{layer}weight"] = self.weight_gradient(self.taken_apart(gw, groups)).reshape(shape)
             if bias is not None:
                 self.grads[f"{layer}bias"] = self.bias_gradient(gy)
             return gx[:, top : top + h, left : left + wide]
@@ -230,24 +231,21 @@ class Correct:
     def added_bias(self, bias: Array) -> Array:
         return bias
 
-    def grouped(self, layer: str, x: Array, stride: int, w: Array) -> Result:
-        """Groups side by side, as one dense convolution whose other weights are 0."""
-        groups = self.attrs["groups"]
-        (o, c, k, _), tall = w.shape, len(w) // groups
-        dense = np.zeros((o, c * groups, k, k), w.dtype)
-        own = [(slice(g * tall, (g + 1) * tall), self.channels_of(g, c, groups)) for g in range(groups)]
-        for rows, columns in own:
+    def side_by_side(self, w: Array, groups: int) -> Array:
+        """Filters of groups as those of a dense convolution, whose other weights are 0."""
+        if groups == 1:
+            return w
+        dense = np.zeros((len(w), w.shape[1] * groups, *w.shape[2:]), w.dtype)
+        for rows, columns in self.groups_of(dense, groups):
             dense[rows, columns] = w[rows]
-        y, back_dense = self.conv(layer, x, stride, weight=dense)
+        return dense
 
-        def back(gy: Array) -> Array:
-            gx = back_dense(gy)
-            whole = self.grads[f"{layer}weight"]
-            if whole.shape == dense.shape:
-                self.grads[f"{layer}weight"] = np.concatenate([whole[at] for at in own])
-            return gx
+    def taken_apart(self, dense: Array, groups: int) -> Array:
+        return dense if groups == 1 else np.concatenate([dense[at] for at in self.groups_of(dense, groups)])
 
-        return y, back
+    def groups_of(self, dense: Array, groups: int) -> list[tuple[slice, slice]]:
+        tall, c = len(dense) // groups, dense.shape[1] // groups
+        return [(slice(g * tall, (g + 1) * tall), self.channels_of(g, c, groups)) for g in range(groups)]
 
     def channels_of(self, group: int, c: int, groups: int) -> slice:
         """The input channels a group reads."""
@@ -262,7 +260,7 @@ class Correct:
         v = rows - rows.mean(axis=1, keepdims=True)
         deviation = self.deviation(v)
         d = deviation + w.dtype.type(1e-5)
-        y, back_conv = self.grouped("", x, stride, (v / d).reshape(w.shape))
+        y, back_conv = self.conv("", x, stride, weight=(v / d).reshape(w.shape), groups=self.attrs["groups"])
 
         def back(gy: Array) -> Array:
             gx = back_conv(gy)
@@ -708,14 +706,14 @@ class BigEndian(Correct):
 
 @mutant("masks packed along channels")
 class PackedAlongChannels(Correct):
-    def packbits(self, flat: Array) -> Array:
-        return np.packbits(flat.reshape(-1), bitorder="little")
+    def pack(self, codes: Array, bits: int = 1) -> Array:
+        return super().pack(codes.reshape(-1, 1), bits).reshape(-1)
 
 
 @mutant("masks packed in (n, c, h, w) order")
 class PackedPlanes(Correct):
-    def packbits(self, flat: Array) -> Array:
-        return np.packbits(flat.T.reshape(-1), bitorder="little")
+    def pack(self, codes: Array, bits: int = 1) -> Array:
+        return super().pack(np.moveaxis(codes, -1, 1).reshape(-1, 1), bits).reshape(-1)
 
 
 @mutant("packed sample by sample, each padded to whole bytes")

@@ -55,7 +55,7 @@ NAMED: dict[str, str] = {
     "gradient of the gate forgotten": "gate is missing|gradient not passed on",
     "gradient of the gate doubled": "gate is doubled|gradient doubled",
     "squeeze-and-excite squeezes with the block's activation": "(hard_swish|relu6) between the layers",
-    "no expansion where the channels already agree": "missing gradient",
+    "no expansion where the channels already agree": "a missing (gradient|running statistic)",
     "an activation after the projection": "activation left in",
     "squeeze-and-excite sums where it should average": "pooling sums",
     "pool's gradient not divided by the area": "pooling sums",

@@ -1,7 +1,9 @@
 """Score the causes that the oracle names: every wrong implementation x every case in which it shows.
 
-    python tests/oracle/score.py                       # all: some ten minutes
+    python tests/oracle/score.py                       # all
+    python tests/oracle/score.py --part 1/4            # a quarter of the cases
     python tests/oracle/score.py --cases 'network*' --mistakes '*eps*'
+    python tests/oracle/score.py --c                   # mistakes made in C, read from what the program prints
 
 Right: every cause that is named is one that `named.py` allows. None: no cause at all. Wrong: some other one.
 """
@@ -12,63 +14,119 @@ import argparse
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from time import perf_counter
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
+from typing import Any, NamedTuple
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import in_c as c
 import more_mutants
 from mutants import MUTANTS
 from named import NAMED
-from test_oracle_mutants import differs
 
+import minitl.oracle.compare
 from minitl import oracle
 from minitl.kernels import threads
 from minitl.oracle import mechanisms, updates
 
 assert more_mutants.__doc__
+VERDICTS = ("right", "none", "wrong")
 
 
-def verdicts(cases: str, mistakes: str) -> Iterator[tuple[str, str, str, str]]:
-    """Mistake, case, verdict, and the causes that were named."""
-    for entry in oracle.entries(cases):
-        if entry.op in (*updates.ATTRS, *mechanisms.ATTRS):
-            continue
-        case = entry.case()
-        for mistake, allowed in NAMED.items():
-            if not fnmatchcase(mistake, mistakes):
-                continue
+class Scored(NamedTuple):
+    """A mistake in a case, and what was said of it."""
+
+    mistake: str
+    case: str
+    verdict: str
+    causes: str
+
+
+def scored(mistake: str, case: oracle.Case, answer: dict[str, Any]) -> Scored | None:
+    """The verdict on the causes named for an answer; None where the mistake does not show, or no number is judged."""
+    judged = minitl.oracle.compare.judge(case, answer)
+    if all(line.ok or "is not served here" in line.problem for line in judged):
+        return None
+    causes = {line.cause for line in case.compare(answer).lines if line.cause}
+    wrong = [cause for cause in causes if not re.search(NAMED[mistake], cause)]
+    verdict = "wrong" if wrong else "right" if causes else "none"
+    return Scored(mistake, case.name, verdict, "; ".join(sorted(wrong or causes)))
+
+
+def of_case(case: oracle.Case, mistakes: str) -> Iterator[Scored]:
+    """Every mistake in one case."""
+    for mistake in NAMED:
+        if fnmatchcase(mistake, mistakes):
             with np.errstate(all="ignore"):
-                answer = MUTANTS[mistake](case).answer()
-                if not differs(case, answer):
-                    continue
-                causes = {line.cause for line in case.compare(answer).lines if line.cause}
-            wrong = [cause for cause in causes if not re.search(allowed, cause)]
-            verdict = "wrong" if wrong else "right" if causes else "none"
-            yield mistake, entry.name, verdict, "; ".join(sorted(wrong or causes))
+                if one := scored(mistake, case, MUTANTS[mistake](case).answer()):
+                    yield one
+
+
+def in_python(entries: Sequence[oracle.Entry], mistakes: str) -> Iterator[Iterator[Scored]]:
+    """Case by case, every mistake in it."""
+    for entry in entries:
+        yield of_case(entry.case(), mistakes)
+
+
+def in_c(entries: Sequence[oracle.Entry], mistakes: str) -> Iterator[Iterator[Scored]]:
+    """The same from a C program's log."""
+    cases = c.covered(entries)
+    with TemporaryDirectory() as folder:
+        program = c.compiled(cases, Path(folder))
+        made = [m for m in c.mistakes(program) if fnmatchcase(m, mistakes)]
+        given = {mistake: [answer for _, answer in c.answers(program, cases, mistake)] for mistake in made}
+    for number, case in enumerate(cases):
+        yield (one for m in made if (one := scored(m, case, given[m][number])))
+
+
+def selected(pattern: str, part: str) -> list[oracle.Entry]:
+    """Cases by name, and by part K/N, which takes every Nth from the Kth on."""
+    number, _, count = part.partition("/")
+    others = (*updates.ATTRS, *mechanisms.ATTRS)  # which the mutants cannot compute
+    entries = [entry for entry in oracle.entries(pattern) if entry.op not in others]
+    return entries[int(number) - 1 :: int(count)]
+
+
+def summary(score: Counter[str]) -> str:
+    """Counts and the share of right ones."""
+    share = score["right"] / max(score.total(), 1)
+    return f"{', '.join(f'{score[v]} {v}' for v in VERDICTS)}: {share:.1%} named rightly"
+
+
+def tell(one: Scored) -> None:
+    """A line for whatever was named wrongly or not at all."""
+    if one.verdict != "right":
+        print(f"{one.verdict:5}  {one.mistake}  |  {one.case}  |  {one.causes}", flush=True)
 
 
 def main() -> None:
-    """Print the score, and what was named wrongly or not at all."""
+    """Print what was named wrongly or not at all, how far it is, and the score, of what was done where interrupted."""
     threads.set_threads(1)
     parser = argparse.ArgumentParser()
     parser.add_argument("--cases", default="*")
     parser.add_argument("--mistakes", default="*")
+    parser.add_argument("--part", default="1/1", metavar="K/N")
+    parser.add_argument("--c", action="store_true", help="mistakes made in C")
     args = parser.parse_args()
     score: Counter[str] = Counter()
-    begin = perf_counter()
-    for mistake, case, verdict, causes in verdicts(args.cases, args.mistakes):
-        score[verdict] += 1
-        if verdict != "right":
-            print(f"{verdict:5}  {mistake}  |  {case}  |  {causes}", flush=True)
-    print(", ".join(f"{score[v]} {v}" for v in ("right", "none", "wrong")), f"in {perf_counter() - begin:.0f} s")
-    share = score["right"] / max(score.total(), 1)
-    print(f"{share:.1%} named rightly")
-    sys.exit(bool(score["wrong"]) or share < 0.9)
+    begin, entries = perf_counter(), selected(args.cases, args.part)
+    try:
+        for number, of_one in enumerate((in_c if args.c else in_python)(entries, args.mistakes), start=1):
+            for one in of_one:
+                score[one.verdict] += 1
+                tell(one)
+            if number % 10 == 0:
+                print(f"{number} cases: {summary(score)}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("interrupted")
+    print(f"{summary(score)} in {perf_counter() - begin:.0f} s ({process_time():.0f} s of CPU)")
+    sys.exit(bool(score["wrong"]) or score["right"] < 0.9 * score.total())
 
 
 if __name__ == "__main__":

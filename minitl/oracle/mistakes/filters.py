@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,8 +12,9 @@ from minitl import ops
 from minitl.arrays import Array
 from minitl.ops.convolutions.standardised_conv import EPS
 from minitl.ops.rules.gradient_filter import PATCH
+from minitl.oracle.mistakes.formats import FORMATS
 from minitl.oracle.mistakes.sums import SAME, Map, around
-from minitl.oracle.mistakes.tape import Call, Mistake
+from minitl.oracle.mistakes.tape import Call, Change, Mistake
 
 STANDARDISED, GROUPED = ("standardised_conv",), ("grouped_conv", "standardised_conv")
 
@@ -46,6 +48,11 @@ def _standardised() -> Iterator[Mistake]:
         "eps inside the square root": lambda w: _by(w, np.sqrt((_deviation(w) - EPS) ** 2 + EPS)),
     }.items():
         yield Mistake(cause, STANDARDISED, partial(_forward, filters), partial(_backward, filters))
+    for name, rounded in FORMATS.items():
+        yield Mistake(
+            f"low precision: operands in {name}", STANDARDISED,
+            partial(_rounded_forward, rounded), partial(_rounded_backward, rounded),
+        )  # fmt: skip
     constants = "the filters' mean and deviation taken as constants in backward"
     yield Mistake(constants, STANDARDISED, None, partial(_backward, lambda w: _by(w, _deviation(w)), centred=False))
     text = "the filters' deviation taken as a constant in backward"
@@ -69,6 +76,25 @@ def _forward(filters: Filters, c: Call) -> Array:
     weight = c.arrays[1]
     w, _ = filters(weight.reshape(len(weight), -1))
     return ops.grouped_conv.forward(c.x, w.reshape(weight.shape), attrs=c.attrs, needs=(False, False))[0]
+
+
+def _rounded_forward(rounded: Change, c: Call) -> Array:
+    """With x and the standardised filters rounded."""
+    moved = replace(c, arrays=(rounded(c.x), *c.arrays[1:]))
+    return _forward(lambda w: (rounded(_by(w, _deviation(w))[0]), w), moved)
+
+
+def _rounded_backward(rounded: Change, c: Call, gy: Array) -> Sequence[Array | None]:
+    """The same, with gy rounded; what leads from the filters' gradient to the weights' is exact."""
+    moved = replace(c, arrays=(rounded(c.x), *c.arrays[1:]))
+    gx, gw = _backward(lambda w: (rounded(_by(w, _deviation(w))[0]), np.ones((len(w), 1))), moved, rounded(gy))
+    if gw is None:
+        return gx, None
+    w = c.arrays[1].reshape(len(gw), -1)
+    standard, factor = _by(w, _deviation(w))
+    g, centred = gw.reshape(w.shape), _centred(w)
+    share = (g * standard).sum(axis=1, keepdims=True) / (_deviation(w) - EPS) / (w.shape[1] - 1)
+    return gx, _centred(factor * (g - centred * share)).reshape(gw.shape)
 
 
 def _backward(filters: Filters, c: Call, gy: Array, *, centred: bool = False) -> Sequence[Array | None]:

@@ -33,10 +33,10 @@ def _cut(a: Array) -> Array:
     return words.view(np.float32).astype(np.float64)
 
 
-FORMATS: dict[str, Callable[[Array], Array]] = {
-    "float16": _float16,
+FORMATS: dict[str, Callable[[Array], Array]] = {  # those of fewer bits first: their numbers are numbers of the others
     "bfloat16": _to_bits(7),
     "bfloat16, truncated": _cut,
+    "float16": _float16,
     "TF32": _to_bits(10),
 }
 ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "bfloat16, truncated": 2.0**-7, "TF32": 2.0**-11}

@@ -129,6 +129,33 @@ def _of_groups() -> Iterator[Mistake]:
     yield Mistake("bias left out", of, lambda c: c.forward(*c.arrays[:2], 0 * c.arrays[2]))
     yield Mistake("unbiased normalisation: divide by M, not M - 1", of, _unbiased, _unbiased_back)
     yield Mistake("statistics taken as constants in backward", of, None, _constants_back)
+    yield Mistake("eps outside the square root", of, _outside, _outside_back)
+
+
+def _grouped(c: Call, a: Array) -> Array:
+    """(N, H, W, C) as (N, H W, groups, C / groups)."""
+    groups = c.attrs.get("groups", 1)
+    return a.reshape(len(a), -1, groups, a.shape[3] // groups)
+
+
+def _normal_outside(c: Call) -> tuple[Array, Array]:
+    x = _grouped(c, c.x)
+    centred = x - x.mean(axis=(1, 3), keepdims=True)
+    deviation = np.sqrt(np.square(centred).mean(axis=(1, 3), keepdims=True))
+    inv_std = 1 / (deviation + c.attrs.get("eps", 1e-5))
+    return centred * inv_std, inv_std
+
+
+def _outside(c: Call) -> Array:
+    return np.asarray(_normal_outside(c)[0].reshape(c.x.shape) * c.arrays[1] + c.arrays[2])
+
+
+def _outside_back(c: Call, gy: Array) -> tuple[Array | None, ...]:
+    x_hat, inv_std = _normal_outside(c)
+    a = _grouped(c, gy * c.arrays[1])
+    along = (a * x_hat).mean(axis=(1, 3), keepdims=True)
+    gx = (inv_std * (a - a.mean(axis=(1, 3), keepdims=True) - x_hat * along)).reshape(gy.shape)
+    return gx, (gy * x_hat.reshape(gy.shape)).sum(axis=(0, 1, 2)), gy.sum(axis=(0, 1, 2))
 
 
 def _eps_times(factor: float, c: Call) -> dict[str, Any]:
@@ -171,15 +198,9 @@ def _unbiased_back(c: Call, gy: Array) -> tuple[Array | None, ...]:
 
 
 def _constants_back(c: Call, gy: Array) -> tuple[Array | None, ...]:
-    """gx = gamma inv_std gy, inv_std being told by how far apart x and x_hat lie."""
-    y = c.forward(c.x, np.ones_like(c.arrays[1]), np.zeros_like(c.arrays[2]))
-    n, h, w, channels = c.x.shape
-    groups = c.attrs.get("groups", 1)
-    x_hat, x = (a.reshape(n, h * w, groups, channels // groups) for a in (y, c.x))
-    spread = x.max(axis=(1, 3)) - x.min(axis=(1, 3))
-    inv_std = (x_hat.max(axis=(1, 3)) - x_hat.min(axis=(1, 3))) / spread
-    per_channel = np.repeat(inv_std, channels // groups, axis=1)[:, None, None, :]
-    return gy * c.arrays[1] * per_channel, *c.backward(gy)[1:]
+    """gx = gamma inv_std gy."""
+    inv_std = 1 / np.sqrt(_grouped(c, c.x).var(axis=(1, 3), keepdims=True) + c.attrs.get("eps", 1e-5))
+    return (_grouped(c, gy * c.arrays[1]) * inv_std).reshape(gy.shape), *c.backward(gy)[1:]
 
 
 def _mistake(cause: str, ops: tuple[str, ...], norm: _Norm) -> Mistake:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
+from itertools import count
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,25 +15,46 @@ from minitl.oracle.case import Case
 from minitl.oracle.forms import form_of
 from minitl.oracle.make import recipe_of
 from minitl.oracle.mistakes import activations, filters, norms, pools, rest, sums
-from minitl.oracle.mistakes.tape import Mistake, Walk, WrongTape
+from minitl.oracle.mistakes.tape import Mistake, Step, WrongTape
 from minitl.oracle.recipes import ACTIVATIONS, BLOCKS, METHODS, Recipe
 from minitl.oracle.running import input_gradients, run, updated
 
 LARGEST = 3e7  # multiply-adds of a case: hundreds of steps are tried
 CANNOT = (ArithmeticError, LookupError, TypeError, ValueError)  # what a mistake raises where it cannot be made
 Values = dict[str, Array]
+T = TypeVar("T")
 
 
 class Wrong(NamedTuple):
-    """A mistake, the layer it was made in ("" for all), and the tensors it gives."""
+    """A mistake, the layer it was made in ("" for all), and the tensors it changes, from the loss on down.
+
+    They are computed as they are asked for. `far`: whether one layer's mistake is felt in others.
+    """
 
     cause: str
     layer: str
-    tensors: Mapping[str, Array]
+    tensors: Iterable[tuple[str, Array]]
+    far: bool = True
+
+
+class Remembered(Generic[T]):
+    """What an iterator gives, computed once and only as far as anybody asks."""
+
+    def __init__(self, source: Iterator[T]) -> None:
+        self._source, self._known = source, list[T]()
+
+    def __iter__(self) -> Iterator[T]:
+        for at in count():
+            if at == len(self._known):
+                try:
+                    self._known.append(next(self._source))
+                except StopIteration:
+                    return
+            yield self._known[at]
 
 
 class Runs:
-    """Steps of one case in float64."""
+    """Steps of one case in float64, with mistakes in them; none is run twice."""
 
     def __init__(self, case: Case) -> None:
         self.case, self.recipe = case, recipe_of(case)
@@ -43,49 +65,69 @@ class Runs:
         if x.shape != self.recipe.input_shape or case.macs["forward"] > LARGEST:
             raise ValueError("not to be run")
         self.values = {n: t.astype(np.float64) if t.dtype.kind == "f" else t for n, t in case.inputs.items()}
+        self.scaled = ("output", "grad_input.x") if case.attrs.get("reduction") == "sum" else ()
+        self.given, tape = self._given(self.values), WrongTape()
+        output = run(self.recipe, self.given, tape).output
+        self.right, self.met = Step(tape, output, np.array(self.given["grad_output"], order="C")), tape.met
+        self._outputs = {single: Remembered(self._all_outputs(single=single)) for single in (False, True)}
+        self._gradients = {single: Remembered(self._all_gradients(single=single)) for single in (False, True)}
 
     def changing_output(self, right: Callable[[Array], bool], *, single: bool) -> Iterator[Wrong]:
         """Steps whose mistake changes the output, if it then is what `right` says.
 
         The mistake is made in every layer of its ops; with `single`, in one after another.
         """
-        for mistake in self._mistakes(single=single):
-            for variant in mistake.variants(forward=True):
-                tensors: Values = {}
-                with suppress(*CANNOT):
-                    tensors = self._step(variant, right)
-                if not tensors:
-                    break  # the other variants have the same output
-                yield Wrong(mistake.cause, mistake.layer or "", tensors)
+        for mistake, output in self._outputs[single]:
+            if right(output):
+                for variant in mistake.variants(forward=True):
+                    with suppress(*CANNOT):
+                        yield Wrong(mistake.cause, mistake.layer or "", self._step(variant).items())
         if self.values["input.x"].ndim == 4 and not single:
-            yield Wrong("layout mixed up: maps read and written in the other layout", "", self._other_layout())
+            other = self._other_layout().items()
+            yield Wrong("layout mixed up: maps read and written in the other layout", "", other)
 
-    def changing_gradients(self, *, single: bool) -> Iterator[Wrong]:
+    def changing_gradients(self, *, single: bool) -> Iterable[Wrong]:
         """Steps whose mistake is one of the backward alone, in every layer of its ops or in a single one."""
-        given, tape = self._given(self.values), WrongTape()
-        walk = Walk(tape, run(self.recipe, given, tape).output, np.array(given["grad_output"], order="C"))
+        return self._gradients[single]
+
+    def _all_outputs(self, *, single: bool) -> Iterator[tuple[Mistake, Array]]:
+        for mistake in self._mistakes(single=single):
+            if mistake.forward:
+                with suppress(*CANNOT):
+                    yield mistake, self._laid_out({"output": self.right.output(mistake)})["output"]
+
+    def _all_gradients(self, *, single: bool) -> Iterator[Wrong]:
         for mistake in self._mistakes(single=single):
             for variant in mistake.variants(forward=False):
-                with suppress(*CANNOT):
-                    by_name, by_source = walk(variant)
-                    found = by_name | input_gradients(self.recipe, by_source)
-                    found |= updated(self.recipe, given, found)
-                    yield Wrong(mistake.cause, mistake.layer or "", self._laid_out(found))
+                tensors = Remembered(self._walked(variant))
+                yield Wrong(mistake.cause, mistake.layer or "", tensors, variant.far)
         if single:
             return
         ones = self.values | {"grad_output": np.ones_like(self.values["grad_output"])}
-        yield Wrong("gy ignored (taken as 1)", "", self._step(None, values=ones))
+        yield Wrong("gy ignored (taken as 1)", "", self._step(None, values=ones).items())
         for method in METHODS:
             if self.case.op in BLOCKS and method not in (self.case.method, "mobiletl-recompute"):
                 other = replace(self.recipe, method=method)
-                yield Wrong(f"the gradient of method {method}", "", self._step(None, recipe=other))
+                yield Wrong(f"the gradient of method {method}", "", self._step(None, recipe=other).items())
+
+    def _walked(self, mistake: Mistake) -> Iterator[tuple[str, Array]]:
+        def stored(found: Values) -> Iterator[tuple[str, Array]]:
+            yield from self._laid_out(found | updated(self.recipe, self.given, found)).items()
+
+        steps = self.right.gradients(mistake)
+        with suppress(*CANNOT):
+            while True:
+                try:
+                    name, gradient = next(steps)
+                except StopIteration as end:
+                    yield from stored(input_gradients(self.recipe, end.value))
+                    return
+                yield from stored({name: gradient})
 
     def _mistakes(self, *, single: bool) -> Iterator[Mistake]:
         """All mistakes where they can be made: in every layer of their ops at once, or in each of several by itself."""
-        tape = WrongTape()
-        run(self.recipe, self._given(self.values), tape)
         for mistake in self._listed():
-            layers = list(dict.fromkeys(layer for op, layer in tape.met if mistake.applies(op, layer)))
+            layers = list(dict.fromkeys(layer for op, layer in self.met if mistake.applies(op, layer)))
             if layers and not single:
                 yield mistake
             if len(layers) > 1 and single:
@@ -101,18 +143,11 @@ class Runs:
     def _given(self, values: Values) -> Values:
         return {n: self.form.taken(n, v) for n, v in values.items()}
 
-    def _step(
-        self, mistake: Mistake | None, output: Callable[[Array], bool] | None = None,
-        values: Values | None = None, recipe: Recipe | None = None,
-    ) -> Values:  # fmt: skip
-        """All results of a step, or none if `output` does not take its output."""
+    def _step(self, mistake: Mistake | None, values: Values | None = None, recipe: Recipe | None = None) -> Values:
+        """All results of a step."""
         given = self._given(values or self.values)
         tape = WrongTape(mistake)
         ran = run(recipe or self.recipe, given, tape)
-        if self.case.attrs.get("reduction") == "sum":
-            ran.output.value = ran.output.value * self.recipe.batch
-        if output and not output(self.form.stored("output", ran.output.value)):
-            return {}
         gradients = tape.backward(ran.output, np.array(given["grad_output"], order="C"))
         found = {f"grad_param.{n}": g for n, g in gradients.items()}
         found |= {"output": ran.output.value} | input_gradients(self.recipe, tape.input_gradients)
@@ -124,6 +159,7 @@ class Runs:
 
     def _laid_out(self, found: Values) -> Values:
         """Results in the form of the case."""
+        found |= {n: a * self.recipe.batch for n, a in found.items() if n in self.scaled}
         return {n: self.form.stored(n, a) for n, a in found.items()}
 
     def _other_layout(self) -> Values:

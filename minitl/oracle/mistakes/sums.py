@@ -18,7 +18,8 @@ from minitl.oracle.mistakes.formats import FORMATS
 from minitl.oracle.mistakes.tape import Backward, Call, Change, Forward, Mistake
 
 SPATIAL = ("conv", "depthwise_conv", "grouped_conv", "standardised_conv")
-DENSE = ("conv", "pointwise_conv", "linear")
+MATRICES = ("pointwise_conv", "linear")
+DENSE = ("conv", *MATRICES)
 ALL = (*SPATIAL, "pointwise_conv", "linear")
 PAD = 4  # rows and columns around a map on its canvas: more than any shift, and even, as strides are
 
@@ -61,9 +62,10 @@ def _misread_weights() -> Iterator[Mistake]:
     yield _weights("filter flipped", SPATIAL, lambda c: _FLIP)
     yield _weights("weights read transposed (kernel width before height)", SPATIAL, lambda c: _TURN)
     for once in (_in_out, lambda c: _inverse(_in_out(c))):
-        yield _weights("weights read transposed: as (in, out), not (out, in)", DENSE, once)
+        for of in (DENSE, MATRICES):
+            yield _weights("weights read transposed: as (in, out), not (out, in)", of, once)
         twice = "weights read transposed: rows and columns exchanged in making a transposed copy"
-        yield _weights(twice, DENSE, partial(_twice, once))
+        yield _weights(twice, MATRICES, partial(_twice, once))
     yield _weights("weights read transposed: as HWIO, not OIHW", SPATIAL, lambda c: _order(c, (2, 3, 1, 0)))
     yield _weights("weights read transposed: as OHWI, not OIHW", SPATIAL, lambda c: _order(c, (0, 2, 3, 1)))
     for one in (_roll(1), _roll(-1)):
@@ -107,9 +109,11 @@ def _roll(by: int) -> Map:
 
 
 def _outputs_moved(axis: int, by: int) -> Maps:
-    """Outputs one place along an axis; zeros come in."""
+    """Outputs one place along an axis; zeros come in. A map of one position stays."""
 
     def move(y: Array, by: int) -> Array:
+        if y.shape[axis] == 1:
+            return y
         moved = np.roll(y, by, axis)
         moved[(slice(None),) * axis + (slice(0, 1) if by > 0 else slice(-1, None),)] = 0
         return moved
@@ -233,8 +237,6 @@ def _unstrided(cause: str, maps: Maps) -> Mistake:
 
 
 def _at_stride_1(c: Call) -> Call:
-    if c.attrs.get("stride", 1) == 1:
-        raise LookupError("there is no stride to ignore")
     return replace(c, attrs={**c.attrs, "stride": 1})
 
 

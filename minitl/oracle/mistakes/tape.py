@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +66,7 @@ class Mistake:
     forward: Forward | None = None
     backward: Backward | None = None
     layer: str | None = None  # None: in all layers
+    far: bool = True  # whether other layers feel it
 
     def applies(self, op: str, layer: str) -> bool:
         """Whether it is made there."""
@@ -80,7 +81,7 @@ class Mistake:
         elif not forward and self.backward:
             yield replace(self, forward=None)
             yield replace(self, forward=None, backward=_only(self.backward, operands=True))
-            yield replace(self, forward=None, backward=_only(self.backward, operands=False))
+            yield replace(self, forward=None, backward=_only(self.backward, operands=False), far=False)
 
 
 def _only(wrong: Backward, *, operands: bool) -> Backward:
@@ -146,8 +147,8 @@ class WrongTape(Tape):
         return super().run(wrong, *inputs, layer=layer, role=role, rule=rule, attrs=attrs)
 
 
-class Walk:
-    """The backward pass of a right step, to be walked again and again with a mistake somewhere.
+class Step:
+    """A right step, to be gone through again and again with a mistake somewhere.
 
     What a mistake does not reach is not computed anew.
     """
@@ -157,34 +158,52 @@ class Walk:
         self.calls: list[Call] = [record.op.call for record in self.records]  # type: ignore[attr-defined]
         self.start, self.gy = output.source, gy
         self.right: dict[int, Gradients] = {}
-        self.right = self._walk(NONE)[2]
+        for _ in self.gradients(NONE):
+            pass
 
-    def __call__(self, mistake: Mistake) -> tuple[dict[str, Array], dict[int, Array]]:
-        """Gradients of the parameters by name, and of the variables by their source."""
-        return self._walk(mistake)[:2]
+    def output(self, mistake: Mistake) -> Array:
+        """What comes out where the mistake is made in the forward."""
+        changed: dict[int, Array] = {}
+        for number, (call, record) in enumerate(zip(self.calls, self.records, strict=True)):
+            wrong = mistake.forward if mistake.applies(call.op.name, call.layer) else None
+            if not wrong and changed.keys().isdisjoint(record.sources):
+                continue
+            flows = [changed.get(source, array) for source, array in zip(record.sources, call.arrays, strict=False)]
+            moved = replace(call, arrays=(*flows, *call.arrays[len(flows) :]))
+            changed[number] = np.array(wrong(moved) if wrong else moved.forward(), np.float64, order="C")
+        return changed[self.start]
 
-    def _walk(self, mistake: Mistake) -> tuple[dict[str, Array], dict[int, Array], dict[int, Gradients]]:
+    def gradients(self, mistake: Mistake) -> Generator[tuple[str, Array], None, dict[int, Array]]:
+        """Gradients of parameters that the mistake may change, by name, from the loss on down.
+
+        Returns those of the variables by their source.
+        """
         pending: dict[int, tuple[Array, bool]] = {self.start: (self.gy, True)}  # and whether it is the right one
-        found: dict[str, Array] = {}
-        walked: dict[int, Gradients] = {}
         for number in reversed(range(self.start + 1)):
             if number not in pending:
                 continue
             gy, right = pending.pop(number)
             call, record = self.calls[number], self.records[number]
-            wrong = mistake.applies(call.op.name, call.layer)
-            gradients = self.right.get(number) if right and not wrong else None
-            if gradients is None:
-                how = mistake.backward if wrong and mistake.backward else Call.backward
-                gradients = tuple(how(call, gy))
-            walked[number], flows = gradients, len(record.sources)
+            right &= not mistake.applies(call.op.name, call.layer)
+            gradients = self._gradients(number, gy, mistake, right=right)
+            flows = len(record.sources)
             for source, gradient, needed in zip(record.sources, gradients, record.needs, strict=False):
                 if gradient is not None and needed:
                     before, was_right = pending.get(source, (0, True))
-                    pending[source] = before + gradient, right and not wrong and was_right
-            for parameter, gradient, needed in zip(
-                record.parameters, gradients[flows:], record.needs[flows:], strict=True
-            ):
-                if gradient is not None and needed:
-                    found[f"grad_param.{parameter.name}"] = np.asarray(gradient)
-        return found, {source: np.asarray(gradient) for source, (gradient, _) in pending.items()}, walked
+                    pending[source] = before + gradient, right and was_right
+            of_parameters = zip(record.parameters, gradients[flows:], record.needs[flows:], strict=True)
+            for parameter, gradient, needed in of_parameters:
+                if gradient is not None and needed and not right:
+                    yield f"grad_param.{parameter.name}", np.asarray(gradient)
+        return {source: np.asarray(gradient) for source, (gradient, _) in pending.items()}
+
+    def _gradients(self, number: int, gy: Array, mistake: Mistake, *, right: bool) -> Gradients:
+        """Those of one call, remembered where they are the right ones."""
+        if right and number in self.right:
+            return self.right[number]
+        call = self.calls[number]
+        wrong = mistake.backward if mistake.applies(call.op.name, call.layer) else None
+        gradients = tuple(wrong(call, gy) if wrong else call.backward(gy))
+        if mistake is NONE:
+            self.right[number] = gradients
+        return gradients
