@@ -84,6 +84,18 @@ def test_what_is_said(name: str, change: Callable[[Got], object], said: str) -> 
     assert said in verdict(name, change)
 
 
+def test_each_of_several_mistakes_is_named() -> None:
+    case = case_of("conv-bias")
+    got = step(case, "float32")
+    got["output"] = got["output"] - case.inputs["param.bias"]
+    got["grad_param.bias"] = 0 * got["grad_param.bias"]
+    got["grad_param.weight"] = got["grad_param.weight"][..., ::-1, ::-1]
+    causes = {line.tensor: line.cause for line in case.compare(got).lines if not line.ok}
+    assert "bias left out" in causes["output"]
+    assert "a missing gradient: it is zero" in causes["grad_param.bias"]
+    assert "filter flipped" in causes["grad_param.weight"]
+
+
 def test_float32_numbers_in_float64_are_judged_as_float32_and_said_to_be() -> None:
     case = case_of("conv-bias")
     for widened in (lambda a: a.astype(np.float64), lambda a: json.loads(json.dumps(a.tolist()))):

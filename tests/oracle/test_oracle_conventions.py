@@ -11,6 +11,7 @@ from own import step
 from minitl import MinitlError, ops, oracle
 from minitl.oracle import bounds
 from minitl.oracle.bounds import activations
+from minitl.oracle.mistakes.sums import PADDINGS, right_padding
 
 
 def case_of(op: str, layout: str = "nhwc", **attrs: Any) -> oracle.Case:
@@ -30,6 +31,21 @@ def test_the_order_of_weights(weights: str, axes: tuple[int, ...], layout: str) 
     (usual,), (case,) = (list(oracle.cases("linear", weights=w)) for w in ("oihw", "hwio"))
     np.testing.assert_array_equal(case.tensors["param.weight"], usual.tensors["param.weight"].T)
     case.check(step(case, "float32"))
+
+
+@pytest.mark.parametrize("op", ["conv", "depthwise_conv"])
+@pytest.mark.parametrize("came", ["symmetric", "same", "valid"])
+@pytest.mark.parametrize("right", ["symmetric", "same", "valid", "2,1,0,2"])
+def test_what_is_said_of_another_padding_is_true(op: str, came: str, right: str) -> None:
+    """The one that came by its name, and the one that is right; never one for the other."""
+    case, other = (oracle.make(op, attrs={"padding": p, "stride": 2}, height=5, width=6) for p in (right, came))
+    given = case.inputs | {"grad_output": np.resize(case.inputs["grad_output"], other.tensors["output"].shape)}
+    other.tensors.update(given)
+    report = case.compare(step(other, "float32"))
+    causes = [line.cause for line in report.lines if "padding" in line.cause]
+    assert report.ok == (came == right)
+    assert all(cause.endswith(right_padding(right)) and PADDINGS[came] in cause for cause in causes)
+    assert causes or report.ok
 
 
 def test_another_order_of_weights_is_named() -> None:

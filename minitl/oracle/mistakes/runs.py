@@ -16,7 +16,7 @@ from minitl.oracle.forms import form_of
 from minitl.oracle.make import recipe_of
 from minitl.oracle.mistakes import activations, filters, norms, pools, rest, sums
 from minitl.oracle.mistakes.tape import Mistake, Step, WrongTape
-from minitl.oracle.recipes import ACTIVATIONS, BLOCKS, METHODS, Recipe
+from minitl.oracle.recipes import ACTIVATIONS, BLOCKS, METHODS, SYMMETRIC, Recipe
 from minitl.oracle.running import input_gradients, run, updated
 
 LARGEST = 3e7  # multiply-adds of a case: hundreds of steps are tried
@@ -134,7 +134,8 @@ class Runs:
                 yield from (replace(mistake, layer=layer) for layer in layers)
 
     def _listed(self) -> Iterator[Mistake]:
-        for listed in (sums, filters, norms, pools, rest):
+        yield from sums.mistakes(self.case.attrs.get("padding", SYMMETRIC))
+        for listed in (filters, norms, pools, rest):
             yield from listed.mistakes()
         yield from activations.mistakes(self.case.attrs.get("activation", ""), self.case.rule)
         if self.case.op in ACTIVATIONS:
@@ -149,8 +150,8 @@ class Runs:
         tape = WrongTape(mistake)
         ran = run(recipe or self.recipe, given, tape)
         gradients = tape.backward(ran.output, np.array(given["grad_output"], order="C"))
-        found = {f"grad_param.{n}": g for n, g in gradients.items()}
-        found |= {"output": ran.output.value} | input_gradients(self.recipe, tape.input_gradients)
+        found = {"output": ran.output.value} | {f"grad_param.{n}": g for n, g in gradients.items()}
+        found |= input_gradients(self.recipe, tape.input_gradients)
         found |= updated(self.recipe, given, found) | {name: var.value for name, var in ran.more.items()}
         if self.case.attrs.get("variance") != "biased":
             after = {f"buffer_after.{n}": p.value for n, p in ran.parameters.items() if p.statistic}

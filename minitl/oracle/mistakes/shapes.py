@@ -8,6 +8,8 @@ import numpy as np
 
 from minitl.arrays import Array, Shape
 from minitl.oracle.case import Case, shape_in
+from minitl.oracle.mistakes.sums import PADDINGS, right_padding
+from minitl.oracle.recipes import SYMMETRIC, padding
 
 WEIGHTS = "as many elements in another shape; weights are (out, in / groups, k, k)"
 ORDERS = {(2, 3, 1, 0): "HWIO", (0, 2, 3, 1): "OHWI", (1, 0, 2, 3): "IOHW", (1, 0): "(in, out)"}
@@ -25,8 +27,8 @@ def cause(case: Case, name: str, got: Array) -> str:
     if got.shape == expected.shape[1:]:
         return "the batch's axis is missing"
     if got.size != expected.size:
-        both = got.ndim == expected.ndim == 4
-        return "padding must be (k - 1) / 2 on all sides" if both and name == "output" else ""
+        windows = got.ndim == expected.ndim == 4 and name == "output" and case.attrs.get("kernel", 1) > 1
+        return f"padding: {right_padding(case.attrs.get('padding', SYMMETRIC))}" if windows else ""
     if name.startswith("grad_param."):
         return _turned_weights(got, expected)
     if sorted(got.shape) == sorted(expected.shape) and got.ndim == 4:
@@ -47,17 +49,18 @@ def _exchanged(case: Case, name: str, got: Array) -> str:
 def _geometry(case: Case, got: Shape) -> str:
     """A stride or padding that gives this shape."""
     attrs, channels = case.attrs, case.tensors["output"].shape[1 if case.layout == "nchw" else 3]
-    kernel, stride = attrs.get("kernel", 1), attrs.get("stride", 1)
+    kernel, stride, right = attrs.get("kernel", 1), attrs.get("stride", 1), attrs.get("padding", SYMMETRIC)
     sizes = attrs["height"], attrs["width"]
 
-    def of(*extents: int) -> Shape:
-        return shape_in((attrs["batch"], *extents, channels), case.layout)
+    def of(stride: int, text: str) -> Shape:
+        top, bottom, left, after = padding({"kernel": kernel, "stride": stride, "padding": text}, sizes)
+        padded = sizes[0] + top + bottom, sizes[1] + left + after
+        return shape_in((attrs["batch"], *((n - kernel) // stride + 1 for n in padded), channels), case.layout)
 
-    if stride > 1 and got == of(*sizes):
+    if stride > 1 and got == of(1, right):
         return "stride ignored"
-    if kernel > 1 and got == of(*((n - kernel) // stride + 1 for n in sizes)):
-        return "valid padding: (k - 1) / 2 zeros on all sides are right"
-    return ""
+    came = [name for text, name in PADDINGS.items() if text != right and kernel > 1 and got == of(stride, text)]
+    return f"{' or '.join(came)}: {right_padding(right)}" if came else ""
 
 
 def _turned_weights(got: Array, expected: Array) -> str:

@@ -16,6 +16,8 @@ import numpy as np
 from minitl.arrays import Array, Shape
 from minitl.oracle.mistakes.formats import FORMATS
 from minitl.oracle.mistakes.tape import Backward, Call, Change, Forward, Mistake
+from minitl.oracle.recipes import SAME as SAME_PADDING
+from minitl.oracle.recipes import SYMMETRIC, VALID, padding
 
 SPATIAL = ("conv", "depthwise_conv", "grouped_conv", "standardised_conv")
 MATRICES = ("pointwise_conv", "linear")
@@ -35,10 +37,12 @@ Maps = Callable[[Call], tuple[Map, Map, Map]]  # of x, w and y
 SAME = Map(lambda a: a, lambda a: a)
 
 
-def mistakes() -> Iterator[Mistake]:
-    """All of them."""
+def mistakes(right: str = SYMMETRIC) -> Iterator[Mistake]:
+    """All of them; `right` is the case's padding."""
     yield from _misread_weights()
-    yield around("SAME padding as TensorFlow's: symmetric padding of (k - 1) / 2 is right", SPATIAL, _same_padding)
+    for other, name in PADDINGS.items():
+        if other != right:
+            yield _padded(f"{name}: {right_padding(right)}", other)
     for by, what in ((1, "too many"), (-1, "too few")):
         yield around(f"padding off by one: one row and column {what} before", SPATIAL, _off_by(by))
     yield around("replicate padding where zeros are right", SPATIAL, _replicated)
@@ -144,17 +148,33 @@ def _twice(once: Callable[[Call], Map], c: Call) -> Map:
 # Where a window lies.
 
 
+def _pads(c: Call) -> tuple[int, ...]:
+    """Zeros before and after each axis: (top, bottom, left, right)."""
+    return tuple(c.attrs.get("padding") or (c.arrays[1].shape[2] // 2,) * 4)
+
+
+def _extents(c: Call, more: int = 0) -> tuple[int, int]:
+    """Rows and columns that come out, for a map with that many more of both."""
+    (top, bottom, left, right), kernel, stride = _pads(c), c.arrays[1].shape[2], c.attrs.get("stride", 1)
+    high, wide = c.x.shape[1] + more + top + bottom, c.x.shape[2] + more + left + right
+    return (high - kernel) // stride + 1, (wide - kernel) // stride + 1
+
+
+def _starts(c: Call) -> tuple[Array, Array]:
+    """The first row and column of each window, below 0 in the padding."""
+    (top, _, left, _), stride = _pads(c), c.attrs.get("stride", 1)
+    rows, columns = _extents(c)
+    return stride * np.arange(rows) - top, stride * np.arange(columns) - left
+
+
 def _shifted(c: Call, down: int, right: int) -> tuple[Map, Map, Map]:
     """Windows moved up and left: as with that many more rows and columns of padding before the map."""
-    top, left = PAD + down, PAD + right
-    (_, height, width, _), stride = c.x.shape, c.attrs.get("stride", 1)
-    rows, columns = -(-height // stride), -(-width // stride)
-    first, canvas = PAD // stride, (height + 2 * PAD, width + 2 * PAD)
-    outputs = -(-canvas[0] // stride), -(-canvas[1] // stride)
+    (_, height, width, _), first = c.x.shape, PAD // c.attrs.get("stride", 1)
+    canvas = height + 2 * PAD, width + 2 * PAD
     return (
-        _window(top, left, height, width, canvas),
+        _window(PAD + down, PAD + right, height, width, canvas),
         SAME,
-        _inverse(_window(first, first, rows, columns, outputs)),
+        _inverse(_window(first, first, *_extents(c), _extents(c, 2 * PAD))),
     )
 
 
@@ -172,20 +192,44 @@ def _inverse(m: Map) -> Map:
     return Map(m.back, m.to)
 
 
-def _same_padding(c: Call) -> tuple[Map, Map, Map]:
-    stride, kernel = c.attrs.get("stride", 1), c.arrays[1].shape[2]
-    before = [max((-(-n // stride) - 1) * stride + kernel - n, 0) // 2 for n in c.x.shape[1:3]]
-    return _shifted(c, before[0] - kernel // 2, before[1] - kernel // 2)
+PADDINGS = {
+    SAME_PADDING: "SAME padding as TensorFlow's",
+    SYMMETRIC: "symmetric padding of (k - 1) / 2",
+    VALID: "valid padding",
+}
+
+
+def right_padding(text: str) -> str:
+    """What is to be said of a case's padding where another was taken."""
+    by_name = {
+        SYMMETRIC: "symmetric padding of (k - 1) / 2 zeros on all sides is right",
+        SAME_PADDING: "TensorFlow's SAME padding is right",
+        VALID: "valid padding, none at all, is right",
+    }
+    return by_name.get(text, f"zeros of {text} (top, bottom, left, right) are right")
+
+
+def _padded(cause: str, text: str) -> Mistake:
+    """Another padding of which as many outputs come."""
+
+    def other(c: Call) -> tuple[int, ...]:
+        attrs = {"kernel": c.arrays[1].shape[2], "stride": c.attrs.get("stride", 1), "padding": text}
+        return padding(attrs, c.x.shape[1:3])
+
+    return Mistake(
+        cause, SPATIAL, lambda c: c.forward(padding=other(c)), lambda c, gy: c.backward(gy, padding=other(c))
+    )  # fmt: skip
 
 
 def _replicated(c: Call) -> tuple[Map, Map, Map]:
     """Borders repeated outwards; the adjoint adds up what flows to a border's copies."""
-    p = c.arrays[1].shape[2] // 2
+    top, bottom, left, right = _pads(c)
     _, _, of_y = _shifted(c, 0, 0)
     height, width = c.x.shape[1:3]
     rows, columns = (np.clip(np.arange(-PAD, n + PAD), 0, n - 1) for n in (height, width))
-    near = (np.arange(-PAD, height + PAD)[:, None], np.arange(-PAD, width + PAD)[None, :])
-    inside = ((near[0] >= -p) & (near[0] < height + p) & (near[1] >= -p) & (near[1] < width + p))[None, :, :, None]
+    down, across = np.arange(-PAD, height + PAD)[:, None], np.arange(-PAD, width + PAD)[None, :]
+    inside = (down >= -top) & (down < height + bottom) & (across >= -left) & (across < width + right)
+    inside = inside[None, :, :, None]
 
     to_rows, to_columns = (np.eye(n)[at] for n, at in ((height, rows), (width, columns)))
 
@@ -204,20 +248,17 @@ def _replicated_cut(c: Call, gy: Array) -> tuple[Array | None, ...]:
 
 def _inner(c: Call) -> tuple[Map, Map, Map]:
     """Only the outputs whose window lies within the map."""
-    stride, p = c.attrs.get("stride", 1), c.arrays[1].shape[2] // 2
-    rows, columns = (
-        (stride * np.arange(-(-n // stride)) >= p) & (stride * np.arange(-(-n // stride)) < n - p)
-        for n in c.x.shape[1:3]
-    )
+    kernel, (down, across), (_, height, width, _) = c.arrays[1].shape[2], _starts(c), c.x.shape
+    rows, columns = (down >= 0) & (down + kernel <= height), (across >= 0) & (across + kernel <= width)
     inside = (rows[:, None] & columns[None, :])[None, :, :, None]
     keep = Map(lambda y: y * inside, lambda g: g * inside)
     return SAME, SAME, keep
 
 
 def _bias_of_inner(c: Call, gy: Array) -> Sequence[Array | None]:
-    stride, p = c.attrs.get("stride", 1), c.arrays[1].shape[2] // 2
-    rows, columns = (stride * np.arange(m) + p < n for m, n in zip(gy.shape[1:3], c.x.shape[1:3], strict=True))
-    return (*c.backward(gy)[:2], *c.backward(gy * (rows[:, None] & columns[None, :])[None, :, :, None])[2:])
+    kernel, (down, across), (_, height, width, _) = c.arrays[1].shape[2], _starts(c), c.x.shape
+    inside = ((down + kernel <= height)[:, None] & (across + kernel <= width)[None, :])[None, :, :, None]
+    return (*c.backward(gy)[:2], *c.backward(gy * inside)[2:])
 
 
 def _unstrided(cause: str, maps: Maps) -> Mistake:
@@ -229,7 +270,7 @@ def _unstrided(cause: str, maps: Maps) -> Mistake:
         return dense.forward(_at_stride_1(c))[:, : y.shape[1], : y.shape[2]] if dense.forward else y
 
     def backward(c: Call, gy: Array) -> Sequence[Array | None]:
-        full = np.zeros((*c.x.shape[:3], gy.shape[3]))
+        full = np.zeros((len(gy), *_extents(_at_stride_1(c)), gy.shape[3]))
         full[:, : gy.shape[1], : gy.shape[2]] = gy
         return dense.backward(_at_stride_1(c), full) if dense.backward else ()
 
@@ -241,8 +282,8 @@ def _at_stride_1(c: Call) -> Call:
 
 
 def _unpadded(c: Call) -> tuple[Map, Map, Map]:
-    p = c.arrays[1].shape[2] // 2
-    return _shifted(c, -p, -p)
+    top, _, left, _ = _pads(c)
+    return _shifted(c, -top, -left)
 
 
 # What is summed.
