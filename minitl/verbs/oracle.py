@@ -28,6 +28,7 @@ from minitl.verbs import options
 from minitl.verbs.terminal import show
 
 SLOW = 2.0  # seconds
+AT_WORK = "at work; kernels are compiled once, which takes some seconds"
 HELP = "cases to check another implementation with"
 DESCRIPTION = """Writes cases (inputs, true results, and how far off a correct result may be) and checks what another
 implementation computed from them. `minitl oracle spec` prints what is to be implemented."""
@@ -294,8 +295,7 @@ def _print_nothing(report: oracle.Report) -> None:
 @contextmanager
 def _told_if_slow(args: argparse.Namespace) -> Iterator[None]:
     """A line on stderr for who waits, at a terminal or behind a pipe; programs, which ask for JSON, need none."""
-    text = "at work; kernels are compiled once, which takes some seconds"
-    timer = Timer(SLOW, print, (text,), {"file": sys.stderr, "flush": True})
+    timer = Timer(SLOW, print, (AT_WORK,), {"file": sys.stderr, "flush": True})
     timer.daemon = True
     if not args.json:
         timer.start()
