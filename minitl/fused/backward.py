@@ -21,6 +21,7 @@ from minitl.fused.forward import norm_factors
 from minitl.fused.program import Run, Squeeze, Stage, Values
 from minitl.fused.work import PASSING, Band, Unit, Work
 from minitl.kernels import elementwise, pointwise
+from minitl.kernels.channels import combine_call, gate_call
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import BATCH, FROZEN
 from minitl.kernels.groups import Groups
@@ -32,7 +33,7 @@ from minitl.parameters import Parameter
 from minitl.records import OpRecord
 from minitl.saved import Saved
 
-channels = Lazily("minitl.kernels.compiled.channels")
+channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
 ByParameter = dict[Parameter, Array]
 Take = Callable[[Parameter, Array], bool]
@@ -163,7 +164,7 @@ class _Backward:
         out = gy if own else x_hat
 
         def combine(to: Recorder, _: Unit, band: Band, gy: Place, x_hat: Place, out: Place, *factors: Place) -> None:
-            to.call(channels.combine(work.dtype), gy, x_hat, out, *band.span, stage.y[3], *factors)
+            combine_call(to, band.span, stage.y[3], work.dtype, (gy, x_hat, out, *factors))
 
         work.link(combine, stage.y, gy, x_hat, out, *factors)
         return out
@@ -286,7 +287,7 @@ class _Backward:
             calls.convolve_back(to, stage, band, dtype, g, panels, to_here)
             if stage.gated:
                 plus = more + band.n * c * itself
-                to.call(channels.gate(dtype, True), to_here, to_here, *band.span, c, ones, plus)
+                gate_call(to, band.span, c, dtype, (to_here, to_here, ones, plus))
             if step:
                 step(to, unit, band, to_here, gx, *places)
 
@@ -308,7 +309,7 @@ class _Backward:
 
         def add(to: Recorder, _: Unit, band: Band, g: Place, gy: Place) -> None:
             at, count = band.span[0] * c * calls.itemsize(work.dtype), (band.span[1] - band.span[0]) * c
-            to.call(channels.add(work.dtype), g + at, gy + at, g + at, count)
+            to.call(maps.add(work.dtype), g + at, gy + at, g + at, count)
 
         work.link(add, first.x, g, gy)
 
@@ -333,7 +334,7 @@ class _Backward:
 
         def spread(to: Recorder, unit: Unit, band: Band, gate: Place, more: Place, g: Place, *places: Place) -> None:
             own, plus = (at + band.n * c * itself for at in (gate, more))
-            to.call(channels.gate(work.dtype, True), g, g, *band.span, c, own, plus)
+            gate_call(to, band.span, c, work.dtype, (g, g, own, plus))
             if step:
                 step(to, unit, band, g, g, *places)
 

@@ -17,7 +17,7 @@ from minitl.fused.excite import KeptArrays, excite
 from minitl.fused.frozen import frozen_forward
 from minitl.fused.program import Program, Squeeze, Stage, Values
 from minitl.fused.work import PASSING, Band, Unit, Work
-from minitl.kernels.channels import join_moments
+from minitl.kernels.channels import gate_call, join_moments
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import BATCH, FROZEN
 from minitl.kernels.groups import Groups
@@ -26,7 +26,7 @@ from minitl.ops.activations.activation import tensor_of
 from minitl.ops.norms.batch_norm import inverse_deviation, move_statistics
 from minitl.ops.norms.frozen_norm import scale_and_shift
 
-channels = Lazily("minitl.kernels.compiled.channels")
+channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
 
 def forward(program: Program, x: Array, values: Values, work: Work) -> tuple[Array, KeptArrays]:
@@ -159,7 +159,7 @@ class _Forward:
             calls.up(to, stage, band, unit, norm, work.dtype, (x, y, *places[:7]), edges)
             if extra:
                 at, count = band.span[0] * c * calls.itemsize(work.dtype), (band.span[1] - band.span[0]) * c
-                to.call(channels.add(work.dtype), y + at, places[7] + at, y + at, count)
+                to.call(maps.add(work.dtype), y + at, places[7] + at, y + at, count)
 
         x_hat = raw if norm == BATCH else NOTHING
         work.link(up, stage.y, raw, y, edges, *numbers, x_hat, pre, packed, *extra)
@@ -190,7 +190,7 @@ class _Forward:
 
         def multiply(to: Recorder, unit: Unit, band: Band, x: Place, gate: Place, out: Place) -> None:
             own = gate + band.n * c * itself
-            to.call(channels.gate(work.dtype, False), x, out, *band.span, c, own, own)
+            gate_call(to, band.span, c, work.dtype, (x, out, own))
 
         work.link(multiply, stage.x, x, gate, out)
         return out

@@ -17,13 +17,14 @@ from minitl.fused.calls import itemsize
 from minitl.fused.program import Program, Squeeze, Stage, Values
 from minitl.fused.work import PASSING, Band, Rows, Work
 from minitl.kernels import elementwise, pointwise
+from minitl.kernels.channels import gate_call
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import FROZEN, NONE
 from minitl.kernels.tasks import Place, Recorder
 from minitl.ops.norms.frozen_norm import scale_and_shift
 from minitl.records import OpRecord
 
-channels = Lazily("minitl.kernels.compiled.channels")
+channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
 NEAR = 1 << 17  # bytes of a wide map's rows
 WHOLE = 1 << 19  # bytes of a block's output that is not cut into rows
@@ -294,7 +295,7 @@ class _Sample:
         self.stage(link.stage, step.rows, self.at(step.link), self.at(number))
         if link.adds is not None:
             y, added = self.at(number, start), self.at(link.adds, start)
-            self.to.call(channels.add(self.dtype), y, added, y, (stop - start) * w * c)
+            self.to.call(maps.add(self.dtype), y, added, y, (stop - start) * w * c)
 
     def stage(self, stage: Stage, rows: Rows, x: Place, y: Place) -> None:
         """Convolution, norm and activation of some rows."""
@@ -334,7 +335,7 @@ class _Sample:
         self.elementwise((0, 1), hidden, (NONE, squeeze.act.name, ""), inner)
         self.dense(squeeze.fc2, (hidden, count), inner, gate)
         self.elementwise((0, 1), count, (NONE, squeeze.gate.name, ""), gate)
-        self.to.call(channels.gate(self.dtype, False), x, x, 0, area, count, gate, gate)
+        gate_call(self.to, (0, area), count, self.dtype, (x, x, gate))
 
     def dense(self, conv: OpRecord, sizes: tuple[int, int], x: Place, y: Place) -> None:
         """A convolution of one position, with its bias."""

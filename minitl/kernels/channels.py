@@ -13,11 +13,11 @@ import numpy as np
 from minitl.arrays import Array, Shape, positions
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, by_groups
-from minitl.kernels.pointwise import spans
+from minitl.kernels.pointwise import masked, spans
 from minitl.kernels.sums import in_order
 from minitl.kernels.tasks import Place, Recorder, Table
 
-compiled = Lazily("minitl.kernels.compiled.channels")
+compiled, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
 
 def sums(x: Array) -> Array:
@@ -152,11 +152,23 @@ def moments_table(x: Shape, dtype: str) -> Table:
     return record.table()
 
 
+def combine_call(record: Recorder, span: tuple[int, int], channels: int, dtype: str, places: tuple[Place, ...]) -> None:
+    """Record that of positions `span`; places are of gy, x_hat, out, a, b and the shift."""
+    kernel = maps.combine(dtype, masked(channels, dtype))
+    record.call(kernel, *places[:3], *span, channels, *places[3:])
+
+
+def gate_call(record: Recorder, span: tuple[int, int], channels: int, dtype: str, places: tuple[Place, ...]) -> None:
+    """Record out = x factor, or x factor + more, of positions `span`; places are of x, out, factor (and more)."""
+    kernel = maps.gate(dtype, len(places) > 3, masked(channels, dtype))
+    record.call(kernel, *places[:2], *span, channels, *places[2:], *([0] if len(places) < 4 else []))
+
+
 @lru_cache(maxsize=1024)
 def combine_table(x: Shape, dtype: str) -> Table:
     """gy, x_hat, out, a, b, shift."""
     record = Recorder()
     for span in spans(positions(x), 1):
         record.task()
-        record.call(compiled.combine(dtype), Place(2), Place(3), Place(4), *span, x[-1], *(Place(i) for i in (5, 6, 7)))
+        combine_call(record, span, x[-1], dtype, tuple(Place(i) for i in range(2, 8)))
     return record.table()

@@ -38,42 +38,6 @@ def moments(dtype: str) -> Kernel:
 
 
 @cache
-def combine(dtype: str) -> Kernel:
-    """out = (a gy + b x_hat) + shift per channel, for positions m0..m1."""
-    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
-
-    @kernel
-    def run(p: int) -> None:
-        gy, x_hat, out, m0, m1, channels, a, b, shift = arguments(p, 9, version)
-        first, shape = m0 * channels * itemsize, (m1 - m0, channels)
-        slopes, values = carray(pointer(gy + first), shape, kind), carray(pointer(x_hat + first), shape, kind)
-        result = carray(pointer(out + first), shape, kind)
-        of_gy, of_x = carray(pointer(a), (channels,), kind), carray(pointer(b), (channels,), kind)
-        plus = carray(pointer(shift), (channels,), kind)
-        for m in range(m1 - m0):
-            for c in range(channels):
-                result[m, c] = (of_gy[c] * slopes[m, c] + of_x[c] * values[m, c]) + plus[c]
-
-    return run
-
-
-@cache
-def add(dtype: str) -> Kernel:
-    """out = a + b, `count` numbers."""
-    version, kind = sources(), np.dtype(dtype).type
-
-    @kernel
-    def run(p: int) -> None:
-        a, b, out, count = arguments(p, 4, version)
-        first, second = carray(pointer(a), (count,), kind), carray(pointer(b), (count,), kind)
-        result = carray(pointer(out), (count,), kind)
-        for i in range(count):
-            result[i] = first[i] + second[i]
-
-    return run
-
-
-@cache
 def sums(dtype: str) -> Kernel:
     """total[c] (float64) = sum of x[m, c] over positions m0..m1, in order."""
     version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
@@ -108,27 +72,6 @@ def dots(dtype: str) -> Kernel:
         for m in range(m1 - m0):
             for c in range(channels):
                 out[c] += np.float64(rows[m, c]) * np.float64(others[m, c])
-
-    return run
-
-
-@cache
-def gate(dtype: str, added: bool) -> Kernel:
-    """out = x gate (+ more) per channel for positions m0..m1, of one sample: `gate` and `more` are its own."""
-    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
-
-    @kernel
-    def run(p: int) -> None:
-        x, out, m0, m1, channels, factor, more = arguments(p, 7, version)
-        first, shape = m0 * channels * itemsize, (m1 - m0, channels)
-        rows, result = carray(pointer(x + first), shape, kind), carray(pointer(out + first), shape, kind)
-        factors, plus = carray(pointer(factor), (channels,), kind), carray(pointer(more), (channels,), kind)
-        for m in range(m1 - m0):
-            for c in range(channels):
-                if added:
-                    result[m, c] = rows[m, c] * factors[c] + plus[c]
-                else:
-                    result[m, c] = rows[m, c] * factors[c]
 
     return run
 

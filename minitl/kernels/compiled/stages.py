@@ -52,6 +52,13 @@ def times(w: Writer, _: Any, t: Any, scale: Any, at: Any, left: Any) -> Any:
     return w.map(t, lambda v, i, j: w.b.fmul(v, scales[j]))
 
 
+@tile_op()
+def plus(w: Writer, _: Any, t: Any, u: Any) -> Any:
+    """t + u, a tile of the same shape."""
+    other = {(i, j): v for v, i, j in w.each(u)}
+    return w.map(t, lambda v, i, j: w.b.fadd(v, other[i, j]))
+
+
 @literal_op(_tile_of)
 def activate(w: Writer, literals: dict[str, str], name: Any, t: Any) -> Any:
     """The formula of that name: the same function that NumPy runs on arrays."""
