@@ -21,7 +21,7 @@ from minitl.fused.forward import norm_factors
 from minitl.fused.program import Run, Squeeze, Stage, Values
 from minitl.fused.work import PASSING, Band, Unit, Work
 from minitl.kernels import elementwise, pointwise
-from minitl.kernels.channels import combine_call, gate_call
+from minitl.kernels.channels import combine_call, dots_call, gate_call
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import BATCH, FROZEN
 from minitl.kernels.groups import Groups
@@ -324,7 +324,7 @@ class _Backward:
         def multiply(to: Recorder, _: Unit, band: Band, g: Place, x: Place, dots: Place) -> None:
             if band.rows[1] == stage.x[1]:
                 totals, n = to.scratch(c * 8), band.n
-                to.call(channels.dots(work.dtype), g, x, n * area, (n + 1) * area, c, totals)
+                dots_call(to, (n * area, (n + 1) * area), c, work.dtype, g, x, totals)
                 to.call(channels.divide(work.dtype), totals, dots + n * c * itself, c, 1)
 
         work.link(multiply, stage.x, g, self.kept(scale, "x"), dots)

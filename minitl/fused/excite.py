@@ -15,7 +15,7 @@ from minitl.bits import packed_shape
 from minitl.fused.program import Squeeze, Values, rule_in_use
 from minitl.fused.work import Work
 from minitl.kernels import elementwise, pointwise
-from minitl.kernels.compile import Lazily
+from minitl.kernels.channels import sums_call
 from minitl.kernels.elementwise import NONE
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import FromInput, FromOutput, codes_of
@@ -24,8 +24,6 @@ from minitl.ops.activations.activation import tensor_of
 from minitl.parameters import Parameter
 from minitl.records import OpRecord, Record
 from minitl.saved import Saved
-
-channels = Lazily("minitl.kernels.compiled.channels")
 
 KeptArrays = dict[tuple[Record, str], Array]  # by record and tensor
 Name = tuple[object, ...]
@@ -148,7 +146,7 @@ def _sums(task: _Task, g: Array, sums: Array, work: Work) -> None:
 
     def step(to: Recorder) -> None:
         for number, span in enumerate(Groups(g.shape)):
-            to.call(channels.sums(work.dtype), at_g, *span, g.shape[3], at_sums + number * g.shape[3] * 8)
+            sums_call(to, span, g.shape[3], work.dtype, at_g, at_sums + number * g.shape[3] * 8)
 
     task.steps.append(step)
 

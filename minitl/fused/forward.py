@@ -17,7 +17,7 @@ from minitl.fused.excite import KeptArrays, excite
 from minitl.fused.frozen import frozen_forward
 from minitl.fused.program import Program, Squeeze, Stage, Values
 from minitl.fused.work import PASSING, Band, Unit, Work
-from minitl.kernels.channels import gate_call, join_moments
+from minitl.kernels.channels import gate_call, join_moments, moments_call, sums_call
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import BATCH, FROZEN
 from minitl.kernels.groups import Groups
@@ -121,7 +121,7 @@ class _Forward:
             number = band.n // groups.size
             if band.span[1] == groups[number][1]:
                 at = number * c * 8
-                to.call(channels.moments(work.dtype), x, *groups[number], c, mean + at, square + at)
+                moments_call(to, groups[number], c, work.dtype, x, mean + at, square + at)
 
         work.link(of_group, stage.y, x, means, squares)
         self.barrier(("moments", self.program.stages.index(stage)))
@@ -175,7 +175,7 @@ class _Forward:
             n = band.n
             if band.rows[1] == stage.x[1]:
                 totals = to.scratch(c * 8)
-                to.call(channels.sums(work.dtype), x, n * area, (n + 1) * area, c, totals)
+                sums_call(to, (n * area, (n + 1) * area), c, work.dtype, x, totals)
                 to.call(channels.divide(work.dtype), totals, means + n * c * itself, c, area)
 
         work.link(pool, stage.x, x, means)

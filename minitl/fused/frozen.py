@@ -17,7 +17,7 @@ from minitl.fused.calls import itemsize
 from minitl.fused.program import Program, Squeeze, Stage, Values
 from minitl.fused.work import PASSING, Band, Rows, Work
 from minitl.kernels import elementwise, pointwise
-from minitl.kernels.channels import gate_call
+from minitl.kernels.channels import gate_call, sums_call
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import FROZEN, NONE
 from minitl.kernels.tasks import Place, Recorder
@@ -273,7 +273,7 @@ class _Sample:
         if self.way.pool:
             h, w, c = self.way.shape(self.last)
             totals, means = self.rooms["vectors"], Place(Y) + self.number * c * self.bytes
-            self.to.call(channels.sums(self.dtype), self.at(self.last), 0, h * w, c, totals)
+            sums_call(self.to, (0, h * w), c, self.dtype, self.at(self.last), totals)
             self.to.call(channels.divide(self.dtype), totals, means, c, h * w)
 
     def at(self, number: int, row: int = 0) -> Place:
@@ -329,7 +329,7 @@ class _Sample:
         means = totals + count * 8
         inner = means + count * self.bytes
         gate = means  # the means have been read by then
-        self.to.call(channels.sums(self.dtype), x, 0, area, count, totals)
+        sums_call(self.to, (0, area), count, self.dtype, x, totals)
         self.to.call(channels.divide(self.dtype), totals, means, count, area)
         self.dense(squeeze.fc1, (count, hidden), means, inner)
         self.elementwise((0, 1), hidden, (NONE, squeeze.act.name, ""), inner)

@@ -13,7 +13,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, positions
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, by_groups
-from minitl.kernels.pointwise import masked, spans
+from minitl.kernels.pointwise import Span, masked, spans
 from minitl.kernels.sums import in_order
 from minitl.kernels.tasks import Place, Recorder, Table
 
@@ -107,7 +107,7 @@ def sums_table(x: Shape, dtype: str) -> Table:
     record = Recorder()
     for number, span in enumerate(Groups(x)):
         record.task()
-        record.call(compiled.sums(dtype), Place(2), *span, x[-1], Place(3, number * x[-1] * 8))
+        sums_call(record, span, x[-1], dtype, Place(2), Place(3, number * x[-1] * 8))
     return record.table()
 
 
@@ -117,7 +117,7 @@ def dots_table(x: Shape, dtype: str) -> Table:
     record = Recorder()
     for number, span in enumerate(Groups(x)):
         record.task()
-        record.call(compiled.dots(dtype), Place(2), Place(3), *span, x[-1], Place(4, number * x[-1] * 8))
+        dots_call(record, span, x[-1], dtype, Place(2), Place(3), Place(4, number * x[-1] * 8))
     return record.table()
 
 
@@ -127,7 +127,7 @@ def sample_sums_table(x: Shape, dtype: str) -> Table:
     record, area = Recorder(), positions(x[1:])
     for n in range(x[0]):
         record.task()
-        record.call(compiled.sums(dtype), Place(2), n * area, (n + 1) * area, x[-1], Place(3, n * x[-1] * 8))
+        sums_call(record, (n * area, (n + 1) * area), x[-1], dtype, Place(2), Place(3, n * x[-1] * 8))
     return record.table()
 
 
@@ -137,7 +137,8 @@ def sample_dots_table(x: Shape, dtype: str) -> Table:
     record, area = Recorder(), positions(x[1:])
     for n in range(x[0]):
         record.task()
-        record.call(compiled.dots(dtype), Place(2), Place(3), n * area, (n + 1) * area, x[-1], Place(4, n * x[-1] * 8))
+        span = n * area, (n + 1) * area
+        dots_call(record, span, x[-1], dtype, Place(2), Place(3), Place(4, n * x[-1] * 8))
     return record.table()
 
 
@@ -148,17 +149,34 @@ def moments_table(x: Shape, dtype: str) -> Table:
     for number, span in enumerate(Groups(x)):
         record.task()
         offset = number * x[-1] * 8
-        record.call(compiled.moments(dtype), Place(2), *span, x[-1], Place(3, offset), Place(4, offset))
+        moments_call(record, span, x[-1], dtype, Place(2), Place(3, offset), Place(4, offset))
     return record.table()
 
 
-def combine_call(record: Recorder, span: tuple[int, int], channels: int, dtype: str, places: tuple[Place, ...]) -> None:
+def sums_call(record: Recorder, span: Span, channels: int, dtype: str, x: Place, total: Place) -> None:
+    """Record the sums (float64) of positions `span` of x."""
+    record.call(compiled.sums(dtype, masked(channels, dtype)), x, *span, channels, total)
+
+
+def dots_call(record: Recorder, span: Span, channels: int, dtype: str, x: Place, z: Place, total: Place) -> None:
+    """Record the sums (float64) of x z over positions `span`."""
+    record.call(compiled.dots(dtype, masked(channels, dtype)), x, z, *span, channels, total)
+
+
+def moments_call(
+    record: Recorder, span: Span, channels: int, dtype: str, x: Place, mean: Place, squares: Place
+) -> None:
+    """Record mean and sum of centred squares (float64) of positions `span`, a group, of x."""
+    record.call(compiled.moments(dtype, masked(channels, dtype)), x, *span, channels, mean, squares)
+
+
+def combine_call(record: Recorder, span: Span, channels: int, dtype: str, places: tuple[Place, ...]) -> None:
     """Record that of positions `span`; places are of gy, x_hat, out, a, b and the shift."""
     kernel = maps.combine(dtype, masked(channels, dtype))
     record.call(kernel, *places[:3], *span, channels, *places[3:])
 
 
-def gate_call(record: Recorder, span: tuple[int, int], channels: int, dtype: str, places: tuple[Place, ...]) -> None:
+def gate_call(record: Recorder, span: Span, channels: int, dtype: str, places: tuple[Place, ...]) -> None:
     """Record out = x factor, or x factor + more, of positions `span`; places are of x, out, factor (and more)."""
     kernel = maps.gate(dtype, len(places) > 3, masked(channels, dtype))
     record.call(kernel, *places[:2], *span, channels, *places[2:], *([0] if len(places) < 4 else []))

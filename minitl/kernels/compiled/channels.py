@@ -1,4 +1,4 @@
-"""Kernels of plain loops over channels, which the compiler turns into vectors by itself. Sums are in float64."""
+"""Sums over positions per channel, in float64, in tiles; and small loops that the compiler makes vectors of."""
 
 from __future__ import annotations
 
@@ -9,69 +9,88 @@ from numba import carray
 
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments, pointer
+from minitl.kernels.compiled.stages import add_dots, add_rows, add_squares
+from minitl.kernels.compiled.tile import read, wide, zeros
+from minitl.kernels.target import target
+
+ROWS = 8
 
 
 @cache
-def moments(dtype: str) -> Kernel:
+def moments(dtype: str, masked: bool) -> Kernel:
     """mean and sum of centred squares (float64) of positions m0..m1 of x (., C): a group's."""
-    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
+    version, rows, bits, mask = sources(), ROWS, 8 * np.dtype(dtype).itemsize, int(masked)
+    lanes = target().lanes(bits // 8)
 
     @kernel
     def run(p: int) -> None:
         x, m0, m1, channels, mean, squares = arguments(p, 6, version)
-        rows = carray(pointer(x + m0 * channels * itemsize), (m1 - m0, channels), kind)
+        w, whole = wide(1, bits, mask), m1 - (m1 - m0) % rows
         mid, total = carray(pointer(mean), (channels,), np.float64), carray(pointer(squares), (channels,), np.float64)
-        for c in range(channels):
-            mid[c] = 0
-            total[c] = 0
-        for m in range(m1 - m0):
-            for c in range(channels):
-                mid[c] += rows[m, c]
+        mid[:] = 0
+        total[:] = 0
+        for m in range(m0, whole, rows):
+            for c in range(0, channels, lanes):
+                add_rows(read(zeros(rows, w), x, m * channels + c, channels, channels - c), mean, c, channels - c)
+        for m in range(whole, m1):
+            for c in range(0, channels, lanes):
+                add_rows(read(zeros(1, w), x, m * channels + c, channels, channels - c), mean, c, channels - c)
         for c in range(channels):
             mid[c] /= m1 - m0
-        for m in range(m1 - m0):
-            for c in range(channels):
-                d = np.float64(rows[m, c]) - mid[c]
-                total[c] += d * d
+        for m in range(m0, whole, rows):
+            for c in range(0, channels, lanes):
+                t = read(zeros(rows, w), x, m * channels + c, channels, channels - c)
+                add_squares(t, mean, squares, c, channels - c)
+        for m in range(whole, m1):
+            for c in range(0, channels, lanes):
+                s = read(zeros(1, w), x, m * channels + c, channels, channels - c)
+                add_squares(s, mean, squares, c, channels - c)
 
     return run
 
 
 @cache
-def sums(dtype: str) -> Kernel:
+def sums(dtype: str, masked: bool) -> Kernel:
     """total[c] (float64) = sum of x[m, c] over positions m0..m1, in order."""
-    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
+    version, rows, bits, mask = sources(), ROWS, 8 * np.dtype(dtype).itemsize, int(masked)
+    lanes = target().lanes(bits // 8)
 
     @kernel
     def run(p: int) -> None:
         x, m0, m1, channels, total = arguments(p, 5, version)
-        rows = carray(pointer(x + m0 * channels * itemsize), (m1 - m0, channels), kind)
-        out = carray(pointer(total), (channels,), np.float64)
-        for c in range(channels):
-            out[c] = 0
-        for m in range(m1 - m0):
-            for c in range(channels):
-                out[c] += rows[m, c]
+        w, whole = wide(1, bits, mask), m1 - (m1 - m0) % rows
+        carray(pointer(total), (channels,), np.float64)[:] = 0
+        for m in range(m0, whole, rows):
+            for c in range(0, channels, lanes):
+                add_rows(read(zeros(rows, w), x, m * channels + c, channels, channels - c), total, c, channels - c)
+        for m in range(whole, m1):
+            for c in range(0, channels, lanes):
+                add_rows(read(zeros(1, w), x, m * channels + c, channels, channels - c), total, c, channels - c)
 
     return run
 
 
 @cache
-def dots(dtype: str) -> Kernel:
+def dots(dtype: str, masked: bool) -> Kernel:
     """total[c] (float64) = sum of x[m, c] z[m, c] over positions m0..m1, in order, the products in float64."""
-    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
+    version, rows, bits, mask = sources(), ROWS, 8 * np.dtype(dtype).itemsize, int(masked)
+    lanes = target().lanes(bits // 8)
 
     @kernel
     def run(p: int) -> None:
         x, z, m0, m1, channels, total = arguments(p, 6, version)
-        first, shape = m0 * channels * itemsize, (m1 - m0, channels)
-        rows, others = carray(pointer(x + first), shape, kind), carray(pointer(z + first), shape, kind)
-        out = carray(pointer(total), (channels,), np.float64)
-        for c in range(channels):
-            out[c] = 0
-        for m in range(m1 - m0):
-            for c in range(channels):
-                out[c] += np.float64(rows[m, c]) * np.float64(others[m, c])
+        w, whole = wide(1, bits, mask), m1 - (m1 - m0) % rows
+        carray(pointer(total), (channels,), np.float64)[:] = 0
+        for m in range(m0, whole, rows):
+            for c in range(0, channels, lanes):
+                at, left = m * channels + c, channels - c
+                t = read(zeros(rows, w), x, at, channels, left)
+                add_dots(t, read(zeros(rows, w), z, at, channels, left), total, c, left)
+        for m in range(whole, m1):
+            for c in range(0, channels, lanes):
+                at, left = m * channels + c, channels - c
+                s = read(zeros(1, w), x, at, channels, left)
+                add_dots(s, read(zeros(1, w), z, at, channels, left), total, c, left)
 
     return run
 

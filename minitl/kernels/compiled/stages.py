@@ -170,6 +170,17 @@ def add_rows(w: Writer, _: Any, t: Any, sums: Any, at: Any, left: Any) -> None:
 
 
 @tile_op(_nothing)
+def add_squares(w: Writer, _: Any, t: Any, mean: Any, sums: Any, at: Any, left: Any) -> None:
+    """sums[at :] (float64) += the squares of the rows less mean[at :] (float64), one after the other."""
+    (mask,), place = w.masks(left), w.at(sums, at, kind=DOUBLE)
+    total, middle = w.load(place, mask, DOUBLE), w.load(w.at(mean, at, kind=DOUBLE), mask, DOUBLE)
+    for v, _, _ in w.each(t):
+        off = w.b.fsub(_doubles(w, v), middle)
+        total = w.b.fadd(total, w.b.fmul(off, off))
+    w.save(total, place, mask)
+
+
+@tile_op(_nothing)
 def add_dots(w: Writer, _: Any, t: Any, u: Any, sums: Any, at: Any, left: Any) -> None:
     """sums[at :] (float64) += the products of the rows of two tiles, made in float64, one after the other."""
     (mask,), place = w.masks(left), w.at(sums, at, kind=DOUBLE)
