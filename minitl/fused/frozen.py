@@ -29,6 +29,7 @@ channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kern
 NEAR = 1 << 17  # bytes of a wide map's rows
 WHOLE = 1 << 19  # bytes of a block's output that is not cut into rows
 LINE = 16  # numbers: pieces begin at a cache line
+MOST_READY = 1 << 18  # numbers of a weight
 FEW = 64  # positions of a map that is turned, rather than its weight (see `calls.turned_product`)
 
 X, Y, STORE, WEIGHTS = 2, 3, 4, 5  # numbers of the arrays
@@ -67,8 +68,8 @@ def weights_size(programs: Sequence[Program], dtype: str) -> int:
 
 
 def _turned(stage: Stage) -> bool:
-    """Whether the stage's map is so small that a sample's is made ready instead of the weight."""
-    return stage.pointwise and positions(stage.y[1:]) <= FEW
+    """Whether the map is so small, and the weight so large, that a sample's map is made ready instead of the weight."""
+    return stage.pointwise and positions(stage.y[1:]) <= FEW and size(stage.conv.shapes[1]) > MOST_READY
 
 
 class _Constants:
