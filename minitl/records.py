@@ -7,7 +7,7 @@ no arrays; those that backward needs are in its `Saved`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -137,6 +137,26 @@ class Checkpoint(Record):
             flops=flops + Split(recompute=flops.forward),
             moved=moved + Split(recompute=moved.forward),
         )
+
+
+Take = Callable[[Parameter, Array], bool]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the walk back: an op's record, or several that are taken together.
+
+    `gradients(tape, given, take, own)` gives those of the sources and of the parameters, and the gradient it started
+    from where one of them may be that very array. That one is alone in `given`, which is emptied, so that it is
+    let go of when it was read for the last time; `own` says that it may be written over. `take(parameter, gradient)`
+    may be offered a gradient once nothing will read the parameter any more; what it takes is not returned.
+    (A function of the tape: a method of it would keep the tape alive, and all that it holds.)
+    """
+
+    records: Sequence[Record]
+    sources: tuple[int, ...]
+    parameters: tuple[Parameter, ...]
+    gradients: Callable[..., tuple[tuple[Array | None, ...], Array | None]]
 
 
 @dataclass(frozen=True)

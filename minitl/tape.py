@@ -7,6 +7,7 @@ its records' `Saved`: what is not kept there is freed as soon as the caller lets
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from minitl.gradients import Apply, Sink, Witness
 from minitl.kernels.compile import interpreted
 from minitl.ops.op import EXACT, Attrs, Gradients, Op
 from minitl.parameters import Parameter
-from minitl.records import INPUT, Checkpoint, Holding, OpRecord, Record, Var
+from minitl.records import INPUT, Checkpoint, Holding, OpRecord, Record, Step, Take, Var
 from minitl.saved import Saved
 
 K = TypeVar("K", int, str)  # a record's number, or a parameter's name
@@ -45,7 +46,7 @@ class Tape:
         self.training = self.recording = expect_flag("training", training, op="tape")
         self.seed = expect_count("seed", seed, least=0, op="tape")
         self.fused = expect_flag("fused", fused, op="tape") and not interpreted()
-        self._programs: dict[int, Run] = {}  # by the number of their last record
+        self._steps: dict[int, Step] = {}  # that are not of one op, by the number of their last record
         self.records: list[OpRecord | Checkpoint] = []
         self._mark = object()  # not the tape itself: a value in somebody's hand must not keep it alive
         self.input_gradients: dict[int, Array] = {}  # of `variable`s, by their source, after backward
@@ -144,7 +145,7 @@ class Tape:
     def rewind(self, count: int) -> None:
         """Forget all records after the first `count`: those of a forward pass that was refused."""
         del self.records[count:]
-        self._programs = {last: run for last, run in self._programs.items() if last < count}
+        self._steps = {last: step for last, step in self._steps.items() if last < count}
 
     def run_fused(self, program: Program, x: Var) -> Var:
         """Compute what `program` stands for in one go, and record it op by op.
@@ -186,7 +187,10 @@ class Tape:
         if self.computes:
             for record in copies.values():
                 self._witness.record(record)
-        self._programs[last] = Run(program, copies, x.source)
+        run = Run(program, copies)
+        self._steps[last] = Step(
+            tuple(copies.values()), (x.source,), program.parameters, partial(type(self)._through_run, run=run)
+        )
         return Var(y, last, True, self._mark)
 
     def checkpoint(self, segment: Callable[[Tape, Var], Var], x: Var, *, layer: str, role: str) -> Var:
@@ -219,16 +223,19 @@ class Tape:
         )
         if self.keeps:
             record.saved.keep("x", x.value, ("recompute",))
+        self._steps[len(self.records)] = Step(
+            (record,), record.sources, parameters, partial(type(self)._run_again, record=record)
+        )
         self.records.append(record)
         return Var(y.value, len(self.records) - 1, True, self._mark)
 
-    def _run_again(self, record: Checkpoint, given: list[Array]) -> Gradients:
+    def _run_again(self, given: list[Array], take: Take, own: bool, record: Checkpoint) -> tuple[Gradients, None]:
         inner = self._fresh()
         inner.rerun = True
         x = inner.variable(Var(record.saved["x"]), record.needs[0])
         last = record.segment(inner, x).source  # its value is not needed
         gradients = inner._walk_back(last, given, Sink(None, inner.records), own=False)
-        return (inner.input_gradients.get(x.source), *(gradients.get(p.name) for p in record.parameters))
+        return (inner.input_gradients.get(x.source), *(gradients.get(p.name) for p in record.parameters)), None
 
     def _fresh(self) -> Tape:
         return Tape(training=self.training, seed=self.seed, fused=self.fused)
@@ -280,50 +287,42 @@ class Tape:
         for number in reversed(range(last + 1)):
             if number not in pending:
                 continue
-            given = [pending.pop(number)]
-            if run := self._programs.pop(number, None):
-                self._walk_back_fused(run, given, pending, sink, own=number not in self._lent)
-            else:
-                record = self.records[number]
-                self._walk_back_one(record, given, pending, sink)
-                sink.walked(record)
+            step = self._steps.pop(number, None) or self._step_of(self.records[number])
+            self._walk(step, [pending.pop(number)], pending, sink, own=number not in self._lent)
         self.input_gradients = pending
         return dict(reversed(sink.gradients.items()))
 
-    def _walk_back_one(
-        self, record: OpRecord | Checkpoint, given: list[Array], pending: dict[int, Array], sink: Sink
-    ) -> None:
-        flows = len(record.sources)
-        if isinstance(record, Checkpoint):
-            gy, results = None, self._run_again(record, given)
-        else:
-            gy = given.pop()
-            results = self._backward(record, gy)
-        record.saved = Saved()
-        for source, gradient in zip(record.sources, results[:flows], strict=True):
+    def _walk(self, step: Step, given: list[Array], pending: dict[int, Array], sink: Sink, *, own: bool) -> None:
+        results, gy = step.gradients(self, given, sink.take, own)
+        for record in step.records:
+            record.saved = Saved()
+        flows = len(step.sources)
+        for source, gradient in zip(step.sources, results[:flows], strict=True):
             if gradient is not None:
                 if gy is not None and owner(gradient) is owner(gy) and source not in pending:
                     self._lent.add(source)
                 self._accumulate(pending, source, gradient, gy)
-        for parameter, gradient in zip(record.parameters, results[flows:], strict=True):
+        for parameter, gradient in zip(reversed(step.parameters), reversed(results[flows:]), strict=True):
             if gradient is not None:
                 self._accumulate(sink.gradients, parameter.name, gradient, gy)
-
-    def _walk_back_fused(
-        self, run: Run, given: list[Array], pending: dict[int, Array], sink: Sink, *, own: bool
-    ) -> None:
-        values = {p: self._read(p) for p in run.program.parameters}
-        work = self._work(run.program, given[0])
-        gx, by_parameter = backward(run, given, values, work, sink.take, own=own)
-        for record in run.records.values():
-            record.saved = Saved()
-        if gx is not None:
-            self._accumulate(pending, run.source, gx)
-        for parameter in reversed(run.program.parameters):
-            if parameter in by_parameter:
-                self._accumulate(sink.gradients, parameter.name, by_parameter.pop(parameter))
-        for record in run.records.values():
+        gradient = gy = None
+        results = ()  # what is applied now is let go of one by one
+        for record in step.records:
             sink.walked(record)
+
+    def _step_of(self, record: Record) -> Step:
+        assert isinstance(record, OpRecord)  # all others came with a step of their own
+        return Step((record,), record.sources, record.parameters, partial(type(self)._through_op, record=record))
+
+    def _through_op(self, given: list[Array], take: Take, own: bool, record: OpRecord) -> tuple[Gradients, Array]:
+        gy = given.pop()
+        return self._backward(record, gy), gy
+
+    def _through_run(self, given: list[Array], take: Take, own: bool, run: Run) -> tuple[Gradients, None]:
+        parameters = run.program.parameters
+        values, work = {p: self._read(p) for p in parameters}, self._work(run.program, given[0])
+        gx, gradients = backward(run, given, values, work, take, own=own)
+        return (gx, *(gradients.get(p) for p in parameters)), None
 
     @property
     def parameters(self) -> list[Parameter]:

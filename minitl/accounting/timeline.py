@@ -22,7 +22,7 @@ from minitl.gradients import Sink
 from minitl.networks.network import Model
 from minitl.ops.op import Attrs, Gradients, Op
 from minitl.parameters import Parameter
-from minitl.records import OpRecord, Var
+from minitl.records import OpRecord, Take, Var
 from minitl.saved import Saved
 from minitl.shadow import Meter, Phantom, ShadowTape
 from minitl.tape import K, Tape
@@ -377,11 +377,9 @@ class _TracingTape(ShadowTape):
         self.trace.say("activation gradients", "gradient", "of an input, on its way down")
         return super()._backward(record, gy)
 
-    def _walk_back_fused(
-        self, run: Run, given: list[Array], pending: dict[int, Array], sink: Sink, *, own: bool
-    ) -> None:
+    def _through_run(self, given: list[Array], take: Take, own: bool, run: Run) -> tuple[Gradients, None]:
         self.trace.visit(run.program.stages[-1].conv.layer, BACKWARD)
-        super()._walk_back_fused(run, given, pending, sink, own=own)
+        return super()._through_run(given, take, own, run)
 
     def _work(self, program: Program, x: Array) -> Work:
         work = _TracingWork(program, x.shape[0], x.dtype.name, self.phantom, dry=True)

@@ -30,13 +30,12 @@ from minitl.kernels.tasks import NOTHING, Place, Recorder
 from minitl.ops.activations.activation import tensor_of
 from minitl.ops.norms.batch_norm import backward_factors
 from minitl.parameters import Parameter
-from minitl.records import OpRecord
+from minitl.records import OpRecord, Take
 from minitl.saved import Saved
 
 channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
 ByParameter = dict[Parameter, Array]
-Take = Callable[[Parameter, Array], bool]
 
 
 def backward(

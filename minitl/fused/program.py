@@ -174,11 +174,10 @@ class Program:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One forward pass of a program: a tape's records of it by the program's own, and the record its input is of."""
+    """One forward pass of a program: a tape's records of it by the program's own."""
 
     program: Program
     records: dict[Record, OpRecord]
-    source: int
 
 
 def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence[Holding]) -> Program | str:
