@@ -101,15 +101,17 @@ def run_frozen(tape: Tape, segments: Sequence[Segment], x: Var) -> tuple[Var, in
     their weights, as the kernels read them, within half a megabyte (in float32): later segments have small maps
     and large weights.
     """
-    done, programs = 0, list[Program]()
+    done, programs, total, dtype = 0, list[Program](), 0, dtype_name(x.value.dtype)
     while tape.fused and not x.needs_grad and done + len(programs) < len(segments):
         shape = programs[-1].stages[-1].y if programs else x.shape
-        program = segments[done + len(programs)].program(tape, shape, dtype_name(x.value.dtype), False)
+        program = segments[done + len(programs)].program(tape, shape, dtype, False)
         if isinstance(program, str) or program.trains:
             break
-        if programs and weights_size([*programs, program], dtype_name(x.value.dtype)) > MOST_READY:
-            x, done, programs = tape.run_frozen(programs, x), done + len(programs), []
+        count = weights_size(program, dtype)
+        if programs and total + count > MOST_READY:
+            x, done, programs, total = tape.run_frozen(programs, x), done + len(programs), [], 0
         programs.append(program)
+        total += count
     if programs:
         x, done = tape.run_frozen(programs, x), done + len(programs)
     return x, done

@@ -37,7 +37,8 @@ X, Y, STORE, WEIGHTS = 2, 3, 4, 5  # numbers of the arrays
 
 def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: Work) -> Array:
     """The output of `programs`, one after another, for x."""
-    way = _Way(programs, work.dtype)
+    key = tuple(programs), work.dtype
+    way = programs[0].ways[key] = programs[0].ways.get(key) or _Way(programs, work.dtype)
     y, store = work.new((work.count, *way.output)), work.new((way.constants.count,))
 
     def fill() -> tuple[Array, ...]:
@@ -61,10 +62,12 @@ def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: 
     return y
 
 
-def weights_size(programs: Sequence[Program], dtype: str) -> int:
-    """Numbers that the weights of these programs take, as the kernels read them."""
-    constants = _Constants([stage for program in programs for stage in program.stages], dtype)
-    return constants.count + sum(size(stage.conv.shapes[1]) for stage in constants.as_they_are)
+def weights_size(program: Program, dtype: str) -> int:
+    """Numbers that the program's weights take, as the kernels read them."""
+    if dtype not in program.ways:
+        constants = _Constants(program.stages, dtype)
+        program.ways[dtype] = constants.count + sum(size(stage.conv.shapes[1]) for stage in constants.as_they_are)
+    return int(program.ways[dtype])
 
 
 def _turned(stage: Stage) -> bool:

@@ -142,6 +142,7 @@ class Program:
     records: tuple[OpRecord, ...]
     holdings: tuple[Holding, ...]
     tables: dict[Any, Table] = field(default_factory=dict)  # recorded calls, by the phase they are for
+    ways: dict[Any, Any] = field(default_factory=dict)  # through it and those after it, where nothing trains
     _placed: dict[tuple[int, int], tuple[OpRecord, ...]] = field(default_factory=dict)
 
     def records_at(self, first: int, source: int) -> tuple[OpRecord, ...]:
