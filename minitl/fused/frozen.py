@@ -9,7 +9,10 @@ squeeze-and-excite takes the means of.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
+
+import numpy as np
 
 from minitl.arrays import Array, positions, size
 from minitl.fused import calls
@@ -45,7 +48,7 @@ def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: 
         way.constants.fill(store, values)
         return ()
 
-    work.numbers(0, PASSING * max(link.stage.y[3] for link in way.links), fill)
+    work.numbers(0, PASSING * sum(link.stage.y[3] for link in way.links), fill)
 
     def record(to: Recorder, samples: int) -> None:
         for number in range(samples):
@@ -81,18 +84,24 @@ class _Constants:
     def __init__(self, stages: Sequence[Stage], dtype: str) -> None:
         self.dtype, self.count = dtype, 0
         self.filters: dict[Stage, int] = {}
-        self.norms: dict[Stage, tuple[int, int]] = {}
+        self.norms: dict[Stage, tuple[int, int]] = {}  # scale and shift
         self.dense: dict[int, tuple[int, int]] = {}  # weight and bias of a squeeze's convolutions, by record
         self.as_they_are = [stage for stage in stages if _turned(stage)]
         self._stages = stages
         for stage in stages:
             if not _turned(stage):
                 self.filters[stage] = self._take(calls.filter_size(stage, dtype))
-            self.norms[stage] = self._take(stage.y[3]), self._take(stage.y[3])
             for conv in _convolutions(stage.squeeze):
                 weight = conv.shapes[1]
                 packed = pointwise.packed_size(weight[:2], dtype, True)
                 self.dense[id(conv)] = self._take(packed), self._take(weight[0])
+
+        ends = list(accumulate(stage.y[3] for stage in stages))
+        scales, shifts = self._take(ends[-1]), self._take(ends[-1])
+        self._scales, self._shifts = slice(scales, scales + ends[-1]), slice(shifts, shifts + ends[-1])
+        self._eps = np.concatenate([np.full(stage.y[3], stage.norm.attrs["eps"]) for stage in stages])
+        for stage, start in zip(stages, [0, *ends], strict=False):
+            self.norms[stage] = scales + start, shifts + start
 
     def _take(self, count: int) -> int:
         start = self.count
@@ -104,10 +113,10 @@ class _Constants:
         for stage, start in self.filters.items():
             out = store[start : start + calls.filter_size(stage, self.dtype)]
             calls.prepare(stage, values[stage.conv.parameters[0]], self.dtype, out)
+        parameters = zip(*(stage.norm.parameters for stage in self._stages), strict=True)
+        norms = [np.concatenate([values[p] for p in same]) for same in parameters]  # each kind's of all stages
+        store[self._scales], store[self._shifts] = scale_and_shift(norms, self._eps)
         for stage in self._stages:
-            norms = scale_and_shift([values[p] for p in stage.norm.parameters], stage.norm.attrs["eps"])
-            for at, numbers in zip(self.norms[stage], norms, strict=True):
-                store[at : at + len(numbers)] = numbers
             for conv in _convolutions(stage.squeeze):
                 weight, bias = (values[p] for p in conv.parameters)
                 at, at_bias = self.dense[id(conv)]

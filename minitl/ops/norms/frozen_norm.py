@@ -25,7 +25,7 @@ from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, e
 from minitl.saved import Saved
 
 
-def scale_and_shift(params: Sequence[Array], eps: float) -> tuple[Array, Array]:
+def scale_and_shift(params: Sequence[Array], eps: float | Array) -> tuple[Array, Array]:
     """The norm as one multiply and one add per channel, in float64; params are gamma, beta, mean, var."""
     gamma, beta, mean, var = (p.astype(np.float64) for p in params)
     scale = gamma / np.sqrt(var + eps)
