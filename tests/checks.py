@@ -6,7 +6,6 @@ A check takes a `Case` whose op may be any op, also one with a planted fault (te
 from __future__ import annotations
 
 import math
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,8 @@ import numpy as np
 from cases import MARGIN, Case, Run, backward, bounds, everything, forward, run, unit, wanting
 
 from minitl import ops
+from minitl.accounting.array_memory import counting
+from minitl.accounting.predict import FEW
 from minitl.arrays import Array, owner
 from minitl.bits import packed_shape
 from minitl.ops import Op
@@ -219,35 +220,30 @@ def check_needed_for(case: Case) -> None:
 # Workspace
 
 
-def traced_peak(call: Callable[[], Any]) -> int:
-    """Bytes that `call` and what it returns hold at the highest moment, as tracemalloc sees them."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
+def array_peak(call: Callable[[], Any]) -> int:
+    """Bytes that the arrays made by `call`, and given by it, take at the highest moment."""
+    with counting() as memory:
         result = call()
-        peak = tracemalloc.get_traced_memory()[1] - before
         del result
-    finally:
-        tracemalloc.stop()
-    return peak
+    return memory.peak
 
 
 def check_workspace(case: Case) -> None:
-    """The traced peak of forward and of backward is what is left behind and the workspace, no more and no less.
+    """The peak of forward and of backward is what is left behind and the workspace, no more and no less.
 
-    `cost` leaves vectors of one number a channel (or sample) out. An op makes at most 40 of them in
-    passing: 8 chunks of partial sums twice over, and two dozen in a norm. Python's own objects
-    stay below 64 KiB.
+    `cost` leaves vectors of one number a channel (or sample) out: two of the longest, or a dozen of short ones.
     """
     cost, itemsize = predicted(case), case.arrays[0].dtype.itemsize
     longest = max(*case.arrays[0].shape[-1:], *case.gy.shape[-1:], case.dims.n)
-    slack = 64 * 1024 + 40 * 8 * longest
+    slack = FEW + 2 * 8 * longest
     run(case)  # compile first
     made = math.prod(cost.output) * itemsize + sum(k.nbytes for k in cost.kept if k.source is None)
-    _compare("forward", traced_peak(lambda: forward(case)), made + cost.forward_workspace, slack)
+    updated = sum(a.nbytes for a, name in zip(case.arrays, case.op.inputs, strict=False) if name in case.op.updates)
+    peak = array_peak(lambda: forward(case)) - updated  # of which `forward` makes copies
+    _compare("forward", peak, made + cost.forward_workspace, slack)
     _, saved = forward(case)
     fresh = 0 if cost.passes_gradient else sum(a.nbytes for a, n in zip(case.arrays, case.needs, strict=True) if n)
-    _compare("backward", traced_peak(lambda: backward(case, saved)), fresh + cost.backward_workspace, slack)
+    _compare("backward", array_peak(lambda: backward(case, saved)), fresh + cost.backward_workspace, slack)
 
 
 def _compare(call: str, traced: int, foreseen: int, slack: int) -> None:

@@ -9,7 +9,7 @@ from checks import check_kept, check_needed_for, check_one_by_one, same_bytes
 
 from minitl import ops
 from minitl.arrays import Array
-from minitl.ops.convolutions.conv_int import BIT_SERIAL, INTEGER, product, quantise
+from minitl.ops.convolutions.integers import BIT_SERIAL, INTEGER, product, quantise
 
 SIZES = (
     Dims(h=6, w=5), Dims(k=1, c=7, o=5), Dims(k=5, stride=2, h=7, o=1), Dims(n=1, h=1, w=1, c=1), Dims(h=8, stride=2),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
-from cases import NAMES, Dims, make
+from cases import NAMES, Dims, Spec, make
 from checks import check_workspace
 
 from minitl import ops
+from minitl.accounting.predict import FEW
+from minitl.arrays import Shape
+from minitl.ops.rules.sparse import SPARSE
+from minitl.ops.rules.subspace import IN_SUBSPACE, shapes_of
 
 MAP = Dims(n=4, h=32, w=32, c=64, o=64)  # 1 MiB in float32
 ROWS = Dims(n=512, c=512, o=500)  # (N, C) of 1 MiB
@@ -40,10 +46,52 @@ def test_workspace_is_what_cost_foresees(name: str, dims: Dims, dtype: str) -> N
         check_workspace(make(spec, dims, dtype=dtype, needs=needs))
 
 
+def _channels(d: Dims) -> dict[str, Any]:
+    return {"channels": tuple(range(1, d.c, 4))}
+
+
+def _integers(d: Dims) -> tuple[Shape, ...]:
+    return (d.n, d.h, d.w, 2 * d.c), (2 * d.o, d.c, d.k, d.k)
+
+
+def _bases(name: str) -> Callable[[Dims], tuple[Shape, ...]]:
+    def shapes(d: Dims) -> tuple[Shape, ...]:
+        x, weight, *_ = NAMES[name].shapes(d)
+        return x, weight, *shapes_of(x)
+
+    return shapes
+
+
+SOME = Dims(n=4, h=24, w=24, c=64, o=48)
+WIDE = Dims(n=4, h=6, w=6, c=256, o=192)
+CODED = [  # every rule that makes arrays of its own in passing, where maps are large and where weights are
+    (Spec(getattr(ops, name), NAMES[name].shapes, _channels if rule == "channels" else lambda d: {}, rule=rule), dims)
+    for rule in ("quantised2", "razor", "channels", "filter2")
+    for name, dims in (
+        ("conv", Dims(n=2, h=24, w=24, c=64, o=32)), ("depthwise_conv", SOME), ("pointwise_conv", SOME),
+        ("pointwise_conv", WIDE), ("linear", ROWS),
+    )
+    if rule in getattr(ops, name).rules
+] + [
+    (Spec(op, _bases(name), rule=rule), SOME) for name, op in IN_SUBSPACE.items() for rule in op.rules
+] + [
+    (Spec(op, NAMES[name].shapes, lambda d: {"pattern": (2, 4)}), WIDE) for name, op in SPARSE.items()
+] + [
+    (Spec(ops.conv_int, _integers, lambda d: {"groups": 2}, rule="integer"), Dims(n=4, h=24, w=24, c=16, o=8)),
+    (Spec(ops.conv_int, _integers, lambda d: {"groups": 2}, rule="bit-serial"), Dims(h=12, w=12, c=8, o=8)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "dims"), CODED, ids=[f"{spec.name}-{d.h}" for spec, d in CODED])
+def test_workspace_of_the_rules_that_encode(spec: Spec, dims: Dims) -> None:
+    for wanted in ((True, True, True), (True, False, True), (False, True, False)):
+        check_workspace(make(spec, dims, dtype="float32", needs=(*wanted, False, False)))
+
+
 def test_the_maps_are_large_enough_to_tell() -> None:
     """One map more or less is far outside the slack of `check_workspace`."""
     for name, spec in NAMES.items():
         case = make(spec, SIZES.get(name, (MAP,))[0], dtype="float32")
-        slack = 64 * 1024 + 40 * 8 * max(case.arrays[0].shape[-1], case.dims.n)
-        assert case.arrays[0].nbytes > 2 * slack
-        assert spec.op is not ops.add or case.arrays[1].nbytes > 2 * slack
+        slack = FEW + 2 * 8 * max(case.arrays[0].shape[-1], case.dims.n)
+        assert case.arrays[0].nbytes > 4 * slack
+        assert spec.op is not ops.add or case.arrays[1].nbytes > 4 * slack

@@ -123,7 +123,7 @@ def test_predicted_is_held_is_traced_and_state_has_a_line_of_its_own(method: str
     network = methods.get(method, 2).apply(networks.digits_irb())
     found, measured = predict(network, batch=2, resolution=24), measure(network, batch=2, resolution=24)
     assert found.kept_bytes == measured.held_bytes == measured.traced_bytes
-    assert 0 <= measured.predicted_peak_bytes - measured.traced_peak_bytes < 64 << 10
+    assert 0 <= measured.predicted_peak_bytes - measured.traced_peak_bytes <= 16 << 10
     convs = [layer for layer in network.layers() if isinstance(layer, Conv) and layer.plan.rule]
     assert len(convs) == 7
     assert not any(layer.bases for layer in convs), "predicting and measuring leave no trace"

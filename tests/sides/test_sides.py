@@ -75,8 +75,7 @@ def test_predicted_is_held_is_traced(method: str) -> None:
     network = methods.get(method).apply(networks.digits_irb())
     found, measured = predict(network, batch=2, resolution=24), measure(network, batch=2, resolution=24)
     assert found.kept_bytes == measured.held_bytes == measured.traced_bytes
-    objects = 4096 * sum(1 for _ in network.layers())  # Python's own: see test_peak
-    assert abs(measured.traced_peak_bytes - measured.predicted_peak_bytes) <= objects + 96 * 1024
+    assert 0 <= measured.predicted_peak_bytes - measured.traced_peak_bytes <= 16 << 10
 
 
 def test_a_product_keeps_both_factors_where_a_sum_keeps_nothing() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ShapeError
 from minitl.ops.convolutions.grouped_conv import grouped_conv
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond
 from minitl.saved import Saved
 
 EPS = 1e-5
@@ -48,14 +48,15 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """That of the convolution; 5 operations per weight for w', 8 more for gw; in passing w' and one like it."""
+    """That of the convolution; 5 operations per weight for w', 8 more for gw; in passing w' and some like it."""
     one, w = grouped_conv.cost(shapes, dtype, attrs=attrs, needs=needs), shapes[1]
-    n, room = size(w), nbytes(w, dtype)
+    n, room, y, gx = size(w), nbytes(w, dtype), nbytes(one.output, dtype), needs[0] * nbytes(shapes[0], dtype)
+    left = gx + needs[1] * room
     return replace(
         one,
         flops=one.flops + Split(5 * n, needs[0] * 5 * n, needs[1] * 8 * n),
-        forward_workspace=room + max(room, one.forward_workspace),
-        backward_workspace=room + max(room, one.backward_workspace, needs[1] * 2 * room),
+        forward_workspace=beyond(y, 2 * room, room + y + one.forward_workspace),
+        backward_workspace=beyond(left, 2 * room, room + left + one.backward_workspace, needs[1] * (gx + 4 * room)),
     )
 
 

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, nbytes, size
+from minitl.arrays import Array, Shape, size
 from minitl.errors import ShapeError
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map
+from minitl.ops.room import Room, made, room_bytes
 from minitl.saved import Saved
 
 
@@ -33,11 +34,13 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """Interpolate rows, then columns; keeps nothing."""
     y = np.empty(output_shape((x.shape,), attrs), x.dtype)
-    z = np.empty((x.shape[0], y.shape[1], *x.shape[2:]), x.dtype)
+    z, row, column = made(_room(x.shape, y.shape, x.dtype.name))
     for i, (low, high, share) in enumerate(_places(x.shape[1], y.shape[1])):
-        z[:, i] = (1 - share) * x[:, low] + share * x[:, high]
+        np.multiply(x[:, low], 1 - share, out=z[:, i])
+        z[:, i] += np.multiply(x[:, high], share, out=row)
     for j, (low, high, share) in enumerate(_places(x.shape[2], y.shape[2])):
-        y[:, :, j] = (1 - share) * z[:, :, low] + share * z[:, :, high]
+        np.multiply(z[:, :, low], 1 - share, out=y[:, :, j])
+        y[:, :, j] += np.multiply(z[:, :, high], share, out=column)
     return y, Saved()
 
 
@@ -46,25 +49,33 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     if not needs[0]:
         return (None,)
     gx = np.zeros(saved.input_shape, gy.dtype)
-    gz = np.zeros((gx.shape[0], gy.shape[1], *gx.shape[2:]), gy.dtype)
+    gz, row, column = made(_room(gx.shape, gy.shape, gy.dtype.name))
+    gz[...] = 0
     for j, (low, high, share) in enumerate(_places(gx.shape[2], gy.shape[2])):
-        gz[:, :, low] += (1 - share) * gy[:, :, j]
-        gz[:, :, high] += share * gy[:, :, j]
+        gz[:, :, low] += np.multiply(gy[:, :, j], 1 - share, out=column)
+        gz[:, :, high] += np.multiply(gy[:, :, j], share, out=column)
     for i, (low, high, share) in enumerate(_places(gx.shape[1], gy.shape[1])):
-        gx[:, low] += (1 - share) * gz[:, i]
-        gx[:, high] += share * gz[:, i]
+        gx[:, low] += np.multiply(gz[:, i], 1 - share, out=row)
+        gx[:, high] += np.multiply(gz[:, i], share, out=row)
     return (gx,)
 
 
+def _room(x: Shape, y: Shape, dtype: str) -> Room:
+    """Rows interpolated (N, Ho, W, C), a row of them (N, W, C) and a column (N, Ho, C)."""
+    n, _, width, channels = x
+    return [((n, y[1], width, channels), dtype), ((n, width, channels), dtype), ((n, y[1], channels), dtype)]
+
+
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """3 operations per value of z and of y forward, 4 backward; workspace: z, and two lines of y or z."""
+    """3 operations per value of z and of y forward, 4 backward."""
     (x,), y = shapes, output_shape(shapes, attrs)
-    z = (x[0], y[1], x[2], x[3])
-    lines = 2 * max(nbytes((x[0], x[2], x[3]), dtype), nbytes((x[0], y[1], x[3]), dtype))
-    work = size(z) + size(y)
-    room = nbytes(z, dtype) + lines
+    room = _room(x, y, dtype)
+    work, passing = size(room[0][0]) + size(y), room_bytes(room)
     return Cost(
-        output=y, flops=Split(3 * work, needs[0] * 4 * work), forward_workspace=room, backward_workspace=needs[0] * room
+        output=y,
+        flops=Split(3 * work, needs[0] * 4 * work),
+        forward_workspace=passing,
+        backward_workspace=needs[0] * passing,
     )
 
 

@@ -2,7 +2,7 @@
 
     quantised8 4 2   codes of the input (`ops.rules.quantised`); gx exact, gW of the decoded input: unbiased
     razor            the larger half of the input (`ops.rules.razor`); gx exact, gW of that half
-    channels         the input channels in the attribute `channels`: their weights' gradients exact, all others 0
+    channels         some input channels (`ops.rules.channels`): their weights' gradients exact, all others 0
     filter2 4 7      sums of the input over patches (`ops.rules.gradient_filter`); gx and gW approximate
 
 `with_rules` takes a convolution, or a linear layer, that keeps `x` for its weight gradient, and gives the same
@@ -18,12 +18,13 @@ from functools import partial
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
-from minitl.errors import ShapeError
-from minitl.ops.op import EXACT, Attrs, Cost, Functions, Gradients, Needs, Op, keeps_array
-from minitl.ops.rules import gradient_filter, quantised, razor
+from minitl.ops.op import EXACT, Attrs, Cost, Functions, Gradients, Needs, Op, beyond
+from minitl.ops.room import room_bytes
+from minitl.ops.rules import channels, gradient_filter, quantised, razor
+from minitl.ops.rules.channels import expect_channels
 from minitl.ops.rules.gradient_filter import PATCH
 from minitl.ops.rules.quantised import BITS
-from minitl.saved import Kept, Saved
+from minitl.saved import Saved
 
 FOR = ("grad_weight",)
 RAZOR, CHANNELS = "razor", "channels"
@@ -55,7 +56,7 @@ def forward(op: Op, *arrays: Array, attrs: Attrs, needs: Needs, rule: str) -> tu
         elif rule == RAZOR:
             razor.keep(saved, arrays[0], FOR)
         elif rule == CHANNELS:
-            saved.keep("x", np.ascontiguousarray(arrays[0][..., _channels(op, arrays[0].shape, attrs)]), FOR)
+            channels.keep(saved, arrays[0], expect_channels(op, arrays[0].shape, attrs))
         else:
             gradient_filter.keep(saved, arrays[0], y.shape, PATCH[rule], attrs.get("stride", 1))
     return y, saved
@@ -68,53 +69,46 @@ def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, par
         gx, gw = gradient_filter.gradients(saved, gy, params[0], PATCH[saved.rule], attrs.get("stride", 1), needs)
         bias = (False, False, *needs[2:])
         return (gx, gw, *op.functions.backward(saved, gy, attrs=own, needs=bias, params=params)[2:])
+    if saved.rule == CHANNELS and needs[1]:
+        some = attrs["channels"]
+        return channels.gradients(op, saved, gy, attrs=own, needs=needs, params=params, channels=some)
     decoded = Saved()
     decoded.input_shape = saved.input_shape
     if needs[1]:
-        decoded.keep("x", _decoded(saved, gy.dtype, attrs), FOR)
+        decoded.keep("x", _decoded(saved, gy.dtype), FOR)
     return op.functions.backward(decoded, gy, attrs=own, needs=needs, params=params)
 
 
 def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """The op's own, with what the rule keeps, and in passing a sample in float64 to encode and x to decode."""
-    exact = op.cost(shapes, dtype, attrs=_own(op, attrs), needs=needs)
-    if rule == EXACT:
+    """The op's own, with what the rule keeps; in passing what encoding and decoding take, and x decoded."""
+    own = _own(op, attrs)
+    exact = op.cost(shapes, dtype, attrs=own, needs=needs)
+    if rule == EXACT or not (needs[1] or rule in PATCH):
         return exact
     x = shapes[0]
     if rule in PATCH:
         return gradient_filter.cost(exact, shapes, dtype, PATCH[rule], needs)
-    if not needs[1]:
-        return exact
-    coded: tuple[Kept, ...]
     if rule == CHANNELS:
-        coded = (keeps_array("x", (*x[:-1], len(_channels(op, x, attrs))), dtype, FOR),)
+        some = expect_channels(op, x, attrs)
+        return channels.cost(op, shapes, dtype, attrs=own, needs=needs, channels=some)
+    if rule == RAZOR:
+        kept, encoding, decoding = razor.kept(x, dtype, FOR), razor.encoding_room(x, dtype), razor.decoding_room(x)
     else:
-        coded = razor.kept(x, dtype, FOR) if rule == RAZOR else quantised.kept(x, BITS[rule], FOR)
-    sample = nbytes(x[1:], "float64")
+        kept = quantised.kept(x, BITS[rule], FOR)
+        encoding, decoding = quantised.encoding_room(x), quantised.decoding_room(x)
+    held, decoded = sum(k.nbytes for k in kept), nbytes(x, dtype)
+    left = sum(nbytes(shape, dtype) for shape, need in zip(shapes, needs, strict=True) if need)
     return replace(
         exact,
-        kept=coded,
-        forward_workspace=max(exact.forward_workspace, 3 * sample),
-        backward_workspace=nbytes(x, dtype) + max(exact.backward_workspace, 2 * sample),
+        kept=kept,
+        forward_workspace=beyond(held, exact.forward_workspace, held + room_bytes(encoding)),
+        backward_workspace=beyond(left, decoded + room_bytes(decoding), decoded + left + exact.backward_workspace),
     )
 
 
-def _channels(op: Op, x: Shape, attrs: Attrs) -> list[int]:
-    """The channels to keep; raises ShapeError unless there are some, in order, each once, all of x."""
-    chosen = list(attrs.get("channels", ()))
-    if not chosen or chosen != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < x[-1]:
-        expected = f"channels in rising order, from 0 to {x[-1] - 1}"
-        raise ShapeError(op=op.name, expected=expected, got=f"{tuple(chosen)}")
-    return chosen
-
-
-def _decoded(saved: Saved, dtype: np.dtype[np.floating], attrs: Attrs) -> Array:
+def _decoded(saved: Saved, dtype: np.dtype[np.floating]) -> Array:
     if saved.rule == EXACT:
         return saved["x"]
-    if saved.rule == CHANNELS:
-        x = np.zeros(saved.input_shape, dtype)
-        x[..., list(attrs["channels"])] = saved["x"]
-        return x
     return quantised.read(saved, dtype) if "codes" in saved else razor.read(saved)
 
 

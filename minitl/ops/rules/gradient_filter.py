@@ -18,9 +18,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, positions, size
+from minitl.arrays import Array, Shape, nbytes, positions, size
+from minitl.kernels import channels
 from minitl.ops.convolutions.linear import pointwise_conv
-from minitl.ops.op import Cost, Needs, Split, keeps_array
+from minitl.ops.op import Cost, Needs, Split, beyond, keeps_array
 from minitl.saved import Kept, Saved
 
 PATCH = {f"filter{r}": r for r in (2, 4, 7)}
@@ -44,15 +45,40 @@ def cost(exact: Cost, shapes: Sequence[Shape], dtype: str, r: int, needs: Needs)
     x, weight, y = shapes[0], shapes[1], exact.output
     products = positions(sums_shape(y, y, r)) * size(weight[:2])
     means, of_bias = size(y), exact.flops.grad_weight - 2 * exact.macs.grad_weight
+    sums = kept(x, y, dtype, r) if needs[1] else ()
     return replace(
         exact,
-        kept=kept(x, y, dtype, r) if needs[1] else (),
+        kept=sums,
         macs=Split(exact.macs.forward, needs[0] * products, needs[1] * products),
         flops=Split(
             exact.flops.forward + needs[1] * size(x),
             needs[0] * (2 * products + means + size(weight)),
             needs[1] * (2 * products + (not needs[0]) * means) + of_bias,
         ),
+        forward_workspace=beyond(sum(k.nbytes for k in sums), exact.forward_workspace),
+        backward_workspace=_backward_workspace(x, weight, y, dtype, r, needs),
+    )
+
+
+def _backward_workspace(x: Shape, weight: Shape, y: Shape, dtype: str, r: int, needs: Needs) -> int:
+    """The means, and first the products with them, then gx and gW; the sums of a bias come last."""
+    if not any(needs[:2]):
+        return channels.sums_workspace(y) if any(needs) else 0
+    patches, taps = sums_shape(y, y, r), (*weight[:2], 1, 1)
+    means, gx, gw = nbytes(patches, dtype), needs[0] * nbytes(x, dtype), needs[1] * nbytes(weight, dtype)
+    if x[3] == weight[1]:
+        below, of_weight = needs[0] * nbytes((*patches[:3], x[3]), dtype), needs[1] * nbytes(taps, dtype)
+        one = pointwise_conv.cost(((*patches[:3], x[3]), taps), dtype, needs=needs[:2])
+        products = below + of_weight + one.backward_workspace
+    else:
+        below, of_weight = needs[0] * means, needs[1] * nbytes(taps, dtype)
+        products = below + needs[1] * means
+    return beyond(
+        gx + gw,
+        means + nbytes(taps, dtype) + products,
+        means + below + of_weight + gx,
+        means + of_weight + gx + gw,
+        (len(needs) > 2 and needs[2]) * (gx + gw + channels.sums_workspace(y)),
     )
 
 
@@ -60,7 +86,7 @@ def keep(saved: Saved, x: Array, y: Shape, r: int, stride: int) -> None:
     """Keep the sums of x over its patches."""
     sums = np.empty(sums_shape(x.shape, y, r), x.dtype)
     for (i, j), rows, columns in _patches(y, r, stride, x.shape):
-        sums[:, i, j] = x[:, rows, columns].sum(axis=(1, 2))
+        x[:, rows, columns].sum(axis=(1, 2), out=sums[:, i, j])
     saved.keep("x_sums", sums, ("grad_weight",))
 
 
@@ -68,9 +94,11 @@ def gradients(
     saved: Saved, gy: Array, weight: Array, r: int, stride: int, needs: Needs
 ) -> tuple[Array | None, Array | None]:
     """gx and gW: those that `needs` asks for."""
+    if not any(needs[:2]):
+        return None, None
     means = np.empty(sums_shape(gy.shape, gy.shape, r), gy.dtype)
     for (i, j), rows, columns in _patches(gy.shape, r, 1, gy.shape):
-        means[:, i, j] = gy[:, rows, columns].mean(axis=(1, 2))
+        gy[:, rows, columns].mean(axis=(1, 2), out=means[:, i, j])
     means /= stride * stride
     below, of_weight = _products(saved, means, weight, needs)
     gx = None
@@ -78,13 +106,15 @@ def gradients(
         gx = np.zeros(saved.input_shape, gy.dtype)
         for (i, j), rows, columns in _patches(gy.shape, r, stride, gx.shape):
             gx[:, rows, columns] = below[:, i : i + 1, j : j + 1]
+    del below
     gw = None if of_weight is None else np.broadcast_to(of_weight, weight.shape).copy()
     return gx, gw
 
 
 def _products(saved: Saved, means: Array, weight: Array, needs: Needs) -> tuple[Array | None, Array | None]:
     """ws^T gm, and gm^T xs of shape (O, C, 1, 1): of a 1x1 convolution on the patches, or channel by channel."""
-    taps = weight.sum(axis=(2, 3), keepdims=True)
+    taps = np.empty((*weight.shape[:2], 1, 1), weight.dtype)
+    weight.sum(axis=(2, 3), keepdims=True, out=taps)
     if saved.input_shape[3] == weight.shape[1]:
         part = Saved()
         part.input_shape = (*means.shape[:3], weight.shape[1])

@@ -12,14 +12,15 @@ a group: 256 b / 8 + 4, that is 68 of 1,024 at 2 bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from minitl.arrays import Array, Shape, size
+from minitl.ops.room import Room, made
 from minitl.saved import Kept, Saved
 
-GROUP = 256
+GROUP, FEW = 256, 32  # values in a group; groups that are encoded or decoded at a time
 BITS = {f"quantised{bits}": bits for bits in (8, 4, 2)}
 
 
@@ -37,61 +38,84 @@ def kept(shape: Shape, bits: int, needed_for: tuple[str, ...]) -> tuple[Kept, ..
     )
 
 
+def decoding_room(shape: Shape) -> Room:
+    """What decoding an array of that shape takes in passing: values and codes of a few groups."""
+    few = min(FEW, groups_of(shape) // shape[0])
+    return [((few, GROUP), "float64"), ((few, GROUP), "uint8")]
+
+
+def encoding_room(shape: Shape) -> Room:
+    """What encoding takes: noise besides."""
+    values, codes = decoding_room(shape)
+    return [values, codes, values]
+
+
 def keep(saved: Saved, x: Array, bits: int, seed: Sequence[int], needed_for: tuple[str, ...]) -> None:
     """Keep x as codes; `seed` decides how they are rounded."""
-    per_sample = groups_of(x.shape) // len(x)
-    codes = np.empty((groups_of(x.shape), GROUP * bits // 8), np.uint8)
-    ranges = np.empty((len(codes), 2), np.uint16)
-    rng = np.random.default_rng(seed)
-    for n, sample in enumerate(x):
-        mine = slice(n * per_sample, (n + 1) * per_sample)
-        values = np.zeros((per_sample, GROUP))
-        values.ravel()[: sample.size] = sample.ravel()
-        codes[mine], ranges[mine] = _encode(values, bits, rng)
-    saved.keep("codes", codes, needed_for, codes=(x.shape, bits))
+    packed = np.empty((groups_of(x.shape), GROUP * bits // 8), np.uint8)
+    ranges = np.empty((len(packed), 2), np.uint16)
+    rng, passing = np.random.default_rng(seed), made(encoding_room(x.shape))
+    for part, rows in _parts(x, len(packed)):
+        values, codes, noise = (a[: rows.stop - rows.start] for a in passing)
+        flat = values.reshape(-1)
+        flat[: part.size], flat[part.size :] = part, 0
+        ranges[rows] = _encode(values, bits, rng.random(out=noise))
+        codes[...] = values
+        _pack(codes, bits, packed[rows])
+    saved.keep("codes", packed, needed_for, codes=(x.shape, bits))
     saved.keep("ranges", ranges, needed_for)
 
 
 def read(saved: Saved, dtype: np.dtype[np.floating]) -> Array:
     """The array that the codes stand for."""
-    kept = saved.buffers["codes"].kept
-    codes, ranges, bits = saved["codes"], saved["ranges"], kept.bits
-    x = np.empty(kept.shape, dtype)
-    per_sample = len(codes) // len(x)
-    for n, sample in enumerate(x):
-        mine = slice(n * per_sample, (n + 1) * per_sample)
-        low, step = (_from_bfloat16(ranges[mine, i])[:, None] for i in (0, 1))
-        values = low + step * _unpack(codes[mine], bits)
-        sample[...] = values.ravel()[: sample.size].reshape(sample.shape)
+    kept, packed, ranges = saved.buffers["codes"].kept, saved["codes"], saved["ranges"]
+    x, passing = np.empty(kept.shape, dtype), made(decoding_room(kept.shape))
+    for part, rows in _parts(x, len(packed)):
+        values, codes = (a[: rows.stop - rows.start] for a in passing)
+        _unpack(packed[rows], kept.bits, codes)
+        low, step = (_from_bfloat16(ranges[rows, i])[:, None] for i in (0, 1))
+        np.multiply(codes, step, out=values)
+        values += low
+        part[...] = values.reshape(-1)[: part.size]
     return x
 
 
-def _encode(values: Array, bits: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Packed codes (groups, bytes) and ranges (groups, 2) of values (groups, 256) in float64."""
+def _parts(x: Array, groups: int) -> Iterator[tuple[Array, slice]]:
+    """The values of x, contiguous, a few groups at a time, and which of all groups these are."""
+    per_sample = groups // len(x)
+    for n, sample in enumerate(x.reshape(len(x), -1)):
+        for first in range(0, per_sample, FEW):
+            stop = min(first + FEW, per_sample)
+            yield sample[first * GROUP : stop * GROUP], slice(n * per_sample + first, n * per_sample + stop)
+
+
+def _encode(values: Array, bits: int, noise: Array) -> Array:
+    """Turn values (groups, 256) in float64 into codes, still float64; returns ranges (groups, 2)."""
     low = _to_bfloat16(values.min(axis=1), up=False)
     values -= _from_bfloat16(low)[:, None]
     step = _to_bfloat16(values.max(axis=1) / (2**bits - 1), up=True)
     values /= np.maximum(_from_bfloat16(step), np.finfo(np.float32).tiny)[:, None]
-    values += rng.random(values.shape)
-    codes = np.minimum(np.floor(values), 2**bits - 1).astype(np.uint8)
-    return _pack(codes, bits), np.stack([low, step], axis=1)
+    values += noise
+    np.floor(values, out=values)
+    np.minimum(values, 2**bits - 1, out=values)
+    return np.stack([low, step], axis=1)
 
 
-def _pack(codes: Array, bits: int) -> Array:
-    """Low bits first, neighbouring values side by side in a byte."""
+def _pack(codes: Array, bits: int, out: Array) -> None:
+    """Low bits first, neighbouring values side by side in a byte; shifts `codes`."""
     per_byte = 8 // bits
-    out = codes[:, ::per_byte].copy()
+    out[...] = codes[:, ::per_byte]
     for place in range(1, per_byte):
-        out |= codes[:, place::per_byte] << (bits * place)
-    return out
+        here = codes[:, place::per_byte]
+        here <<= bits * place
+        out |= here
 
 
-def _unpack(packed: Array, bits: int) -> Array:
+def _unpack(packed: Array, bits: int, codes: Array) -> None:
     per_byte = 8 // bits
-    codes = np.empty((len(packed), packed.shape[1] * per_byte), np.uint8)
     for place in range(per_byte):
-        codes[:, place::per_byte] = packed >> (bits * place) & (2**bits - 1)
-    return codes
+        np.right_shift(packed, bits * place, out=codes[:, place::per_byte])
+    codes &= 2**bits - 1
 
 
 def _to_bfloat16(values: Array, *, up: bool) -> Array:

@@ -8,9 +8,12 @@ the bytes follow from the shape: ceil(n / 8) + k numbers per sample.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
+from minitl.ops.room import Room, made
 from minitl.saved import Kept, Saved
 
 
@@ -24,26 +27,43 @@ def kept(shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> tuple[Kept, .
     )
 
 
+def encoding_room(shape: Shape, dtype: str) -> Room:
+    """What encoding such an array takes in passing: a sample's magnitudes, two flags a value, and the values chosen."""
+    count = size(shape[1:])
+    return [((count,), dtype), ((count,), "bool"), ((count,), "bool"), ((count - count // 2,), dtype)]
+
+
+def decoding_room(shape: Shape) -> Room:
+    """What decoding takes: a flag for each value of a sample."""
+    return [((size(shape[1:]),), "bool")]
+
+
 def keep(saved: Saved, x: Array, needed_for: tuple[str, ...]) -> None:
     """Keep the larger half of each sample."""
     flat = x.reshape(len(x), -1)
     count = flat.shape[1] - flat.shape[1] // 2
     mask = np.empty((len(x), -(-flat.shape[1] // 8)), np.uint8)
     values = np.empty((len(x), count), x.dtype)
+    sizes, flags, ties = made(encoding_room(x.shape, x.dtype.name)[:3])
     for n, sample in enumerate(flat):
-        flags = _larger(sample, count)
-        mask[n], values[n] = np.packbits(flags, bitorder="little"), sample[flags]
+        _choose(sample, count, sizes, flags, ties)
+        mask[n] = np.packbits(flags, bitorder="little")
+        values[n] = sample[flags]  # makes the last array of the room
     saved.keep("mask", mask, needed_for, codes=(x.shape, 1))
     saved.keep("values", values, needed_for)
 
 
-def _larger(sample: Array, count: int) -> Array:
-    """Whether each number is among the `count` of largest magnitude; what is no number counts as infinite."""
-    sizes = np.fmin(np.abs(sample), np.inf)
-    least = np.partition(sizes, sizes.size - count)[sizes.size - count]
-    flags: Array = sizes > least
-    flags[np.flatnonzero(sizes == least)[: count - np.count_nonzero(flags)]] = True
-    return flags
+def _choose(sample: Array, count: int, sizes: Array, flags: Array, ties: Array) -> None:
+    """Flag the `count` numbers of largest magnitude, of equal ones the first; what is no number counts as infinite."""
+    np.fmin(np.abs(sample, out=sizes), np.inf, out=sizes)
+    sizes.partition(sizes.size - count)
+    least = sizes[sizes.size - count]
+    np.fmin(np.abs(sample, out=sizes), np.inf, out=sizes)
+    np.greater(sizes, least, out=flags)
+    np.equal(sizes, least, out=ties)
+    more = count - np.count_nonzero(flags)
+    stop = bisect_left(range(sizes.size), more, key=lambda stop: np.count_nonzero(ties[:stop]))
+    flags[:stop] |= ties[:stop]
 
 
 def read(saved: Saved) -> Array:

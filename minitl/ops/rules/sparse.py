@@ -20,7 +20,8 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ValueRangeError
 from minitl.ops.convolutions.linear import linear, pointwise_conv
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, beyond
+from minitl.ops.room import Room, made, room_bytes
 from minitl.saved import Saved
 
 RULE = "double_pruned"
@@ -35,17 +36,29 @@ def expect_pattern(op: str, weight: Shape, pattern: Pattern, layer: str = "") ->
         raise ValueRangeError(op=op, layer=layer, expected=expected, got=f"{n} of {m}")
 
 
+def room(weight: Shape, dtype: str, pattern: Pattern) -> Room:
+    """What `largest` takes in passing: magnitudes, and of each M-th weight how many are ahead, and whether one is."""
+    groups = (size(weight) // pattern[1],)
+    return [(weight, dtype), (groups, "int8"), (groups, "bool")]
+
+
 def largest(weight: Array, pattern: Pattern, axis: int) -> Array:
     """Whether each weight is among the N of largest magnitude of its M neighbours along an axis (0 or 1)."""
-    n, m = pattern
-    moved = np.abs(np.moveaxis(weight.reshape(weight.shape[:2]), axis, 1))
-    group = moved.reshape(len(moved), -1, m)
-    before = np.zeros(group.shape, np.int8)
+    (n, m), mask = pattern, np.empty(weight.shape, bool)
+    sizes, before, ahead = made(room(weight.shape, weight.dtype.name, pattern))
+    rows, columns = weight.shape[:2]
+    grouped = (rows, columns // m, m) if axis == 1 else (rows // m, m, columns)
+    np.abs(weight, out=sizes)
+    place = np.moveaxis(sizes.reshape(grouped), 1 + (axis == 1), 0)
+    chosen = np.moveaxis(mask.reshape(grouped), 1 + (axis == 1), 0)
+    before, ahead = before.reshape(place[0].shape), ahead.reshape(place[0].shape)
     for i in range(m):
+        before[...] = 0
         for j in range(m):
-            ahead = group[..., j] >= group[..., i] if j < i else group[..., j] > group[..., i]
-            before[..., i] += ahead
-    mask: Array = np.moveaxis((before < n).reshape(moved.shape), 1, axis).reshape(weight.shape)
+            if j != i:
+                (np.greater_equal if j < i else np.greater)(place[j], place[i], out=ahead)
+                before += ahead
+        np.less(before, n, out=chosen[i])
     return mask
 
 
@@ -70,12 +83,16 @@ def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, par
 
 def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """The dense product's, which is what runs; in passing the pruned weight, its magnitudes and its masks."""
-    exact, weight = op.cost(shapes, dtype, needs=needs), nbytes(shapes[1], dtype)
-    room = weight + size(shapes[1]) * 4
+    exact, weight, mask = op.cost(shapes, dtype, needs=needs), nbytes(shapes[1], dtype), size(shapes[1])
+    choosing = room_bytes(room(shapes[1], dtype, attrs["pattern"]))
+    y = nbytes(exact.output, dtype)
+    left = sum(nbytes(shape, dtype) for shape, need in zip(shapes, needs, strict=True) if need)
     return replace(
         exact,
-        forward_workspace=weight + max(exact.forward_workspace, room),
-        backward_workspace=weight + size(shapes[1]) + max(exact.backward_workspace, room),
+        forward_workspace=beyond(y, mask + choosing, mask + weight, weight + y + exact.forward_workspace),
+        backward_workspace=beyond(
+            left, mask + weight + mask + choosing, mask + weight + left + exact.backward_workspace
+        ),
     )
 
 

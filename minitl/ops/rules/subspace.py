@@ -30,6 +30,7 @@ from minitl.ops.convolutions.conv import conv
 from minitl.ops.convolutions.depthwise_conv import depthwise_conv
 from minitl.ops.convolutions.linear import pointwise_conv
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, keeps_array
+from minitl.ops.room import Room, made, room_bytes
 from minitl.saved import Saved
 
 FOLLOWS, FIXED = RULES = ("subspace", "subspace_fixed")
@@ -106,18 +107,23 @@ def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Ne
     encode = sum(2 * size(a) * bases[axis - 1][0] for a, axis in zip(maps, AXES, strict=False))
     moves = sum(4 * size(x) * k + 4 * d * k * k for k, d in bases) if rule == FOLLOWS else 0
     held = [nbytes(a, dtype) for a in maps]
-    core, passing = held[-1], [_scratch(a, b, axis, dtype) for a, b, axis in zip(maps, maps[1:], AXES, strict=False)]
-    steps = [held[1] + passing[0], held[1] + held[2] + passing[1], held[2] + core + passing[2]]
-    back = [core + held[2] + passing[2], held[2] + held[1] + passing[1], held[1] + held[0] + passing[0]]
-    turns = [_turn(x, axis, b, dtype) for axis, b in enumerate(bases, start=1)] if rule == FOLLOWS else []
-    gradients = needs[0] * held[0] + nbytes(weight, dtype)
+    steps = list(zip(AXES, maps, maps[1:], strict=False))
+    encoding = [_along_bytes(a, b, axis, dtype, restores=False) for axis, a, b in steps]
+    restoring = [_along_bytes(b, a, axis, dtype, restores=True) for axis, a, b in steps]
+    turns = [_follow_bytes(x, axis, b, dtype) for axis, b in enumerate(bases, start=1)] if rule == FOLLOWS else []
+    left = needs[0] * held[0] + nbytes(weight, dtype)
     return replace(
         exact,
         kept=(keeps_array("core", maps[-1], dtype, FOR),),
         flops=exact.flops + Split(forward=encode + moves, grad_weight=encode),
-        forward_workspace=max(exact.forward_workspace, beyond(core, *steps), *turns),
-        backward_workspace=max(beyond(gradients + core, *back), held[0] + exact.backward_workspace),
-    )
+        forward_workspace=beyond(
+            held[3], exact.forward_workspace, *turns, encoding[0], held[1] + encoding[1], held[2] + encoding[2]
+        ),
+        backward_workspace=beyond(
+            left, restoring[2], held[2] + restoring[1], held[1] + restoring[0],
+            held[0] + left + exact.backward_workspace,
+        ),
+    )  # fmt: skip
 
 
 def along(x: Array, axis: int, matrix: Array) -> Array:
@@ -134,37 +140,58 @@ def along(x: Array, axis: int, matrix: Array) -> Array:
 
 def follow(x: Array, axis: int, basis: Array) -> None:
     """Move a basis (K, D) by one step of subspace iteration, unless x is not finite (which is refused elsewhere)."""
-    spread = along(x, axis, basis)
-    columns = np.zeros(basis.shape[::-1], x.dtype)  # A A^T B^T
-    if axis == x.ndim - 1:
-        pointwise.grad_weight(spread, x, columns)
-    else:
-        part_sum = np.empty_like(columns)
-        for part, rows in zip(_unfolded(x, axis), _unfolded(spread, axis), strict=True):
-            pointwise.forward(part, rows, None, part_sum)
-            columns += part_sum
+    columns = _correlated(x, axis, basis)
     if np.isfinite(columns).all():
         basis[...] = orthonormal(columns).T
 
 
+def _correlated(x: Array, axis: int, basis: Array) -> Array:
+    """A A^T B^T (D, K)."""
+    spread = along(x, axis, basis)
+    columns = np.zeros(basis.shape[::-1], x.dtype)
+    if axis == x.ndim - 1:
+        pointwise.grad_weight(spread, x, columns)
+        return columns
+    part_sum = np.empty_like(columns)
+    for part, rows in zip(_unfolded(x, axis), _unfolded(spread, axis), strict=True):
+        pointwise.forward(part, rows, None, part_sum)
+        columns += part_sum
+    return columns
+
+
 def orthonormal(columns: Array) -> Array:
     """Q of columns (D, K) = Q R by Householder reflections: orthonormal also where columns depend on each other."""
-    a = columns.astype(np.float64)
-    reflectors = []
+    a, q, products, v = made(_reflecting_room(columns.shape))
+    a[...] = columns
     for k in range(a.shape[1]):
-        v = a[k:, k].copy()
-        v[0] += np.copysign(np.sqrt((v * v).sum()), v[0])
-        v /= max(np.sqrt((v * v).sum()), np.finfo(np.float64).tiny)
-        _reflect(v, a[k:, k:])
-        reflectors.append(v)
-    q = np.eye(*a.shape)
-    for k, v in reversed(list(enumerate(reflectors))):
-        _reflect(v, q[k:, k:])
+        mine = v[k:]
+        mine[...] = a[k:, k]
+        mine[0] += np.copysign(_length(mine, products), mine[0])
+        mine /= max(_length(mine, products), np.finfo(np.float64).tiny)
+        _reflect(mine, a[k:, k:], products)
+        a[k:, k] = mine  # where nothing is read any more
+    q[...] = 0
+    np.fill_diagonal(q, 1)
+    for k in reversed(range(a.shape[1])):
+        _reflect(a[k:, k], q[k:, k:], products)
     return q
 
 
-def _reflect(v: Array, a: Array) -> None:
-    a -= 2 * v[:, None] * (v[:, None] * a).sum(axis=0)
+def _reflecting_room(columns: Shape) -> Room:
+    """Columns and, below their diagonal, reflectors; Q; products with a reflector; the reflector."""
+    return [(columns, "float64"), (columns, "float64"), ((size(columns),), "float64"), ((columns[0],), "float64")]
+
+
+def _length(v: Array, room: Array) -> np.floating:
+    length: np.floating = np.sqrt(np.multiply(v, v, out=room[: v.size]).sum())
+    return length
+
+
+def _reflect(v: Array, a: Array, room: Array) -> None:
+    """a -= 2 v v^T a."""
+    products = room[: a.size].reshape(a.shape)
+    twice = 2 * np.multiply(v[:, None], a, out=products).sum(axis=0)
+    a -= np.multiply(v[:, None], twice, out=products)
 
 
 def _unfolded(x: Array, axis: int) -> Array:
@@ -172,31 +199,29 @@ def _unfolded(x: Array, axis: int) -> Array:
     return x.reshape(size(x.shape[:axis]), x.shape[axis], -1)
 
 
-def _scratch(x: Shape, y: Shape, axis: int, dtype: str) -> int:
-    """Bytes that a product along an axis takes in passing, one way or back."""
-    itemsize = np.dtype(dtype).itemsize
-    matrix = x[axis] * y[axis] * itemsize
-    if axis == len(x) - 1:
-        weight = y[-1], x[-1]
-        products = (pointwise.product_workspace(size(x[:-1]), w, dtype, True) for w in (weight, weight[::-1]))
-        return matrix + max(products)
-    after, ways = size(x[axis + 1 :]), ((x[axis], y[axis]), (y[axis], x[axis]))
-    grads = (pointwise.grad_weight_scratch((d, after), k, dtype) for d, k in ways)
-    return matrix + max(scratch_bytes(*grad) for grad in grads)
-
-
-def _turn(x: Shape, axis: int, basis: Shape, dtype: str) -> int:
-    """Bytes that moving a basis takes in passing."""
-    (k, d), itemsize = basis, np.dtype(dtype).itemsize
-    spread = (*x[:axis], k, *x[axis + 1 :])
-    columns = 2 * k * d * itemsize
-    if axis == len(x) - 1:
-        products = scratch_bytes(*pointwise.grad_weight_scratch(spread, d, dtype))
+def _along_bytes(x: Shape, y: Shape, axis: int, dtype: str, *, restores: bool) -> int:
+    """Bytes that `along` holds at most, y included; `restores` with a basis (K, D) transposed."""
+    last = axis == len(x) - 1
+    copied = x[axis] * y[axis] * np.dtype(dtype).itemsize * (last == restores)
+    if last:
+        passing = pointwise.product_workspace(size(x[:-1]), (y[-1], x[-1]), dtype, True)
     else:
-        products = pointwise.product_workspace(d, (k, size(x[axis + 1 :])), dtype, True)
+        passing = scratch_bytes(*pointwise.grad_weight_scratch((x[axis], size(x[axis + 1 :])), y[axis], dtype))
+    return nbytes(y, dtype) + copied + passing
+
+
+def _follow_bytes(x: Shape, axis: int, basis: Shape, dtype: str) -> int:
+    """Bytes that `follow` holds at most."""
+    (k, d), spread = basis, (*x[:axis], basis[0], *x[axis + 1 :])
+    columns = nbytes(basis, dtype)
+    if axis == len(x) - 1:
+        passing = scratch_bytes(*pointwise.grad_weight_scratch(spread, d, dtype))
+    else:
+        passing = columns + pointwise.product_workspace(d, (k, size(x[axis + 1 :])), dtype, True)
     return max(
-        nbytes(spread, dtype) + max(_scratch(x, spread, axis, dtype), columns + products),
-        nbytes(spread, dtype) + columns + 5 * k * d * 8,
+        _along_bytes(x, spread, axis, dtype, restores=False),
+        nbytes(spread, dtype) + columns + passing,
+        columns + room_bytes(_reflecting_room((d, k))),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from minitl.arrays import Array, positions, size
 from minitl.ops.convolutions.conv import conv
-from minitl.ops.convolutions.conv_int import MOST
+from minitl.ops.convolutions.integers import MOST
 from minitl.ops.convolutions.linear import linear, pointwise_conv
 from minitl.ops.op import Op
 from minitl.ops.rules import approximate, quantised, sparse, subspace
@@ -57,10 +57,19 @@ def coded_backward(call: Call, gy: Array, error: Array, gradients: Sequence[Arra
     gx, *rest = sums.backward(_inner(call, *call.arrays), gy, error, gradients, p)
     if not call.needs[1]:
         return [gx, *rest]
-    x = approximate._decoded(call.saved, gy.dtype, call.attrs)
+    x = _decoded(call, gy)
     of_x = p.rounding(2, _size_of_codes(call)) if call.rule in BITS else np.zeros(x.shape)
     decoded = _inner(call, x, *call.arrays[1:], errors=(of_x, *(np.zeros(a.shape) for a in call.arrays[1:])))
     return [gx, *sums.backward(decoded, gy, error, gradients, p)[1:]]
+
+
+def _decoded(call: Call, gy: Array) -> Array:
+    """The input that the code stands for: of some channels, with zeros in place of the others."""
+    if call.rule != approximate.CHANNELS:
+        return approximate._decoded(call.saved, gy.dtype)
+    x = np.zeros(call.arrays[0].shape, gy.dtype)
+    x[..., list(call.attrs["channels"])] = call.saved["x"]
+    return x
 
 
 def _ranges(call: Call) -> tuple[Array, Array]:
