@@ -6,14 +6,16 @@ import errno
 import hashlib
 import os
 import stat
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
-from minitl.errors import UsageError
+from minitl.errors import DataError, UsageError
 
-LARGEST = 1 << 30  # bytes
+LARGEST, LARGEST_TEXT = 1 << 30, 1 << 20  # bytes
 
 
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
@@ -34,6 +36,16 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{path}: cannot read: {reason(error)}") from None
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """What a TOML file of at most a MiB holds; raises DataError where it is not `what`."""
+    try:
+        return tomllib.loads(read_bytes(path, LARGEST_TEXT).decode())
+    except UsageError as error:
+        raise DataError(str(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: no {what}: {error}") from None
 
 
 @contextmanager

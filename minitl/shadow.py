@@ -50,8 +50,8 @@ class Phantom:
     """Stands for an array of that shape and dtype, and counts its bytes for as long as it lives."""
 
     def __init__(self, shape: Shape, dtype: str, meter: Meter) -> None:
-        self.shape, self.dtype, self.meter = shape, np.dtype(dtype), meter
-        self.nbytes = nbytes(shape, dtype)
+        counted = np.dtype(dtype), nbytes(shape, dtype)  # Ctrl-C in there leaves nothing that would be let go of
+        self.shape, self.meter, (self.dtype, self.nbytes) = shape, meter, counted
         meter.born(self)
 
     def __del__(self) -> None:

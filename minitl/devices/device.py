@@ -19,13 +19,13 @@ A figure that is missing is unknown: nothing is ever assumed in its place.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minitl.errors import ValueRangeError, unknown
+from minitl.files import read_toml
 
 FOLDER = Path(__file__).parent
 FIGURES = {
@@ -73,7 +73,7 @@ def names() -> list[str]:
 def get(name: str) -> Device:
     """The device of that name, or the one that a file ending in `.toml` describes.
 
-    Raises UnknownNameError on an unknown name or key, ValueRangeError on an unreadable file or value.
+    Raises UnknownNameError on an unknown name or key, DataError on an unreadable file, ValueRangeError on a value.
     """
     if name.endswith(".toml"):
         return _read(Path(name))
@@ -83,12 +83,7 @@ def get(name: str) -> Device:
 
 
 def _read(path: Path) -> Device:
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ValueRangeError(f"device: cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueRangeError(f"device: {path} is not TOML: {error}") from None
+    data = read_toml(path, "TOML file of a device")
     texts = {key: _text(path, data, key) for key in ("name", "title", "model")}
     if texts["model"] not in MODELS:
         raise unknown("model of a device", texts["model"], MODELS, layer=str(path))

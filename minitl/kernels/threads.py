@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from minitl.arrays import is_count
-from minitl.errors import ValueRangeError
+from minitl.errors import ValueRangeError, brief
 from minitl.kernels.compile import Lazily
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 compiled = Lazily("minitl.kernels.compiled.runner")
 
+MOST = 1024  # threads
 LINE = 8  # numbers in a cache line: each helper's mailbox has one of its own
 PATIENCE = 6000  # looks into the mailbox, some 30 ns each
 NAP = 2e-5  # seconds: of who waits for a helper that the system has made to wait
@@ -36,8 +37,8 @@ _team: Team | None = None
 def set_threads(count: int) -> None:
     """Use `count` threads for the kernels from now on (the default is the number of cores)."""
     global _threads, _team
-    if not is_count(count, least=1):
-        raise ValueRangeError(op="set_threads", expected="a count of at least 1", got=str(count))
+    if not is_count(count, least=1) or count > MOST:
+        raise ValueRangeError(op="set_threads", expected=f"a count from 1 to {MOST}", got=brief(count))
     _threads = count
     if _team is not None and _team.helpers < count - 1:  # a larger one stays: its helpers sleep
         _team = None

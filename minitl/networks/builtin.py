@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from minitl.errors import unknown
+from minitl.files import read_toml
 from minitl.networks.assemble import assemble
 from minitl.networks.keys import mapping
 from minitl.networks.network import Network
-from minitl.networks.table import merged, read_toml
+from minitl.networks.table import merged
 
 TABLES = Path(__file__).with_name("tables")
 FIRST = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "proxyless_mobile", "digits_irb")  # in lists
@@ -24,7 +25,7 @@ def load(path: str | Path, num_classes: int | None = None, **options: Any) -> Ne
     `from_table`. Raises DataError where the file cannot be read, and else what `from_table` does.
     """
     path = Path(path)
-    table = _on_base(read_toml(path), str(path))
+    table = _on_base(read_toml(path, "table of a network"), str(path))
     return assemble({"name": path.stem, **table}, str(path), num_classes=num_classes, **options)
 
 
@@ -67,7 +68,7 @@ def _on_base(table: dict[str, Any], where: str) -> dict[str, Any]:
 
 @cache
 def _read(name: str) -> dict[str, Any]:
-    return read_toml(TABLES / f"{name}.toml")
+    return read_toml(TABLES / f"{name}.toml", "table of a network")
 
 
 def _builder(name: str) -> Callable[..., Network]:

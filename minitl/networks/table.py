@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from minitl.errors import DataError, MinitlError
-from minitl.files import reason
+from minitl.errors import MinitlError
 from minitl.networks.keys import mapping, read, wrong
 from minitl.networks.schema import Block, SqueezeExcite, Table
 
-MOST_BYTES, MOST_BLOCKS = 1 << 20, 1000
+MOST_BLOCKS = 1000
 SECTIONS = ("stem", "block", "squeeze_excite", "head", "classifier")  # merged key by key with those of a base
 EITHER = {"expanded": "expansion", "expansion": "expanded"}  # one of them given anew lets the other go
 
@@ -41,20 +38,6 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(base.get(key), Mapping) and isinstance(own.get(key), Mapping):
             result[key] = {**base[key], **own[key]}
     return result
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file holds; raises DataError where it cannot be read as one."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES:,} bytes")
-        return tomllib.loads(text.decode())
-    except OSError as error:
-        raise DataError(f"cannot be read: {reason(error)}", layer=str(path)) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"no table of a network: {error}", layer=str(path)) from None
 
 
 def _stage(row: Any, defaults: dict[str, Any], squeeze: dict[str, Any], where: str, most: int) -> Iterator[Block]:

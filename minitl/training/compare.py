@@ -28,9 +28,9 @@ from minitl.training.adapt import LEARNING_RATE, LEARNING_RATES, Pretrained, Tas
 from minitl.training.choice import CHOICES, Choice
 from minitl.training.optimizers import Adam
 from minitl.training.progress import Bar, Silent, bar
-from minitl.training.search import Account, Comparison, Outcome, Result, Spread, Trial
+from minitl.training.search import MOST_SEEDS, Account, Comparison, Outcome, Result, Spread, Trial
 from minitl.training.store import Store
-from minitl.training.workers import default_workers, spread
+from minitl.training.workers import count, spread
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
@@ -107,8 +107,7 @@ def comparing(
     task = task or Task()
     if len(set(choices)) < max(1, len(choices)):
         raise ValueRangeError(op="compare", expected="at least one method, each once", got=str([*map(str, choices)]))
-    seeds = expect_count("seeds", seeds, op="compare")
-    workers = default_workers() if workers is None else expect_count("workers", workers, op="compare")
+    seeds, workers = expect_count("seeds", seeds, most=MOST_SEEDS, op="compare"), count(workers)
     with tempfile.TemporaryDirectory(prefix="minitl-") as folder:
         ticks = Path(folder) / "steps"
         ticks.touch()

@@ -18,6 +18,8 @@ from minitl.errors import NotFiniteError
 from minitl.training.choice import Choice
 from minitl.training.progress import Bar
 
+MOST_SEEDS = 1000
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -13,13 +13,21 @@ from contextlib import closing, suppress
 from functools import cache
 from typing import Any, TypeVar
 
+from minitl.checks import expect_count
 from minitl.errors import UsageError
 from minitl.kernels import threads
 from minitl.kernels.heap import keep_freed_memory
 
 T = TypeVar("T")
 
+MOST = 256  # processes
+
 REMEDY = "pip install 'minitl[demo]', or take one worker"
+
+
+def count(workers: int | None) -> int:
+    """So many, by default one for each core. Raises ValueRangeError beyond MOST."""
+    return default_workers() if workers is None else expect_count("workers", workers, most=MOST, op="compare")
 
 
 def default_workers() -> int:

@@ -16,10 +16,10 @@ from minitl.training.cluster import spread_over
 from minitl.training.plots import plot_accuracy
 from minitl.training.progress import bar
 from minitl.training.recipe import Recipe
-from minitl.training.search import Result, Spread
+from minitl.training.search import MOST_SEEDS, Result, Spread
 from minitl.training.store import Store
 from minitl.training.trials import RATES, OwnComparison
-from minitl.training.workers import default_workers, spread
+from minitl.training.workers import count, spread
 from minitl.verbs import recipe_options, trained
 from minitl.verbs.recipe_options import OF_NETWORK, OF_PREPROCESSING, OF_SETTINGS
 
@@ -55,7 +55,7 @@ def check_unused(args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace, choices: Sequence[Choice] | None, plots: list[Path]) -> list[Result]:
     """Compare; add to `plots` those that are drawn in `--plots`."""
     recipe = replace(recipe_options.recipe_of(args), apply=args.apply)
-    rates, seeds = rates_of(args, RATES), expect_count("seeds", args.seeds, op="compare")
+    rates, seeds = rates_of(args, RATES), expect_count("seeds", args.seeds, most=MOST_SEEDS, op="compare")
     comparison = OwnComparison(choices or _default_choices(recipe), seeds, rates, path=args.data, recipe=recipe)
     accounts = {choice: comparison.account(choice) for choice in comparison.choices}  # or a method does not fit
     recipe_options.check_images(comparison.images)
@@ -99,5 +99,4 @@ def _spread(args: argparse.Namespace) -> Spread:
     """Over a cluster, or over processes of this machine."""
     if args.scheduler:
         return partial(spread_over, args.scheduler)
-    workers = default_workers() if args.workers is None else expect_count("workers", args.workers, op="compare")
-    return partial(spread, workers=workers)
+    return partial(spread, workers=count(args.workers))

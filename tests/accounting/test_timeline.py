@@ -156,7 +156,7 @@ def test_files_are_written_by_suffix(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--arena", "a.txt"], "unknown file type '.txt' of a.txt; use .json or .h"),
         (["--html", "page"], "unknown file type '' of page; use .html"),
         (["--arena", "a.h", "--method", "mobiletl,ft-blocks"], "one where there is --arena"),
-        (["--threads", "0"], "expected a count of at least 1, got 0"),
+        (["--threads", "0"], "expected a count from 1 to 1024, got 0"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_written(

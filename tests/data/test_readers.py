@@ -14,6 +14,7 @@ from typing import Any
 import makers
 import numpy as np
 import pytest
+from fuzz import FUZZ, noisy
 from PIL import Image
 
 from minitl import data
@@ -307,17 +308,6 @@ def test_temporary_files_leave_nothing_behind(tmp_path: Path, monkeypatch: pytes
 # Noise: whatever a file holds, what is raised is minitl's
 
 
-def noisy(raw: bytes, rng: np.random.Generator) -> bytes:
-    """A few bytes changed, or the file cut, or a piece of it repeated."""
-    changed = np.frombuffer(raw, np.uint8).copy()
-    head = min(len(raw), 400)  # sizes and headers stand at the beginning, an archive's at the end
-    for at in np.concatenate([rng.integers(0, head, 3), len(raw) - 1 - rng.integers(0, head, 3)]):
-        if rng.random() < 0.5:
-            changed[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.integers(256)])
-    cut = rng.integers(len(raw)) if rng.random() < 0.2 else len(raw)
-    return changed[:cut].tobytes()
-
-
 SEEDS: dict[str, Callable[[Path], Any]] = {
     "npz": lambda p: makers.npz(p / "a.npz", IMAGES[:6], LABELS[:6]),
     "npz packed": lambda p: makers.npz(p / "a.npz", IMAGES[:6], LABELS[:6], packed=True, classes=np.array(["a"] * 3)),
@@ -340,9 +330,6 @@ def read_or_refuse(path: Path) -> None:
             read_image(path)
         raise
     read_image(path)
-
-
-FUZZ = int(os.environ.get("MINITL_FUZZ", "40"))  # executions per reader
 
 
 @pytest.mark.parametrize("kind", SEEDS)

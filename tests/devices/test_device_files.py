@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from fuzz import FUZZ, noisy_text
 
-from minitl import devices
+from minitl import devices, networks
 from minitl.devices.device import FIGURES, MODELS
 from minitl.devices.models import ANSWERS
 from minitl.devices.work import BOUND, FORWARD, GRAD_WEIGHT, UNKNOWN, Work
@@ -69,7 +72,7 @@ def test_arrays_count_and_give_no_time(tmp_path: Path) -> None:
 
 
 BAD = {
-    "name = ": "is not TOML",
+    "name = ": "no TOML file of a device",
     GOOD.replace('name = "board"', ""): "expected name to be a text, got None",
     GOOD.replace("roofline", "magic"): "unknown model of a device 'magic'; choose one of: roofline, ef-train",
     GOOD.replace("[flops_per_s]", "[speed]"): "unknown figure of a device 'speed'; choose one of: name",
@@ -93,5 +96,23 @@ def test_a_bad_file_is_refused(text: str, tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MinitlError, match="unknown device 'cray'; choose one of: ef-train"):
         devices.get("cray")
-    with pytest.raises(MinitlError, match=r"cannot read .*none\.toml: No such file"):
+    with pytest.raises(MinitlError, match=r"none\.toml: cannot read: No such file"):
         devices.get(str(tmp_path / "none.toml"))
+
+
+def test_noise_in_a_file_is_a_device_or_refused(tmp_path: Path) -> None:
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(FUZZ):
+        try:
+            own(tmp_path, noisy_text(GOOD, rng))
+        except MinitlError as error:
+            refused += 1
+            assert "\n" not in str(error)  # noqa: PT017
+    assert refused > FUZZ / 4
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    for read in (devices.get, networks.get):
+        with pytest.raises(MinitlError, match="not a plain file"):
+            read(str(tmp_path / "pipe.toml"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzz import FUZZ, noisy_text
 from hypothesis import given
 from hypothesis import strategies as st
 from models import batch, noise, stir, trained
@@ -308,8 +309,20 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="directory"):
         minitl.networks.load(tmp_path)
     path.write_text("#" * (1 << 20) + "\n")
-    with pytest.raises(DataError, match="more than 1,048,576 bytes"):
+    with pytest.raises(DataError, match="at most 1,048,576 are read"):
         minitl.networks.load(path)
+
+
+def test_noise_in_a_file_builds_or_is_refused(tmp_path: Path) -> None:
+    path, rng, refused = tmp_path / "noise.toml", np.random.default_rng(0), 0
+    for _ in range(FUZZ):
+        path.write_text(noisy_text(TOML, rng), "utf-8")
+        try:
+            minitl.networks.load(path)
+        except MinitlError as error:
+            refused += 1
+            assert "\n" not in str(error)  # noqa: PT017
+    assert refused > FUZZ / 4
 
 
 VALUES = st.recursive(

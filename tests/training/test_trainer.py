@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import os
 import sys
 import tracemalloc
 from dataclasses import replace
@@ -28,8 +27,8 @@ from minitl.training.trainer import Trainer, class_weights, evaluate
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
 import makers
+from fuzz import FUZZ
 
-FUZZ = int(os.environ.get("MINITL_FUZZ", "40"))
 METHOD = minitl.methods.get("mobiletl", 2)
 
 

@@ -30,11 +30,11 @@ from minitl.training.model_file import read_model
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "data")]
 import makers
+from fuzz import FUZZ
 from models import noise, settle, stir
 
 TRAIN = ("--network", "digits_irb", "--method", "mobiletl", "--blocks", "2", "--resolution", "16", "--epochs", "2")
 KILLS = int(os.environ.get("MINITL_KILLS", "2"))
-FUZZ = int(os.environ.get("MINITL_FUZZ", "40"))
 
 
 class Cli:
