@@ -239,7 +239,10 @@ class Product(Layer):
         inputs = self._inputs
         many = plan.channels if isinstance(plan.channels, int) else len(plan.channels)
         if plan.rule == CHANNELS and not (isinstance(many, int) and 1 <= many <= inputs):
-            raise ValueRangeError(layer=self.path, expected=f"1 to {inputs} channels", got=brief(plan.channels))
+            raise ValueRangeError(
+                layer=self.path, expected=f"1 to {inputs} channels for rule channels", got=brief(plan.channels),
+                remedy="method sparse-update chooses them",
+            )  # fmt: skip
 
     def apply(self, plan: LayerPlan) -> None:
         """Follow `plan` from now on: what was carried is forgotten, and a pattern prunes the weight for good."""

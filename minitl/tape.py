@@ -259,7 +259,7 @@ class Tape:
         """
         if not loss.needs_grad:
             raise UsageError(
-                "backward: the loss depends on no trained parameter", remedy="apply a method to the network first"
+                "backward: the loss depends on no trained parameter", remedy="apply a method that trains a part of it"
             )
         if loss.tape is not self._mark:
             raise UsageError("backward: the loss was computed on another tape", remedy="use one Tape for a whole step")

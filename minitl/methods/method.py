@@ -121,13 +121,16 @@ class Method:
 
     def _check_rules(self, network: Model) -> None:
         acts = [layer for layer in network.layers() if isinstance(layer, Activation)]
-        convs = [layer.role for layer in network.layers() if isinstance(layer, Conv)]
-        known = dict.fromkeys([act.op.name for act in acts] + [act.role for act in acts] + convs)
+        convs = [layer for layer in network.layers() if isinstance(layer, Conv)]
+        known = dict.fromkeys([act.op.name for act in acts] + [layer.role for layer in (*acts, *convs)])
         for what, rule in self.rules:
             if what not in known:
                 raise unknown("activation or role", what, known, layer=network.name)
             if not rule:
                 raise ValueRangeError(layer=network.name, expected=f"a backward rule for {what}", got="none")
+            for layer in convs:  # also one that is frozen, and will keep nothing
+                if layer.role == what and rule not in layer.rules:
+                    raise unknown("backward rule", rule, layer.rules, layer=layer.path)
 
     def _checked_plan(self, layer: Layer, blocks: int) -> LayerPlan:
         """The layer's plan, which the layer can follow."""

@@ -61,13 +61,13 @@ def attention(network: Network, *, multiplies: bool) -> Sides:
 
 
 def stage_starts(network: Network) -> list[int]:
-    """The blocks, but the first, that change the number of channels, and the last block."""
-    last = len(network.blocks) - 1
-    return [
-        number
-        for number, block in enumerate(network.blocks)
-        if number and (block.spec.in_channels != block.spec.out_channels or number == last)
-    ]
+    """The blocks, but the first, that change the number of channels or halve the map, and the last block.
+
+    (In a narrow network two stages may have the same number of channels.)
+    """
+    specs = [block.spec for block in network.blocks]
+    starts = [spec.in_channels != spec.out_channels or spec.stride > 1 for spec in specs[:-1]]
+    return [number for number, starting in enumerate([*starts, True]) if number and starting]
 
 
 def fitted_kernel(side: int) -> int:

@@ -42,11 +42,9 @@ tinytl_l = Method(
     keeps="maps of the modules, slopes",
     published="Cai et al. 2020, arXiv:2007.11622",
 )
-tinytl_lb = Method(
-    "tinytl-lb",
-    "lite residual modules and all biases, the final linear",
-    lite_and_biases,
-    sides=side_places.tinytl,
-    keeps="maps of the modules, slopes",
-    published="Cai et al. 2020, arXiv:2007.11622",
+tinytl_lb = replace(
+    tinytl_l,
+    name="tinytl-lb",
+    summary="lite residual modules and all biases, the final linear",
+    policy=lite_and_biases,
 )

@@ -293,7 +293,9 @@ def test_the_command_line_refuses_it_in_one_line(capsys: pytest.CaptureFixture[s
 def test_channels_that_a_layer_has_not(channels: Any) -> None:
     plan = LayerPlan(train={"weight"}, rule="channels", channels=channels)  # type: ignore[arg-type]
     method = minitl.methods.Method("some", "", lambda layer, blocks: plan if layer.role == "expand" else FROZEN)
-    with pytest.raises(ValueRangeError, match=r"features\.1\.conv\.0\.0: expected 1 to 16 channels, got"):
+    with pytest.raises(
+        ValueRangeError, match=r"features\.1\.conv\.0\.0: expected 1 to 16 channels for rule channels, got"
+    ):
         method.apply(minitl.networks.digits_irb())
 
 

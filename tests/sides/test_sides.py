@@ -106,6 +106,16 @@ def test_the_released_places_of_rep_net() -> None:
     assert kernels == [5, 5, 5, 5, 5, 3]
 
 
+@pytest.mark.parametrize("width", [0.01, 0.1, 0.35])
+def test_a_narrow_network_has_the_same_places(width: float) -> None:
+    """Its stages may not differ in channels; a module that reads the image must still meet a map of its own size."""
+    for name in ("mobilenet_v2", "mobilenet_v3_large"):
+        narrow = methods.get("rep-net").apply(networks.get(name, width=width))
+        halving = [number for number, block in enumerate(narrow.blocks) if block.spec.stride > 1 and number]
+        assert set(halving) <= set(narrow.sides) <= set(stage_starts(networks.get(name)))
+        assert predict(narrow, batch=2, resolution=224).kept_bytes > 0
+
+
 def test_running_tinytl_keeps_what_its_leaves_say_and_the_deviations() -> None:
     """The paper's count has no 1 / deviation; all else of a module is the same to the byte."""
     network = methods.get("tinytl-l").apply(networks.proxyless_mobile(102))
