@@ -95,6 +95,7 @@ class Layer:
     op: ops.Op | None = None
     trainable: ClassVar[tuple[str, ...]] = ()
     statistics: ClassVar[tuple[str, ...]] = ("frozen",)  # what its plan may say of them
+    revision: ClassVar[int] = 0  # how often anything that a layer may record by has been set, in any layer
 
     def __init__(self, path: str, role: str, parameters: Mapping[str, Array] | None = None) -> None:
         if role not in ROLES:
@@ -104,6 +105,11 @@ class Layer:
             name: Parameter(f"{path}.{name}", value, statistic=name not in self.trainable)
             for name, value in (parameters or {}).items()
         }
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if name != "batches":
+            Layer.revision += 1
 
     @property
     def rules(self) -> tuple[str, ...]:

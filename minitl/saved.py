@@ -6,7 +6,7 @@ must hold in memory, and a ledger that adds it up cannot leave anything out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from minitl.arrays import Array, Shape, dtype_name, owner
@@ -59,8 +59,12 @@ class Saved:
     ) -> None:
         """Keep `array` as `name`; `codes=(shape, bits)` says it is packed codes of a map of that shape."""
         shape, bits = codes or (array.shape, 8 * array.dtype.itemsize)
-        held = int(owner(array).nbytes)
-        self.buffers[name] = Buffer(array, Kept(name, shape, dtype_name(array.dtype), bits, held, needed_for))
+        self.hold(array, Kept(name, shape, dtype_name(array.dtype), bits, array.nbytes, needed_for))
+
+    def hold(self, array: Array, kept: Kept) -> None:
+        """Keep `array`, of which `kept` says all but whether it keeps more memory alive than its own."""
+        alive = int(owner(array).nbytes)
+        self.buffers[kept.tensor] = Buffer(array, kept if alive == kept.nbytes else replace(kept, nbytes=alive))
 
     def __getitem__(self, name: str) -> Array:
         return self.buffers[name].array

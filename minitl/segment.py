@@ -28,7 +28,7 @@ class Segment:
 
     def __init__(self) -> None:
         self._programs: dict[Any, Program | str] = {}
-        self._last: tuple[Any, Program | str] = None, ""  # of these the one asked for last, with its key
+        self._last: tuple[Any, Program | str] = None, ""  # the one asked for last
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes programs of its own."""
@@ -57,14 +57,14 @@ class Segment:
 
     def program(self, tape: Tape, shape: Shape, dtype: str, needs_grad: bool) -> Program | str:
         """What a map of that shape goes through on such a tape; or why it goes op by op."""
-        settings = tuple(layer.settings for layer in self.layers())
-        key = (settings, shape, dtype, needs_grad, tape.training, tape.rerun)
-        if key != self._last[0]:  # hashing it takes longer
+        asked = (shape, dtype, needs_grad, tape.training, tape.rerun)
+        if (Layer.revision, asked) != self._last[0]:  # asking all layers takes longer
+            key = (tuple(layer.settings for layer in self.layers()), asked)
             if key not in self._programs:
                 if len(self._programs) >= MOST_PROGRAMS:
                     self._programs.clear()
                 self._programs[key] = self._compile(shape, dtype, needs_grad, tape)
-            self._last = key, self._programs[key]
+            self._last = (Layer.revision, asked), self._programs[key]
         return self._last[1]
 
     def _compile(self, shape: Shape, dtype: str, needs_grad: bool, tape: Tape) -> Program | str:

@@ -182,7 +182,7 @@ class Tape:
             says, array = h.kept, arrays[h.record, h.kept.tensor]
             if (array.dtype, array.nbytes) != (np.dtype(says.dtype), says.nbytes):  # the ops say what is kept, always
                 raise AssertionError(f"{h.record.layer}: kept {says.tensor} of {array.nbytes} bytes, not {says.nbytes}")
-            copies[h.record].saved.keep(says.tensor, array, says.needed_for, codes=(says.shape, says.bits))
+            copies[h.record].saved.hold(array, says)
         self.records += copies.values()
         if self.computes:
             for record in copies.values():

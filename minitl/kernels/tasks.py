@@ -26,8 +26,9 @@ compiled = Lazily("minitl.kernels.compiled.runner")
 MOST_ARGUMENTS = 22
 FUNCTION, FIRST = 0, 1  # columns of a row: the kernel's address, then its arguments
 WIDTH = FIRST + MOST_ARGUMENTS
-CALL = 7  # numbers that the runner is called with
+CALL = 8  # numbers that the runner is called with
 NOTHING = np.zeros(1, np.uint8)  # stands for an array that a call has no use for
+HEAD = object.__basicsize__  # bytes of an array before the address of its numbers (NumPy's PyArrayObject_fields)
 SCRATCH = 1  # the array that every thread has its own of; number 0 stands for no array at all
 
 
@@ -58,7 +59,8 @@ class Table:
         """Run all tasks on these arrays, in the order of their numbers (2, 3, ...); returns when all are done."""
         if not self._runner:
             self.rows[:, FUNCTION] = [kernel.address for kernel in self.kernels]
-            self._runner = compiled.runner(WIDTH).address
+            assert address(self.rows) == ctypes.c_int64.from_address(id(self.rows) + HEAD).value
+            self._runner = compiled.runner(WIDTH, HEAD).address
         tasks = len(self.starts) - 1
         workers = min(threads.count(), tasks)
         scratch = np.empty(scratch_bytes(self.scratch, tasks), np.uint8) if self.scratch else None
@@ -68,9 +70,9 @@ class Table:
         except IndexError:
             control = None
         if control is None or control.workers != workers:
-            whole = (*map(address, (self.rows, self.arrays, self.starts)), tasks)
+            whole = (*map(address, (self.rows, self.arrays, self.starts)), tasks, 2 + len(arrays))
             control = _Control(whole, workers, 2 + len(arrays))
-        threads.call(self._runner, control.jobs([0, first, *map(address, arrays)], -(-self.scratch // 64) * 64))
+        threads.call(self._runner, control.jobs([0, first, *map(id, arrays)], -(-self.scratch // 64) * 64))
         self._spare.append(control)
 
 
@@ -91,7 +93,7 @@ class _Control:
             self._numbers[first : first + CALL] = array("q", [*whole, bases, bases + 8 * given, counter])
 
     def jobs(self, given: list[int], step: int) -> list[int]:
-        """The addresses of the arguments of each thread, for arrays at these addresses."""
+        """The addresses of the arguments of each thread, for these arrays (see `compiled.runner`)."""
         self._numbers[0] = 0
         for first in self._firsts:
             self._numbers[first + CALL : first + CALL + len(given)] = array("q", given)
@@ -100,9 +102,7 @@ class _Control:
 
 
 def address(values: Any) -> int:  # an array; NumPy says only since 2.5 that arrays are buffers
-    """Where the array's first number is; 0 of NOTHING."""
-    if values is NOTHING:
-        return 0
+    """Where the array's first number is."""
     try:
         return ctypes.addressof(ctypes.c_char.from_buffer(values))  # 5 times as fast
     except (TypeError, ValueError):  # not to be written to, or empty

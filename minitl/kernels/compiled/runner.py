@@ -16,18 +16,22 @@ ASLEEP, WAITING = 0, 1  # what is in a mailbox that has no job
 
 
 @cache
-def runner(width: int) -> Kernel:
+def runner(width: int, head: int) -> Kernel:
     """Runs tasks until none is left. A row of the table is the kernel's address and `width` - 1 arguments.
 
     Its own arguments: addresses of the rows, of the number of the array that each argument
-    points into, of each task's first row; how many tasks; addresses of the arrays' addresses, of
-    room for a call's arguments, of the counter that all threads take tasks from.
+    points into, of each task's first row; how many tasks; how many arrays and where they are told, room
+    for a call's arguments, the counter that all threads take tasks from.
+    The first two arrays are told by their addresses, the others as Python's objects, `head` bytes of which
+    stand before NumPy's address of the numbers.
     """
     version = sources()
 
     @kernel
     def run(p: int) -> None:
-        rows, arrays, starts, count, bases, room, counter = arguments(p, 7, version)
+        rows, arrays, starts, count, given, bases, room, counter = arguments(p, 8, version)
+        for i in range(2, given):
+            store64(bases + 8 * i, load64(load64(bases + 8 * i) + head))
         while True:
             task = take(counter)
             if task >= count:
