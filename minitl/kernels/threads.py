@@ -27,7 +27,7 @@ compiled = Lazily("minitl.kernels.compiled.runner")
 
 MOST = 1024  # threads
 LINE = 8  # numbers in a cache line: each helper's mailbox has one of its own
-PATIENCE = 6000  # looks into the mailbox, some 30 ns each
+PATIENCE = 20000  # looks into the mailbox, some 30 ns each
 NAP = 2e-5  # seconds: of who waits for a helper that the system has made to wait
 
 _threads = os.cpu_count() or 1
