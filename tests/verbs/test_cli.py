@@ -82,7 +82,7 @@ BAD = {
     "inspect digits_irb --rule stem=filter3": "features.0.0: unknown backward rule 'filter3' (did you mean 'filter7'?)",
     "inspect digits_irb --rule expand=channels": "for rule channels, got (); method sparse-update chooses them",
     "inspect digits_irb --method mobiletl-exact --rule depthwise=quantised2": "rule quantised2 encodes; give one of",
-    "inspect digits_irb --method rep-net --resolution 8": "a map of at least 2 x 2, got 1 x 1; use larger images",
+    "inspect digits_irb --method rep-net --resolution 3": "a map of at least 4 x 4, got 3 x 3; use larger images",
     "inspect irb --method tinytl-l": "irb (tinytl-l): its side modules need a whole network, not a single block",
     "compare --methods lora:2+project=filter3": "unknown backward rule 'filter3' (did you mean 'filter7'?)",
     "inspect irb --attr colour=red": "unknown attribute 'colour=red'; choose one of: in_channels=...",
