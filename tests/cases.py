@@ -411,7 +411,7 @@ SPECS = [
             rule=rule,
             kinks=kinks,
             bounds=_from_output_bounds if rule == "output" else None,
-            terms=lambda d, op=op: 32 if op in SMOOTH else 8,  # type: ignore[misc]
+            terms=lambda d, op=op: 32 if op in SMOOTH else 8,
             third=(lambda case: float(abs(case.gy).sum()) / 2) if op in SMOOTH else None,  # none is above 1/2
         )
         for op, kinks in KINKS.items()

@@ -203,35 +203,35 @@ WORDS: dict[str, tuple[Callable[[], object], str]] = {
         "fit: expected seed of at least 0, got -1",
     ),
     "half a batch": (
-        lambda: fit(NET, DATA, optimizer=SGD(0), epochs=1, batch_size=8.5),  # type: ignore[arg-type]
+        lambda: fit(NET, DATA, optimizer=SGD(0), epochs=1, batch_size=8.5),
         "batches: expected batch_size of at least 1, got 8.5",
     ),
     "half an epoch": (
-        lambda: fit(NET, DATA, optimizer=SGD(0), epochs=1.5, batch_size=2),  # type: ignore[arg-type]
+        lambda: fit(NET, DATA, optimizer=SGD(0), epochs=1.5, batch_size=2),
         "fit: expected epochs of at least 1, got 1.5",
     ),
     "a count of classes": (
-        lambda: Dataset(IMAGES, LABELS, 10),  # type: ignore[arg-type]
+        lambda: Dataset(IMAGES, LABELS, 10),
         "Dataset: expected classes to be names, got 10; give their names, as in classes=('cat', 'dog')",
     ),
     "no state": (
-        lambda: NET.load_state_dict(None),  # type: ignore[arg-type]
+        lambda: NET.load_state_dict(None),
         "load_state_dict: expected arrays by parameter name, got None",
     ),
     "a path": (
-        lambda: NET.load_state_dict("file.pth"),  # type: ignore[arg-type]
+        lambda: NET.load_state_dict("file.pth"),
         "expected arrays by parameter name, got 'file.pth'; to read a file, use load",
     ),
     "one beta": (
-        lambda: Adam(0.1, betas=(0.9,)),  # type: ignore[arg-type]
+        lambda: Adam(0.1, betas=(0.9,)),
         "optimizer: expected betas to be two numbers, got (0.9,)",
     ),
     "a label below 0": (
-        lambda: Dataset(IMAGES, [0, -1], ["a", "b"]),  # type: ignore[arg-type]
+        lambda: Dataset(IMAGES, [0, -1], ["a", "b"]),
         "Dataset: expected labels 0 to 1, got -1 to 0; leave unlabelled images out",
     ),
     "labels that are no integers": (
-        lambda: accuracy(NET, Dataset(IMAGES, [0.0, 1.0], ["a", "b"])),  # type: ignore[arg-type]
+        lambda: accuracy(NET, Dataset(IMAGES, [0.0, 1.0], ["a", "b"])),
         "Dataset: expected integer labels, got float64; use .astype(int)",
     ),
     "more classes than the network has": (

@@ -115,7 +115,7 @@ def test_as_json() -> None:
     ("call", "words"),
     [
         (lambda: Buffer("x", "conv", -1, 0, 1), "conv: expected bytes of x of at least 0, got -1"),
-        (lambda: Buffer("x", "conv", 1.5, 0, 1), "bytes of x"),  # type: ignore[arg-type]
+        (lambda: Buffer("x", "conv", 1.5, 0, 1), "bytes of x"),
         (lambda: Buffer("x", "conv", 1, 2, 1), "conv: expected x to end after it begins, got 2 to 1"),
         (lambda: place([], alignment=0), "arena: expected alignment of at least 1, got 0"),
         (lambda: place([], tries=0), "arena: expected tries of at least 1, got 0"),

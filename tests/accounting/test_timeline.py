@@ -190,7 +190,7 @@ def test_a_local_that_holds_a_kept_array_is_seen(monkeypatch: pytest.MonkeyPatch
     """Planted: the walk back holds the last gradient it was given, as it once did."""
     module = import_module("minitl.accounting.timeline")
     model = trained(minitl.networks.digits_irb(), "mobiletl", 2)
-    original, held = module._TracingTape._accumulate, []
+    original, held = module._TracingTape._accumulate, list[Any]()
 
     def hoard(self: Any, pending: Any, source: Any, gradient: Any, gy: Any = None) -> None:
         held[:] = [gradient] if isinstance(source, int) else held

@@ -113,7 +113,7 @@ def test_a_damaged_cache_is_no_obstacle(tmp_path: Path) -> None:
     """Emptied, overwritten or cut short: kernels are compiled anew, and the folder is named, once."""
     whole = tmp_path / "whole"
     run_script(UNCACHED, path=Path(__file__).parent, NUMBA_CACHE_DIR=str(whole))
-    caches = []
+    caches: list[Path] = []
     for ending in ("nbi", "nbc"):
         for damage in (b"", b"\x80\x05garbage", None):
             caches.append(tmp_path / f"{len(caches)}")

@@ -23,7 +23,7 @@ def two_threads() -> Iterator[None]:
 @pytest.mark.parametrize("count", [0, -1, 1.5, "2", True, 2**31])
 def test_no_threads_are_refused(count: object) -> None:
     with pytest.raises(MinitlError, match=r"set_threads: expected a count from 1 to 1024"):
-        threads.set_threads(count)  # type: ignore[arg-type]
+        threads.set_threads(count)
 
 
 def test_many_callers_at_once_get_what_one_gets() -> None:

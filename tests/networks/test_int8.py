@@ -56,7 +56,7 @@ def test_every_weight_is_within_half_a_step(weight: Array) -> None:
     p = Parameter("weight", weight.copy())
     p.quantise()
     assert p.scale is not None
-    assert (p.value.dtype, p.value.shape) == (np.int8, weight.shape)
+    assert (p.value.dtype.name, p.value.shape) == ("int8", weight.shape)
     assert (p.scale.dtype, p.scale.shape, p.dtype) == (weight.dtype, weight.shape[:1], weight.dtype.name)
     assert p.nbytes == weight.size + weight.dtype.itemsize * len(weight)
     assert abs(p.value.astype(int)).max() <= 127

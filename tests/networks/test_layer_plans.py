@@ -66,7 +66,7 @@ def test_recomputing_what_is_no_expanding_convolution(kind: str) -> None:
 @EVERY
 def test_training_what_is_not_there(kind: str) -> None:
     refused(LAYERS[kind], LayerPlan(train=frozenset({"gain"})), UnknownNameError, "unknown trained parameter 'gain'")
-    refused(LAYERS[kind], LayerPlan(train={"running_mean"}), UnknownNameError, "'running_mean'")  # type: ignore[arg-type]
+    refused(LAYERS[kind], LayerPlan(train={"running_mean"}), UnknownNameError, "'running_mean'")
 
 
 @EVERY

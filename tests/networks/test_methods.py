@@ -259,7 +259,7 @@ def test_plans_of_other_than_whole_numbers(wrong: dict[str, Any]) -> None:
         LayerPlan(**wrong)
     assert LayerPlan(ranks=np.array([1, 2, 3])[:].tolist(), pattern=[2, 4]) == LayerPlan(
         ranks=(1, 2, 3), pattern=(2, 4)
-    )  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize("rule", ["quantised2", "razor", "filter2", "subspace", "channels"])
@@ -291,7 +291,7 @@ def test_the_command_line_refuses_it_in_one_line(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("channels", [0, 17, (), tuple(range(17))])
 def test_channels_that_a_layer_has_not(channels: Any) -> None:
-    plan = LayerPlan(train={"weight"}, rule="channels", channels=channels)  # type: ignore[arg-type]
+    plan = LayerPlan(train={"weight"}, rule="channels", channels=channels)
     method = minitl.methods.Method("some", "", lambda layer, blocks: plan if layer.role == "expand" else FROZEN)
     with pytest.raises(
         ValueRangeError, match=r"features\.1\.conv\.0\.0: expected 1 to 16 channels for rule channels, got"

@@ -321,7 +321,7 @@ def test_a_momentum_of_ones_own(tmp_path: Path) -> None:
     before = everything(net)
     for wrong in (0, 1.5, "0.1", float("nan"), True):
         with pytest.raises(ValueRangeError, match="expected momentum above 0, at most 1"):
-            net.load(tmp_path / "k.h5", source="keras", momentum=wrong)  # type: ignore[arg-type]
+            net.load(tmp_path / "k.h5", source="keras", momentum=wrong)
     assert everything(net) == before
     report = net.load(tmp_path / "k.h5", source="keras", momentum=0.05)
     assert {(n.eps, n.momentum) for n in net.counters().values()} == {(0.002, 0.05)}

@@ -274,7 +274,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def verdicts(text: str) -> list[str]:
+def verdicts(text: str) -> list[tuple[str, str]]:
     """What a run prints, without the figures that another compiler may change."""
     return re.findall(r"^ *(ok|WRONG|exit code \d) *(\w*)", text, re.MULTILINE)
 

@@ -142,7 +142,7 @@ def test_a_rank_that_does_not_fit_names_the_layer_and_what_fits() -> None:
         ("depthwise", 1, r"features\.1\..* \(depthwise_conv\): a low-rank adaptor stands beside a 1x1 convolution"),
     ):
         ranks = {role: rank}
-        method = methods.Method("wide", "", lambda x, b: FROZEN, rank=lambda x, b, of=ranks: of.get(x.role, 0))  # type: ignore[misc]
+        method = methods.Method("wide", "", lambda x, b: FROZEN, rank=lambda x, b, of=ranks: of.get(x.role, 0))
         with pytest.raises(MinitlError, match=words):
             method.apply(networks.digits_irb())
 

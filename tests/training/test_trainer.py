@@ -45,7 +45,7 @@ def trainer(
     judge_all: bool = True,
     **changes: object,
 ) -> Trainer:
-    settings = Settings(**{"epochs": 3, "batch": 9, "learning_rate": 0.01, **changes})  # type: ignore[arg-type]
+    settings = Settings(**{"epochs": 3, "batch": 9, "learning_rate": 0.01, **changes})
     network = method.apply(minitl.networks.digits_irb(num_classes=3, dropout=0.1))
     train, held = settings.split(source)
     preprocessing = Preprocessing(16)
@@ -186,7 +186,24 @@ def leaves(tree: Any) -> list[tuple[Any, Any]]:
     return [(tree, key) for key, _ in pairs] + [place for _, below in pairs for place in leaves(below)]
 
 
-STRANGE = (None, -1, 0, 1, 2**70, 1e308, float("inf"), float("nan"), "", "x", "\ud800", [], {}, [1], {"a": 1}, True)
+STRANGE: tuple[Any, ...] = (
+    None,
+    -1,
+    0,
+    1,
+    2**70,
+    1e308,
+    float("inf"),
+    float("nan"),
+    "",
+    "x",
+    "\ud800",
+    [],
+    {},
+    [1],
+    {"a": 1},
+    True,
+)
 
 
 def test_a_checkpoint_that_says_something_else_is_refused_or_still_makes_sense(
@@ -222,7 +239,7 @@ def test_a_checkpoint_that_says_something_else_is_refused_or_still_makes_sense(
 def test_class_weights(source: data.Source) -> None:
     part = Part(source, np.array([0, 1, 3, 4, 6, 7, 9]), Preprocessing(16))  # 4 of class 0, 3 of class 1, none of 2
     assert class_weights("", part) is None
-    assert class_weights("balanced", part)[:2] == pytest.approx([7 / 8, 7 / 6])  # type: ignore[index]
+    assert class_weights("balanced", part)[:2] == pytest.approx([7 / 8, 7 / 6])
     assert class_weights("1,2.5,3", part) == [1, 2.5, 3]
     for wrong in ("1,2", "a,b,c", "1,,3"):
         with pytest.raises(MinitlError, match="class weights `balanced` or 3 numbers"):
@@ -236,7 +253,7 @@ def test_class_weights(source: data.Source) -> None:
 )  # fmt: skip
 def test_settings_refuse_what_makes_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(MinitlError):
-        Settings(**{"epochs": 2, **wrong})  # type: ignore[arg-type]
+        Settings(**{"epochs": 2, **wrong})
 
 
 def test_settings_survive_being_stored_and_nothing_else_is_taken_for_them() -> None:
@@ -272,7 +289,7 @@ MAKERS = {
 def test_memory_does_not_grow_with_the_data(kind: str, tmp_path: Path) -> None:
     """What opening the data and an epoch of batches hold at most, by what Python's allocator traces."""
     images, labels = makers.pictures(200, size=32)
-    peaks = []
+    peaks = list[int]()
     for count in (60, 60, 600):  # the first imports and compiles
         make: Any = MAKERS[kind]
         path = make(tmp_path / f"{len(peaks)}", images[:count], labels[:count])
