@@ -13,6 +13,7 @@ from minitl.fused.work import Band, Rows, Unit
 from minitl.kernels import dense, depthwise, elementwise, pointwise
 from minitl.kernels.compile import Lazily
 from minitl.kernels.groups import group_size
+from minitl.kernels.pointwise import NO_END, End
 from minitl.kernels.sums import join_groups
 from minitl.kernels.target import target
 from minitl.kernels.tasks import Place, Recorder
@@ -48,17 +49,19 @@ def prepare(stage: Stage, weight: Array, dtype: str, out: Array, *, back: bool =
         pointwise.pack_table(matrix.shape, dtype, False).run(matrix, out)
 
 
-def convolve(to: Recorder, stage: Stage, band: Band, dtype: str, x: Place, filters: Place, y: Place) -> None:
-    """y = conv(x) for a band of y."""
+def convolve(
+    to: Recorder, stage: Stage, band: Band, dtype: str, x: Place, filters: Place, y: Place, end: End = NO_END
+) -> None:
+    """y = conv(x) for a band of y, and what it `end`s with."""
     itself = itemsize(dtype)
     if stage.pointwise:
-        pointwise.product_calls(to, band.span, stage.x[3], stage.y[3], dtype, (x, filters, y))
+        pointwise.product_calls(to, band.span, stage.x[3], stage.y[3], dtype, (x, filters, y), end=end)
         return
     places = x + band.n * size(stage.x[1:]) * itself, filters, y + band.n * size(stage.y[1:]) * itself
     if stage.depthwise:
-        depthwise.forward_call(to, stage.window, stage.x[3], dtype, band.rows, places)
+        depthwise.forward_call(to, stage.window, stage.x[3], dtype, band.rows, places, end)
     else:
-        dense.forward_calls(to, stage.x, stage.y, stage.window, dtype, band.rows, places, None)
+        dense.forward_calls(to, stage.x, stage.y, stage.window, dtype, band.rows, places, None, end)
 
 
 def convolve_back(to: Recorder, stage: Stage, band: Band, dtype: str, gy: Place, filters: Place, gx: Place) -> None:

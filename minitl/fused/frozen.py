@@ -23,6 +23,7 @@ from minitl.kernels import elementwise, pointwise
 from minitl.kernels.channels import gate_call, sums_call
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import FROZEN, NONE
+from minitl.kernels.pointwise import End
 from minitl.kernels.tasks import Place, Recorder
 from minitl.ops.norms.frozen_norm import scale_and_shift
 from minitl.records import OpRecord
@@ -314,15 +315,15 @@ class _Sample:
         """Convolution, norm and activation of some rows."""
         store, constants = Place(STORE), self.way.constants
         span = (rows[0] * stage.y[2], rows[1] * stage.y[2])
+        scale, shift = (store + at * self.bytes for at in constants.norms[stage])
         if stage in constants.filters:
-            filters = store + constants.filters[stage] * self.bytes
-            calls.convolve(self.to, stage, Band(0, rows, span), self.dtype, x, filters, y)
+            filters, end = store + constants.filters[stage] * self.bytes, End(stage.names[0], scale, shift)
+            calls.convolve(self.to, stage, Band(0, rows, span), self.dtype, x, filters, y, end)
         else:
             weight = Place(WEIGHTS + constants.as_they_are.index(stage))
             shape = stage.conv.shapes[1][:2]
             pointwise.turned_calls(self.to, shape, span[1], self.dtype, (x, weight, y), self.rooms["turned"])
-        scale, shift = (store + at * self.bytes for at in constants.norms[stage])
-        self.elementwise(span, stage.y[3], (FROZEN, stage.names[0], ""), y, (scale, shift))
+            self.elementwise(span, stage.y[3], (FROZEN, stage.names[0], ""), y, (scale, shift))
 
     def elementwise(
         self,

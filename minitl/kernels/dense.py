@@ -17,7 +17,7 @@ from minitl.arrays import Array, Shape
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, group_size
 from minitl.kernels.loops import fma
-from minitl.kernels.pointwise import pack_table, packed_size, panel_runs, spans
+from minitl.kernels.pointwise import NO_END, End, pack_table, packed_size, panel_runs, spans
 from minitl.kernels.sums import add_groups, join_groups
 from minitl.kernels.target import target
 from minitl.kernels.tasks import Place, Recorder, Table
@@ -115,14 +115,15 @@ def panels_size(weight: Shape, dtype: str) -> int:
 
 def forward_calls(
     record: Recorder, x: Shape, y: Shape, at: Window, dtype: str, rows: tuple[int, int],
-    places: tuple[Place, Place, Place], bias: Place | None,
+    places: tuple[Place, Place, Place], bias: Place | None, end: End = NO_END,
 ) -> None:  # fmt: skip
-    """Record output rows `rows` of one sample; places are of its x, the panels and its y."""
+    """Record output rows `rows` of one sample, and what they `end` with; places are of its x, the panels and its y."""
     for first, last, vecs, uneven in panel_runs(y[3], dtype):
         record.call(
-            compiled.convolve(dtype, at.k, at.s, vecs, uneven, bias is not None), places[0],
+            compiled.convolve(dtype, at.k, at.s, vecs, uneven, bias is not None, end.name), places[0],
             places[1] + first * at.k * at.k * x[3] * np.dtype(dtype).itemsize, places[2], x[3], y[3], at.height,
-            at.width, at.out_width, at.top, at.before, first, last, *rows, 0 if bias is None else bias,
+            at.width, at.out_width, at.top, at.before, first, last, *rows, bias or 0, end.scale,
+            end.shift,
         )  # fmt: skip
 
 

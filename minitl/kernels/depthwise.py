@@ -18,7 +18,7 @@ from minitl.arrays import Array, Shape
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, group_size
 from minitl.kernels.loops import fma
-from minitl.kernels.pointwise import masked, spans
+from minitl.kernels.pointwise import NO_END, End, masked, spans
 from minitl.kernels.sums import add_groups, join_groups
 from minitl.kernels.target import target
 from minitl.kernels.tasks import Place, Recorder, Table
@@ -97,12 +97,16 @@ def join_chains(chains: Array, total: Array, gw: Array) -> None:
 
 
 def forward_call(
-    record: Recorder, at: Window, channels: int, dtype: str, rows: tuple[int, int], places: tuple[Place, Place, Place]
-) -> None:
-    """Record output rows `rows` of one sample; places are of the sample's first row, the taps and its output."""
-    x, taps, y = places
-    rule = compiled.convolve(dtype, at.k, at.s, masked(channels, dtype))
-    record.call(rule, x, taps, y, at.height, at.width, at.out_width, channels, at.top, at.before, *rows)
+    record: Recorder, at: Window, channels: int, dtype: str, rows: tuple[int, int], places: tuple[Place, Place, Place],
+    end: End = NO_END,
+) -> None:  # fmt: skip
+    """Record output rows `rows` of one sample, and what they `end` with.
+
+    Places are of the sample's first row, the taps and its output.
+    """
+    rule = compiled.convolve(dtype, at.k, at.s, masked(channels, dtype), end.name)
+    sizes = at.height, at.width, at.out_width, channels, at.top, at.before
+    record.call(rule, *places, *sizes, *rows, end.scale, end.shift)
 
 
 def grad_input_call(

@@ -32,6 +32,17 @@ TASKS = 8  # pieces of work, for up to as many threads
 ROOM = 24576  # elements of a weight's gradient that one task adds up
 
 
+class End(NamedTuple):
+    """What a convolution's map goes through before it is stored: a frozen norm and an activation, if one is named."""
+
+    name: str = ""
+    scale: Place | int = 0
+    shift: Place | int = 0
+
+
+NO_END = End()
+
+
 def loop_forward(x: Array, matrix: Array, y: Array) -> None:
     """y (M, N) += x (M, K) matrix (K, N), k ascending."""
     for k in range(len(matrix)):
@@ -190,15 +201,16 @@ def pack_table(weight: Shape, dtype: str, transposed: bool) -> Table:
 
 def product_calls(
     record: Recorder, span: tuple[int, int], inner: int, columns: int, dtype: str, places: tuple[Place, Place, Place],
-    bias: Place | None = None,
+    bias: Place | None = None, end: End = NO_END,
 ) -> None:  # fmt: skip
-    """Record y = x B + b for the positions of `span`; places are of x, the panels and y."""
+    """Record y = x B + b for the positions of `span`, and what y `end`s with; places are of x, the panels and y."""
     itemsize, (x, panels, y) = np.dtype(dtype).itemsize, places
     for first, last, vecs, uneven in panel_runs(columns, dtype):
         width = vecs * target().lanes(itemsize)
         record.call(
-            compiled.product(dtype, vecs, uneven, bias is not None), x, inner, panels + first * inner * itemsize, width,
-            inner * width, y, columns, first, last, *span, *([] if bias is None else [bias]),
+            compiled.product(dtype, vecs, uneven, bias is not None, end.name), x, inner,
+            panels + first * inner * itemsize, width, inner * width, y, columns, first, last, *span, bias or 0,
+            end.scale, end.shift,
         )  # fmt: skip
 
 

@@ -120,6 +120,11 @@ def digest(name: str, rule: str) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
+def ending(name: str) -> str:
+    """Digest of the formula that a convolution's kernel ends with, if one is named."""
+    return digest(name, "") if name else ""
+
+
 def _fingerprint(code: CodeType) -> Any:
     constants = tuple(_fingerprint(c) if isinstance(c, CodeType) else c for c in code.co_consts[1:])
     return code.co_code.hex(), constants, code.co_names

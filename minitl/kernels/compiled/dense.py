@@ -9,21 +9,26 @@ from numba import carray
 
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments, pointer
+from minitl.kernels.compiled.stages import ended
 from minitl.kernels.compiled.tile import add_outer, add_outer_some, fill, fma, read, store, wide, zeros
+from minitl.kernels.rules import ending
 from minitl.kernels.target import target
 
 
 @cache
-def convolve(dtype: str, k: int, s: int, vecs: int, masked: bool, biased: bool) -> Kernel:
-    """Output rows r0..r1 and channels j0..j1 of one sample: tiles of neighbouring columns, each with all its taps."""
-    version, bits, rows, mask = sources(), 8 * np.dtype(dtype).itemsize, target().rows, int(masked)
-    width, count = vecs * target().lanes(bits // 8), 15
+def convolve(dtype: str, k: int, s: int, vecs: int, masked: bool, biased: bool, name: str = "") -> Kernel:
+    """Output rows r0..r1 and channels j0..j1 of one sample: tiles of neighbouring columns, each with all its taps.
+
+    Where an activation is named, a tile goes through a frozen norm and that before it is stored.
+    """
+    version, bits, rows, mask = sources() + ending(name), 8 * np.dtype(dtype).itemsize, target().rows, int(masked)
+    width = vecs * target().lanes(bits // 8)
 
     @kernel
     def run(p: int) -> None:
-        x, panels, y, inputs, outputs, height, wide_in, wide_out, top, before, j0, j1, r0, r1, bias = arguments(
-            p, count, version
-        )
+        given = arguments(p, 17, version)
+        x, panels, y, inputs, outputs, height, wide_in, wide_out, top, before = given[:10]
+        j0, j1, r0, r1, bias, scale, shift = given[10:]
         w = wide(vecs, bits, mask)
         first = min(wide_out, (before + s - 1) // s)  # columns whose taps all lie on the map
         last = max(first, min(wide_out, (wide_in + before - k) // s + 1))
@@ -42,6 +47,7 @@ def convolve(dtype: str, k: int, s: int, vecs: int, masked: bool, biased: bool) 
                             t = add_outer(
                                 t, x, at + e, s * inputs, panels, b + (u * k * inputs + e) * width, outputs - j
                             )
+                    t = ended(name, t, scale, shift, j, outputs - j)
                     store(t, y, (i * wide_out + q) * outputs + j, outputs, outputs - j)
                 rest = last - (last - first) % rows
                 for part in range(2):
@@ -57,6 +63,7 @@ def convolve(dtype: str, k: int, s: int, vecs: int, masked: bool, biased: bool) 
                                 one = add_outer(
                                     one, x, at + e, s * inputs, panels, b + (u * k * inputs + e) * width, outputs - j
                                 )
+                        one = ended(name, one, scale, shift, j, outputs - j)
                         store(one, y, (i * wide_out + q) * outputs + j, outputs, outputs - j)
 
     return run

@@ -8,8 +8,10 @@ import numpy as np
 
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments
+from minitl.kernels.compiled.stages import ended
 from minitl.kernels.compiled.taps import add_products, add_taps, add_taps_back
 from minitl.kernels.compiled.tile import read, store, wide, zeros
+from minitl.kernels.rules import ending
 from minitl.kernels.target import target
 
 NEAR = 96  # channels whose neighbouring rows stay in the cache
@@ -17,14 +19,17 @@ COLUMNS = 7  # of a tile: the usual maps are multiples of it wide
 
 
 @cache
-def convolve(dtype: str, k: int, s: int, masked: bool) -> Kernel:
-    """Output rows r0..r1: tiles of neighbouring columns of one vector of channels."""
-    version, bits, mask = sources(), 8 * np.dtype(dtype).itemsize, int(masked)
+def convolve(dtype: str, k: int, s: int, masked: bool, name: str = "") -> Kernel:
+    """Output rows r0..r1: tiles of neighbouring columns of one vector of channels.
+
+    Where an activation is named, a tile goes through a frozen norm and that before it is stored.
+    """
+    version, bits, mask = sources() + ending(name), 8 * np.dtype(dtype).itemsize, int(masked)
     lanes = target().lanes(bits // 8)
 
     @kernel
     def run(p: int) -> None:
-        x, taps, y, height, width, out_width, channels, top, before, r0, r1 = arguments(p, 11, version)
+        x, taps, y, height, width, out_width, channels, top, before, r0, r1, scale, shift = arguments(p, 13, version)
         w = wide(1, bits, mask)
         for near in range(0, channels, NEAR):
             stop = min(near + NEAR, channels)
@@ -39,6 +44,7 @@ def convolve(dtype: str, k: int, s: int, masked: bool) -> Kernel:
                                 k, s, t, x, ((h + u) * width + column) * channels + c, channels,
                                 taps, u * k * channels + c, -column, width - column, channels - c,
                             )  # fmt: skip
+                        t = ended(name, t, scale, shift, c, channels - c)
                         store(t, y, (i * out_width + j) * channels + c, channels, channels - c)
                 for j in range(out_width - out_width % COLUMNS, out_width):
                     column = j * s - before
@@ -49,6 +55,7 @@ def convolve(dtype: str, k: int, s: int, masked: bool) -> Kernel:
                                 k, s, one, x, ((h + u) * width + column) * channels + c, channels,
                                 taps, u * k * channels + c, -column, width - column, channels - c,
                             )  # fmt: skip
+                        one = ended(name, one, scale, shift, c, channels - c)
                         store(one, y, (i * out_width + j) * channels + c, channels, channels - c)
 
     return run

@@ -9,7 +9,9 @@ from numba import carray
 
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments, pointer
+from minitl.kernels.compiled.stages import ended
 from minitl.kernels.compiled.tile import add_outer, fill, read, store, wide, zeros
+from minitl.kernels.rules import ending
 from minitl.kernels.target import target
 
 BLOCK = 192  # positions whose inputs stay in the cache while all panels of the weight go by
@@ -50,19 +52,19 @@ def pack_panel(dtype: str, gated: bool, transposed: bool) -> Kernel:
 
 
 @cache
-def product(dtype: str, vecs: int, masked: bool, biased: bool) -> Kernel:
+def product(dtype: str, vecs: int, masked: bool, biased: bool, name: str = "") -> Kernel:
     """y = x B (+ b) for positions m0..m1 and columns j0..j1, in tiles of `vecs` vectors.
 
     B lies in panels of that width: steps between its rows and between panels are given, so it may be a plain matrix.
+    Where an activation is named, a tile goes through a frozen norm and that before it is stored.
     """
-    version, bits, rows = sources(), 8 * np.dtype(dtype).itemsize, target().rows
-    width, count, mask = vecs * target().lanes(bits // 8), 12 if biased else 11, int(masked)
+    version, bits, rows = sources() + ending(name), 8 * np.dtype(dtype).itemsize, target().rows
+    width, mask = vecs * target().lanes(bits // 8), int(masked)
     block = BLOCK // rows * rows
 
     @kernel
     def multiply(p: int) -> None:
-        given = arguments(p, count, version)
-        x, inner, panels, row, panel, y, columns, j0, j1, m0, m1 = given[:11]
+        x, inner, panels, row, panel, y, columns, j0, j1, m0, m1, bias, scale, shift = arguments(p, 14, version)
         w = wide(vecs, bits, mask)
         for start in range(m0, m1, block):
             stop = min(start + block, m1)
@@ -71,16 +73,18 @@ def product(dtype: str, vecs: int, masked: bool, biased: bool) -> Kernel:
                 for m in range(start, stop - rows + 1, rows):
                     t = zeros(rows, w)
                     if biased:
-                        t = fill(t, given[11], j, columns - j)
+                        t = fill(t, bias, j, columns - j)
                     for k in range(inner):
                         t = add_outer(t, x, m * inner + k, inner, panels, b + k * row, columns - j)
+                    t = ended(name, t, scale, shift, j, columns - j)
                     store(t, y, m * columns + j, columns, columns - j)
                 for m in range(stop - (stop - start) % rows, stop):
                     s = zeros(1, w)
                     if biased:
-                        s = fill(s, given[11], j, columns - j)
+                        s = fill(s, bias, j, columns - j)
                     for k in range(inner):
                         s = add_outer(s, x, m * inner + k, inner, panels, b + k * row, columns - j)
+                    s = ended(name, s, scale, shift, j, columns - j)
                     store(s, y, m * columns + j, columns, columns - j)
 
     return multiply

@@ -66,6 +66,15 @@ def activate(w: Writer, literals: dict[str, str], name: Any, t: Any) -> Any:
     return w.map(t, lambda v, i, j: value(w.trace(v)).value)
 
 
+@literal_op(_tile_of)
+def ended(w: Writer, literals: dict[str, str], name: Any, t: Any, scale: Any, shift: Any, at: Any, left: Any) -> Any:
+    """t as it is; or, where an activation is named, that of t scale + shift."""
+    if not literals["name"]:
+        return t
+    value, scales, shifts = formula(literals["name"]), _channels(w, scale, at, left), _channels(w, shift, at, left)
+    return w.map(t, lambda v, i, j: value(w.trace(w.b.fadd(w.b.fmul(v, scales[j]), shifts[j]))).value)
+
+
 def _code(w: Writer, rule: Codes, v: Any) -> Any:
     """The code of each lane, int32."""
     count = w.constant(0, I32)
