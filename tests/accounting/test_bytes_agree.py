@@ -102,6 +102,10 @@ def test_in_networks(network: Any, method: Any, options: Any, n: int, height: in
 def test_in_random_networks_with_every_method(
     method: str, table: Any, n: int, height: int, width: int, dtype: str, blocks: int, options: Any
 ) -> None:
+    """At length, fifty new networks a method:
+
+    HYPOTHESIS_PROFILE=thorough pytest tests/accounting/test_bytes_agree.py -k every_method
+    """
     net = minitl.networks.from_table(table, dtype=dtype)
     few = min(blocks, len(net.blocks)) if minitl.methods.METHODS[method].takes_blocks else None
     net = trained(net, method, few, **options)
