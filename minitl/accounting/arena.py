@@ -7,8 +7,11 @@ bytes alive at any moment. Found here, in this order, until the size is within h
 1. Buffers alive from the first moment to the last (parameters) lie at the bottom, side by side.
 2. The others are placed one after the other, each in the lowest or in the tightest gap that is
    free for as long as it lives ("greedy", as in Pisarchyk & Lee 2020, arXiv:2001.03288), in several
-   orders: the largest first, the longest-lived first, as they come, ...
-3. The best order is improved: what ends highest, or begins a pile-up below it, is placed earlier.
+   orders: the largest first, the longest-lived first, what lives when most is alive first, ...
+3. The same from both ends: what is there at the last moment (a parameter's gradient) hangs from a ceiling
+   near the bound. For what is kept in forward and let go of in backward grows and shrinks like a stack from the
+   bottom, while gradients pile up.
+4. The best order is improved: what ends highest, or begins a pile-up below it, is placed earlier.
 
 The same buffers and seed give the same offsets.
 """
@@ -27,6 +30,7 @@ from minitl.errors import UsageError, ValueRangeError, brief
 
 TRIES, FEW = 1000, 60  # placements at most, some 8 ms each for 1,100 buffers; and where one is good
 CLOSE, GOOD = 1.005, 1.05  # times the lower bound: better is not worth looking for, or not for long
+CEILINGS = (1.0, 1.01, 1.02)  # times the lower bound
 NOWHERE = -1
 
 
@@ -122,15 +126,18 @@ class _Jobs:
         )
         start, end = self.first.min(initial=0), self.last.max(initial=0)
         lasting = (self.first == start) & (self.last == end)
-        self.bottom = np.flatnonzero(lasting)
+        self.bottom, self.end = np.flatnonzero(lasting), int(end)
         self.loose = np.flatnonzero(~lasting & (self.bytes > 0))
         self.conflicts = {
             int(i): self.loose[(self.first[self.loose] <= self.last[i]) & (self.last[self.loose] >= self.first[i])]
             for i in self.loose
         }
 
-    def lay(self, order: list[int], *, tightest: bool, limit: int) -> _Layout | None:
-        """Place the buffers in this order; None as soon as one ends at `limit` or above."""
+    def lay(self, order: list[int], *, tightest: bool, limit: int, ceiling: int = 0) -> _Layout | None:
+        """Place the buffers in this order, those of the last moment below the `ceiling` where there is one.
+
+        None as soon as one ends at `limit` or above.
+        """
         offsets = np.full(len(self.bytes), NOWHERE, np.int64)
         offsets[self.bytes == 0] = 0
         floor = size = 0
@@ -139,7 +146,7 @@ class _Jobs:
             size = floor + int(self.bytes[i])
             floor = self._aligned(size)
         for i in order:
-            offsets[i] = self._gap(i, offsets, floor, tightest)
+            offsets[i] = self._gap(i, offsets, floor, tightest, ceiling if self.last[i] == self.end else 0)
             size = max(size, int(offsets[i] + self.bytes[i]))
             if size >= limit:
                 return None
@@ -148,27 +155,43 @@ class _Jobs:
     def _aligned(self, offset: int) -> int:
         return -(-offset // self.alignment) * self.alignment
 
-    def _gap(self, i: int, offsets: Array, floor: int, tightest: bool) -> int:
-        """The lowest, or the tightest, gap among what buffer i conflicts with; above all of it where none will do."""
+    def _gap(self, i: int, offsets: Array, floor: int, tightest: bool, ceiling: int) -> int:
+        """The lowest, or the tightest, gap among what buffer i conflicts with; above all of it where none will do.
+
+        Under a ceiling, as high as it fits.
+        """
         others = self.conflicts[i]
         others = others[offsets[others] >= 0]
         begins = offsets[others]
         order = np.argsort(begins)
         ends = np.maximum.accumulate(np.concatenate(([floor], (begins + self.bytes[others])[order])))
         ends = -(-ends // self.alignment) * self.alignment  # where a gap begins
-        room = begins[order] - ends[:-1] - self.bytes[i]  # what it would leave of each
+        stops = np.append(begins[order], max(ceiling, ends[-1]))
+        room = stops - ends - self.bytes[i]  # what it would leave of each
         fits = np.flatnonzero(room >= 0)
         if not len(fits):
             return int(ends[-1])
+        if ceiling:
+            return int(stops[fits[-1]] - self.bytes[i]) // self.alignment * self.alignment
         return int(ends[fits[np.argmin(room[fits])] if tightest else fits[0]])
+
+    def pressure(self) -> Array:
+        """For each buffer, the most bytes alive at any moment of its life."""
+        change = np.zeros(self.end + 2, np.int64)
+        np.add.at(change, self.first, self.bytes)
+        np.add.at(change, self.last + 1, -self.bytes)
+        alive = np.cumsum(change)
+        return np.array([alive[a : b + 1].max() for a, b in zip(self.first, self.last, strict=True)], np.int64)
 
 
 def _orders(jobs: _Jobs) -> Iterator[list[int]]:
     """Orders to begin with."""
     size, first, last = (array[jobs.loose] for array in (jobs.bytes, jobs.first, jobs.last))
-    life = last - first
+    life, pressure = last - first, jobs.pressure()[jobs.loose]
     for keys in (
         (first, -size),
+        (first, -size, -pressure),
+        (-size, -life),
         (first, -life),
         (-life, -size),
         (first, -size * life),
@@ -189,14 +212,16 @@ def _search(jobs: _Jobs, bound: int, tries: int, rng: np.random.Generator) -> _L
         return tried >= tries or (best is not None and best.size <= enough * bound)
 
     for order in _orders(jobs):
-        for tightest in (False, True):
+        for tightest, ceiling in ((False, 0.0), (True, 0.0), *((False, c) for c in CEILINGS)):
             if not done():
-                best = jobs.lay(order, tightest=tightest, limit=best.size if best else 1 << 62) or best
+                limit = best.size if best else 1 << 62
+                best = jobs.lay(order, tightest=tightest, limit=limit, ceiling=int(ceiling * bound)) or best
                 tried += 1
     assert best is not None
     while not done() and len(jobs.loose):
         order = _improved(jobs, best, rng)
-        best = jobs.lay(order, tightest=bool(rng.integers(2)), limit=best.size + 1) or best
+        ceiling = rng.uniform(bound, best.size) * rng.integers(2)
+        best = jobs.lay(order, tightest=bool(rng.integers(2)), limit=best.size + 1, ceiling=int(ceiling)) or best
         tried += 1
     return best
 
