@@ -303,6 +303,9 @@ def in_one_block(
         ("mobilenet_v3_small", {"width": 0.5}, 2, 64, "mobiletl", 5, True),
         ("mobilenet_v3_small", {"width": 0.5}, 2, 64, "mobiletl-recompute", 3, False),
         ("mobilenet_v2", {"width": 0.25}, 2, 64, "sparse-update", None, True),
+        ("digits_irb", {}, 3, 24, "quantised", 4, False),
+        ("digits_irb", {}, 3, 24, "back-razor", None, True),
+        ("digits_irb", {}, 3, 24, "slope", 3, True),
     ],
 )
 def test_a_step_in_one_block_gives_the_same_bits(
