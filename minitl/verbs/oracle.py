@@ -40,26 +40,28 @@ minitl oracle spec
 """
 EXPORT_EXAMPLES = """\
 examples:
-  minitl oracle export ref                               every built-in case
-  minitl oracle export ref 'irb-mobiletl-*'              some of them
-  minitl oracle export ref --format c 'depthwise_conv*'  with C headers, a table of the cases, and check.c
+  minitl oracle export ref                               # every built-in case
+  minitl oracle export ref 'irb-mobiletl-*'              # some of them
+  minitl oracle export ref --format c 'depthwise_conv*'  # with C headers, a table of the cases, and check.c
   minitl oracle export ref 'conv*' --batch 1 --height 14 --width 14 --layout nchw --weights hwio
   minitl oracle export ref --op conv --attr padding=same --attr stride=2 --attr bias=true
   minitl oracle export ref --op depthwise_conv --attr kernel=5 --attr stride=2 --batch 1 --height 14 --width 14
 """
 CHECK_EXAMPLES = """\
-GOT holds a folder per case with tensors.safetensors, one .npz, or TENSOR.npy or raw little-endian TENSOR.bin files, or
-a file CASE.npz or CASE.safetensors; or it is the folder or the file of one case; or the
-output of a C program that check.c was compiled into with -DMINITL_ANSWERS.
+GOT holds a folder per case with tensors.safetensors, one .npz, or TENSOR.npy
+or raw little-endian TENSOR.bin files, or a file CASE.npz or CASE.safetensors;
+or it is the folder or the file of one case; or the output of a C program that
+check.c was compiled into with -DMINITL_ANSWERS.
 
 examples:
-  minitl oracle check ref answers                        the cases that have an answer; the rest is listed as missing
-  minitl oracle check ref answers --require-all          a missing answer fails, as a CI wants it
+  minitl oracle check ref answers                # those with an answer; the rest is listed as missing
+  minitl oracle check ref answers --require-all  # a missing answer fails, as a CI wants it
   minitl oracle check ref answers 'irb-*' --method mobiletl --only forward
-  minitl oracle check ref serial.log                     what a board printed
+  minitl oracle check ref serial.log             # what a board printed
 
-exit codes: 0 all that was judged is right; 1 something is wrong, or one of several answers cannot be read; 2 nothing
-could be judged, or a case cannot be read
+exit codes: 0 all that was judged is right; 1 something is wrong, or one of
+several answers cannot be read; 2 nothing could be judged, or a case cannot be
+read
 """
 
 
@@ -81,8 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _action(actions: Any, name: str, text: str, epilog: str) -> argparse.ArgumentParser:
     """An action whose help ends in preformatted text."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, epilog=epilog, formatter_class=form)
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, epilog=epilog)
     return parser
 
 

@@ -23,7 +23,7 @@ class Help(argparse.HelpFormatter):
         return f"{text} (default: %(default)s)" if shown and "default" not in text else text
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if not text.startswith(EXAMPLES):
+        if "\n  " not in text:
             return super()._fill_text(text, width, indent)
         return "\n".join(row for line in text.splitlines() for row in _rows(line, width))
 
@@ -71,9 +71,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def _rows(line: str, width: int) -> list[str]:
-    """An example as it is, or its remark above it, and the command with a backslash at each break."""
+    """A line as it is; a longer example has its remark above it, and a backslash at each break of the command."""
     if len(line) <= width:
         return [line]
+    if not line.startswith("  minitl "):
+        hanging = " " * 20 if line.startswith(" ") else ""
+        return textwrap.wrap(line, width, subsequent_indent=hanging, break_on_hyphens=False)
     command, _, comment = line.partition("  #")
     rows = textwrap.wrap(command, width - 2, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
     return [*([f"  #{comment}"] if comment else []), *(f"{row} \\" for row in rows[:-1]), rows[-1]]

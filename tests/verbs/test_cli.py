@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -569,14 +570,16 @@ def test_alone_it_prints_help(cli: Cli) -> None:
     assert cli() == cli("--help")
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS])
-def test_help(verb: str, cli: Cli) -> None:
+@pytest.mark.parametrize("verb", ["", *VERBS, "oracle export", "oracle check"])
+def test_help(verb: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     got = cli(*verb.split(), "--help")
     assert (got.code, got.err) == (0, "")
+    assert max(map(len, got.out.splitlines())) <= 80
     assert got.out.startswith(f"usage: minitl {verb}".rstrip())
     for word in () if verb == "oracle" else ("--json",) if verb else VERBS:  # the oracle has actions of its own
         assert word in got.out
-    assert "\nexamples:\n  minitl " in got.out
+    assert re.search(r"\nexamples:\n(  # .*\n)?  minitl ", got.out)
 
 
 EXAMPLES = [line for verb in VERBS.values() for line in verb.EXAMPLES.strip().splitlines()]
