@@ -4,8 +4,10 @@
     python tests/oracle/score.py --part 1/4            # a quarter of the cases
     python tests/oracle/score.py --cases 'network*' --mistakes '*eps*'
     python tests/oracle/score.py --c                   # mistakes made in C, read from what the program prints
+    python tests/oracle/score.py --pairs 20            # two at once, drawn at random
 
-Right: every cause that is named is one that `named.py` allows. None: no cause at all. Wrong: some other one.
+Right: every cause that is named is one that `named.py` allows (of two mistakes, for either). None: no cause at all.
+Wrong: some other one.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -48,15 +51,16 @@ class Scored(NamedTuple):
     causes: str
 
 
-def scored(mistake: str, case: oracle.Case, answer: dict[str, Any]) -> Scored | None:
+def scored(mistake: str, case: oracle.Case, answer: dict[str, Any], *also: str) -> Scored | None:
     """The verdict on the causes named for an answer; None where the mistake does not show, or no number is judged."""
     judged = minitl.oracle.compare.judge(case, answer)
     if all(line.ok or "is not served here" in line.problem for line in judged):
         return None
     causes = {line.cause for line in case.compare(answer).lines if line.cause}
-    wrong = [cause for cause in causes if not re.search(NAMED[mistake], cause)]
+    made = (mistake, *also)
+    wrong = [cause for cause in causes if not any(re.search(NAMED[m], cause) for m in made)]
     verdict = "wrong" if wrong else "right" if causes else "none"
-    return Scored(mistake, case.name, verdict, "; ".join(sorted(wrong or causes)))
+    return Scored(" + ".join(made), case.name, verdict, "; ".join(sorted(wrong or causes)))
 
 
 def of_case(case: oracle.Case, mistakes: str) -> Iterator[Scored]:
@@ -66,6 +70,22 @@ def of_case(case: oracle.Case, mistakes: str) -> Iterator[Scored]:
             with np.errstate(all="ignore"):
                 if one := scored(mistake, case, MUTANTS[mistake](case).answer()):
                     yield one
+
+
+def in_pairs(entries: Sequence[oracle.Entry], mistakes: str, count: int) -> Iterator[Iterator[Scored]]:
+    """Two mistakes at once, drawn from those that show in a case by themselves."""
+    for entry in entries:
+        case, chosen = entry.case(), np.random.default_rng(crc32(entry.name.encode()))
+        shown = [one.mistake for one in of_case(case, mistakes)]
+        drawn = (chosen.choice(shown, 2, replace=False) for _ in range(count if len(shown) > 1 else 0))
+        yield (one for first, second in drawn if (one := of_pair(case, str(first), str(second))))
+
+
+def of_pair(case: oracle.Case, first: str, second: str) -> Scored | None:
+    """Both mistakes in one implementation."""
+    both = type("Both", (MUTANTS[first], MUTANTS[second]), {})
+    with np.errstate(all="ignore"):
+        return scored(first, case, both(case).answer(), second)
 
 
 def in_python(entries: Sequence[oracle.Entry], mistakes: str) -> Iterator[Iterator[Scored]]:
@@ -113,11 +133,16 @@ def main() -> None:
     parser.add_argument("--mistakes", default="*")
     parser.add_argument("--part", default="1/1", metavar="K/N")
     parser.add_argument("--c", action="store_true", help="mistakes made in C")
+    parser.add_argument("--pairs", type=int, default=0, metavar="N", help="N pairs of mistakes at once, in each case")
     args = parser.parse_args()
     score: Counter[str] = Counter()
     begin, entries = perf_counter(), selected(args.cases, args.part)
+    if args.pairs:
+        every = in_pairs(entries, args.mistakes, args.pairs)
+    else:
+        every = (in_c if args.c else in_python)(entries, args.mistakes)
     try:
-        for number, of_one in enumerate((in_c if args.c else in_python)(entries, args.mistakes), start=1):
+        for number, of_one in enumerate(every, start=1):
             for one in of_one:
                 score[one.verdict] += 1
                 tell(one)
