@@ -197,8 +197,13 @@ class _Findings:
                 self._weigh(found, name, values)
                 if far and found.contradicted > MISSES and not found.fits:
                     break
-            if found.fits:
+            if found.fits and not (far and self._chance(found)):
                 self.found.append(found)
+
+    def _chance(self, found: _Explanation) -> bool:
+        """Whether a mistake in a block, felt in many tensors, is told by some but denied by more of them."""
+        composite = self.case.op in COMPOSITES
+        return composite and "output" not in found.fits and found.contradicted > len(found.fits)
 
     def _weigh(self, found: _Explanation, name: str, values: Array) -> None:
         if name not in self.got or not name.startswith(COMPUTED):

@@ -116,6 +116,27 @@ def test_mistakes_are_named_in_a_whole_network(mistake: str) -> None:
     assert all(re.search(NAMED[mistake], cause) for cause in causes)
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        (
+            "irb-mobiletl-relu-k5-s2-se",
+            "weight gradient averaged over the batch",
+            "pool's gradient not divided by the area",
+        ),
+        ("irb-mobiletl-exact-hard_swish-k5-s2-se", "sigmoid for hard-sigmoid", "eps 100 times too large"),
+    ],
+)
+def test_two_mistakes_are_not_called_a_third(name: str, first: str, second: str) -> None:
+    """Both were called a gradient halved, which one tensor confirmed and most others denied."""
+    (case,) = (case for case in cases("nhwc", "float32") if case.name == name)
+    both = type("Both", (MUTANTS[first], MUTANTS[second]), {})
+    report = case.compare(both(case).answer())
+    assert not report.ok
+    named = [line.cause for line in report.lines if line.cause]
+    assert all(re.search(f"{NAMED[first]}|{NAMED[second]}", cause) for cause in named)
+
+
 def test_nine_of_ten_mistakes_are_named(rows: list[Row]) -> None:
     named = [(mistake, cause) for mistake, _, cause in rows if mistake in NAMED]
     if len(named) < len(NAMED):
