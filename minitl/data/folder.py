@@ -56,10 +56,12 @@ def read_folder(root: Path) -> Folder:
     files = [(top, name, path) for top in tops for name in _folders(root / top) for path in _files(root, top, name)]
     classes = sorted({name for _, name, _ in files})
     if len(classes) < 2:
-        found = ", ".join(classes) or "none"
+        loose = sum(entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(root))
+        found = ", ".join(classes) or (f"{loose} images in no folder" if loose else "none")
+        remedy = "give the folder above" if loose else f"known are {' '.join(SUFFIXES)}"
         raise DataError(
             layer=str(root), expected="a folder per class, with images in at least two of them", got=found,
-            remedy=f"known are {' '.join(SUFFIXES)}",
+            remedy=remedy,
         )  # fmt: skip
     number = {name: index for index, name in enumerate(classes)}
     labels, _ = check_labels(np.array([number[name] for _, name, _ in files]), classes, str(root))

@@ -10,9 +10,11 @@ from typing import Any
 from minitl.data.augment import KINDS
 from minitl.data.preprocess import FITS, NORMALISATIONS, SOURCES
 from minitl.data.source import Source
+from minitl.errors import UsageError
 from minitl.training.progress import bar
 from minitl.training.recipe import DEFAULT_NETWORK, Recipe
 from minitl.training.settings import OPTIMIZERS, SCHEDULES, Settings
+from minitl.verbs import trained
 
 OF_NETWORK = ("network", "weights", "source", "momentum", "augment")  # fields of a Recipe
 OF_PREPROCESSING = ("resolution", "normalisation", "fit", "zoom")
@@ -73,7 +75,9 @@ def check_images(images: Source) -> None:
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """What the options ask for."""
+    """What the options ask for; raises UsageError where the network is a model, which knows more than its network."""
+    if args.network and trained.named(args.network):
+        raise UsageError("is a model that `minitl train` wrote", layer=args.network, remedy="give it as --weights")
     return Recipe(
         **given(args, OF_NETWORK), preprocessing=given(args, OF_PREPROCESSING), settings=given(args, OF_SETTINGS)
     )

@@ -443,6 +443,8 @@ def test_export_has_the_side_modules_of_a_method(name: str) -> None:
 BAD: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "no data": (lambda p: ["train", p / "nothing"], "there is no such file or folder"),
     "no network": (lambda p: ["train", p / "photos", "--network", "resnet"], "unknown network 'resnet'"),
+    "a model for a network": (lambda p: ["train", p / "photos", "--network", p / "m"], "; give it as --weights"),
+    "a class alone": (lambda p: ["train", p / "photos" / "red"], "got 10 images in no folder; give the folder above"),
     "no method": (lambda p: ["train", p / "photos", "--method", "x"], "unknown method 'x'"),
     "no steps": (lambda p: ["train", p / "photos", "--checkpoint-every", 0], "--checkpoint-every of at least 1"),
     "no folder": (lambda p: ["train", p / "photos", "--out", p / "no" / "m"], "cannot write: No such file"),
@@ -481,7 +483,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
     words, told = BAD[what]
     small = [*TRAIN[:2], *TRAIN[6:]] if words(tmp_path)[0] == "train" and "--resume" not in words(tmp_path) else []
     line = [*words(tmp_path), *(w for w in small if "--resolution" not in words(tmp_path) or w in TRAIN[8:])]
-    if what in ("no network", "no method"):
+    if what in ("no network", "no method", "a model for a network"):
         line = words(tmp_path)
     if words(tmp_path)[0] == "train" and "--out" not in line:
         line += ["--out", tmp_path / "out"]
