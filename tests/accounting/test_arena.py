@@ -87,6 +87,15 @@ def test_nested_lives_need_no_more_than_the_bound(sizes: list[int]) -> None:
     assert place(nested).size_bytes == sum(sizes)
 
 
+@given(sizes=st.lists(st.tuples(st.integers(1, 99), st.integers(1, 99)), min_size=1, max_size=30))
+def test_gradients_that_pile_up_while_what_was_kept_goes_need_no_more_either(sizes: list[tuple[int, int]]) -> None:
+    """One stack grows from the bottom and shrinks again, another one meanwhile comes down from the bound."""
+    kept = [Buffer(f"kept {i}", "", size, i, 100 - i) for i, (size, _) in enumerate(sizes)]
+    gradients = [Buffer(f"gradient {i}", "", size, 100 - i, 101) for i, (_, size) in enumerate(sizes)]
+    found = [*kept, *gradients]
+    assert place(found, tries=45).size_bytes == lower_bound(found)
+
+
 @given(sizes=st.lists(st.integers(1, 99), min_size=1, max_size=30), alignment=st.sampled_from([1, 64]))
 def test_what_lives_throughout_lies_at_the_bottom_side_by_side(sizes: list[int], alignment: int) -> None:
     arena = place([Buffer(str(i), "", size, 0, 9) for i, size in enumerate(sizes)], alignment=alignment)

@@ -199,7 +199,7 @@ def test_a_mirrored_network_keeps_the_sources_kernels_in_its_state_dict() -> Non
 
 @pytest.mark.parametrize(("method", "blocks"), [("ft-all", None), ("mobiletl", 2)])
 def test_a_mirrored_network_is_accounted_to_the_byte(method: str, blocks: int | None) -> None:
-    """The peak too: it exceeds the predicted one by Python's objects, which a symmetric network has as well."""
+    """The peak too: it is as near the predicted one as a symmetric network's."""
     beyond = []
     for padding in ("symmetric", "same"):
         net = trained(minitl.networks.from_table({**SMALL, "padding": padding}), method, blocks)
