@@ -18,12 +18,14 @@ from minitl.arrays import Array
 from minitl.checks import as_count, expect_flag
 from minitl.errors import MinitlError, RuleError, UsageError, ValueRangeError, brief, lookup, unknown
 from minitl.ops.activations.activation import ACTIVATIONS
+from minitl.ops.op import NORMALISATION
 from minitl.ops.rules.approximate import CHANNELS
 from minitl.ops.rules.quantised import BITS
 from minitl.ops.rules.sparse import SPARSE, expect_pattern, largest
 from minitl.ops.rules.subspace import BASES, IN_SUBSPACE, shapes_of
 from minitl.ops.rules.subspace import RULES as SUBSPACE
 from minitl.parameters import Parameter, expect_writable
+from minitl.pixels import PIXELS, Normalisation
 from minitl.records import Var
 from minitl.tape import Tape
 
@@ -323,6 +325,7 @@ class Conv(Product):
         self.op = ops.depthwise_conv if depthwise else ops.pointwise_conv if kernel == 1 else ops.conv
         self.attrs = {} if self.op is ops.pointwise_conv else {"stride": stride}
         self.bases: tuple[Parameter, ...] = ()  # of its input, for the rules that have any
+        self.normalisation: Normalisation | None = None  # of images in pixels, which a stem may be given
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -353,13 +356,31 @@ class Conv(Product):
             raise ValueError(f"{self.path}: {list(arrays)} are not its bases")
         self.bases = tuple(Parameter(f"{self.path}.{name}", arrays[name].copy(), state=True) for name in BASES)
 
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """Plans, and what makes numbers of pixels."""
+        return (*super().settings, self.normalisation)
+
     def __call__(self, tape: Tape, x: Var) -> Var:
-        """Convolve x (N, H, W, C)."""
+        """Convolve x (N, H, W, C), which may be images in pixels where it is known by what to normalise them."""
+        if x.value.dtype == PIXELS:
+            return self._run(tape, self.op, x, *self.parameters.values(), attrs=self._of_pixels())
         if self.plan.rule in SUBSPACE and tape.training:
             op, bases = IN_SUBSPACE[self.op.name], self._bases(tape, x)
             y = self._run(tape, op, x, self.parameters["weight"], *bases, attrs=self.attrs)
             return self._joined(tape, x, y)
         return self._multiply(tape, x, self.attrs)
+
+    def _of_pixels(self) -> dict[str, Any]:
+        """Its attributes, for images in pixels; raises RuleError where it cannot read them."""
+        problem = "no mean and standard deviation are known" if self.normalisation is None else ""
+        if self.plan.rule or self.op is not ops.conv:
+            problem = f"the rule {self.plan.rule}" if self.plan.rule else "a 1 x 1 convolution"
+            problem = f"{problem} cannot read pixels"
+        if problem:
+            remedy = "normalise the images: give them as numbers"
+            raise RuleError(problem, layer=self.path, op=self.op.name, remedy=remedy)
+        return {**self.attrs, NORMALISATION: tuple(self.normalisation or ())}
 
     def _bases(self, tape: Tape, x: Var) -> tuple[Parameter, ...]:
         """The bases for an input of that shape, made where there are none."""

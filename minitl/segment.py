@@ -107,7 +107,7 @@ def run_frozen(tape: Tape, segments: Sequence[Segment], x: Var) -> tuple[Var, in
         program = segments[done + len(programs)].program(tape, shape, dtype, False)
         if isinstance(program, str) or program.trains:
             break
-        count = weights_size(program, dtype)
+        count, dtype = weights_size(program, program.dtype), program.dtype  # which images in pixels have not
         if programs and total + count > MOST_READY:
             x, done, programs, total = tape.run_frozen(programs, x), done + len(programs), [], 0
         programs.append(program)

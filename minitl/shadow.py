@@ -12,11 +12,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, dtype_name, nbytes
+from minitl.arrays import Array, Shape, nbytes
 from minitl.fused.program import Program
 from minitl.fused.work import Work
-from minitl.ops.op import Attrs, Gradients, Op
+from minitl.ops.op import Attrs, Gradients, Op, dtype_of
 from minitl.parameters import Parameter
+from minitl.pixels import Normalisation
 from minitl.records import OpRecord, Var
 from minitl.saved import OUTPUT, Saved
 from minitl.tape import K, Tape
@@ -71,7 +72,7 @@ class ShadowTape(Tape):
     def _fresh(self) -> Tape:
         return ShadowTape(self.meter, fused=self.fused)
 
-    def images(self, images: Any, channels: int, dtype: str) -> Var:
+    def images(self, images: Any, channels: int, dtype: str, by: Normalisation | None = None) -> Var:
         """Take in a phantom of images (N, H, W, 3)."""
         return Var(images)
 
@@ -86,7 +87,7 @@ class ShadowTape(Tape):
     def _forward(
         self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
     ) -> tuple[Array, Saved]:
-        dtype = dtype_name(arrays[0].dtype)
+        dtype = dtype_of(arrays)
         cost = op.cost([a.shape for a in arrays], dtype, attrs=attrs, needs=needs, rule=rule)
         y, saved = self.phantom(cost.output, dtype), Saved()
         for kept in cost.kept:
@@ -110,7 +111,7 @@ class ShadowTape(Tape):
         return results
 
     def _work(self, program: Program, x: Array) -> Work:
-        return Work(program, x.shape[0], dtype_name(x.dtype), self.phantom, dry=True)
+        return Work(program, x.shape[0], program.dtype, self.phantom, dry=True)
 
     def _ones_like(self, loss: Array) -> Array:
         return self.phantom(loss.shape, loss.dtype.name)

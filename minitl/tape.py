@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minitl.arrays import FLOATS, Array, dtype_name, owner, to_numpy
+from minitl.arrays import Array, owner, to_numpy
 from minitl.checks import expect_count, expect_flag
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
 from minitl.fused.backward import backward
@@ -23,8 +23,9 @@ from minitl.fused.program import Program, Run
 from minitl.fused.work import Work
 from minitl.gradients import Apply, Sink, Witness
 from minitl.kernels.compile import interpreted
-from minitl.ops.op import EXACT, Attrs, Gradients, Op
+from minitl.ops.op import EXACT, Attrs, Gradients, Op, dtype_of
 from minitl.parameters import Parameter
+from minitl.pixels import PIXELS, Normalisation
 from minitl.records import INPUT, Checkpoint, Holding, OpRecord, Record, Step, Take, Var
 from minitl.saved import Saved
 
@@ -65,24 +66,27 @@ class Tape:
         """All records, one per line."""
         return "\n".join([repr(self)[1:-1], *(f"{n:4} {record.line()}" for n, record in enumerate(self.records))])
 
-    def images(self, images: Any, channels: int, dtype: str) -> Var:
-        """Take in a batch of images (N, H, W, channels), of the network's dtype and finite.
+    def images(self, images: Any, channels: int, dtype: str, by: Normalisation | None = None) -> Var:
+        """Take in a batch of images (N, H, W, channels), of the network's dtype and finite, or in pixels.
 
-        An array that does not own its memory is copied: kept for backward, a slice would keep
-        the whole data set alive.
+        Those are uint8, and taken where it is known `by` what they are normalised. An array that does not own its
+        memory is copied: kept for backward, a slice would keep the whole data set alive.
         """
         got = images.dtype.name if isinstance(images, np.ndarray) else type(images).__name__
         if got == dtype and not images.dtype.isnative:
             got += " of swapped byte order"
-        if got not in FLOATS or got != dtype:
+        if got != dtype and not (got == PIXELS and by):
             remedy = f"use .astype({dtype!r})"
-            if got == "uint8":
-                remedy = f"normalise by mean and std per channel: ((images / 255 - mean) / std).astype({dtype!r})"
+            if got == PIXELS:
+                remedy = (
+                    "set the network's normalisation to 'imagenet' or (mean, std), "
+                    f"or normalise by these: ((images / 255 - mean) / std).astype({dtype!r})"
+                )
             raise DtypeError(op="images", expected=f"a {dtype} array", got=got, remedy=remedy)
         if images.ndim != 4 or images.shape[3] != channels or 0 in images.shape:
             expected, remedy = f"(N, H, W, {channels}), none of them 0", "arrays are channels last (NHWC)"
             raise ShapeError(op="images", expected=expected, got=f"shape {images.shape}", remedy=remedy)
-        if not np.isfinite(images).all():
+        if got != PIXELS and not np.isfinite(images).all():
             where = np.argwhere(~np.isfinite(images))[0].tolist()
             raise ValueRangeError(op="images", expected="finite values", got=f"{images[tuple(where)]} at {where}")
         if images.base is not None or not images.flags.c_contiguous:
@@ -126,7 +130,7 @@ class Tape:
             sources=tuple(flow.source for flow in flows),
             parameters=tuple(i for i in inputs if isinstance(i, Parameter)),
             shapes=tuple(i.value.shape for i in inputs),
-            dtype=dtype_name(inputs[0].value.dtype),
+            dtype=dtype_of(arrays),
             needs=needs,
             saved=saved,
         )
@@ -215,7 +219,7 @@ class Tape:
             sources=(x.source,),
             parameters=parameters,
             shapes=(x.shape,),
-            dtype=dtype_name(x.value.dtype),
+            dtype=x.value.dtype.name,
             needs=(x.needs_grad, *(p.trained for p in parameters)),
             saved=Saved(),
             segment=segment,
@@ -356,7 +360,7 @@ class Tape:
         return record.op.backward(record.saved, gy, attrs=record.attrs, needs=record.needs, params=params)
 
     def _work(self, program: Program, x: Array) -> Work:
-        return Work(program, x.shape[0], dtype_name(x.dtype), np.empty, dry=False)
+        return Work(program, x.shape[0], program.dtype, np.empty, dry=False)
 
     def _ones_like(self, loss: Array) -> Array:
         return np.ones_like(loss)

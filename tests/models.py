@@ -104,6 +104,11 @@ def noise(shape: tuple[int, ...], seed: int = 0, dtype: str = "float64") -> Arra
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
+def as_pixels(images: Array) -> Array:
+    """Numbers around 0 as pixels, most values of which occur."""
+    return np.clip(128 + 60 * images, 0, 255).astype(np.uint8)
+
+
 def batch(model: Model, n: int = 3, resolution: int = 32, classes: int = 10) -> tuple[Array, Array]:
     """Images and labels."""
     images = noise((n, resolution, resolution, model.input_channels), 1, model.dtype)

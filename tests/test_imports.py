@@ -14,7 +14,7 @@ LAYERS = [  # ground floor first; a package is one layer, and so are modules tha
     "errors",
     "checks files version",
     "arrays",
-    "bits",
+    "bits pixels",
     "stamps",
     "kernels",
     "saved",

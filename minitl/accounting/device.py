@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from minitl.accounting.predict import predict
+from minitl.accounting.predict import images_dtype, predict
 from minitl.accounting.table import Table, table
 from minitl.accounting.traffic import passes
 from minitl.devices import Device, answer
@@ -95,14 +95,22 @@ class Estimate:
 
 
 def estimate(
-    model: Model, device: Device, *, batch: int, resolution: int, optimizer_slots: int = 0, apply: bool = False
+    model: Model,
+    device: Device,
+    *,
+    batch: int,
+    resolution: int,
+    optimizer_slots: int = 0,
+    apply: bool = False,
+    pixels: bool = False,
 ) -> Estimate:
     """What is known about one training step of `model` (a method applied) on `device`, from shapes alone."""
-    totals = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots, apply=apply).totals
+    step: dict[str, Any] = {"optimizer_slots": optimizer_slots, "apply": apply, "pixels": pixels}
+    totals = predict(model, batch=batch, resolution=resolution, **step).totals
     peak = totals.peak_bytes
     assert peak is not None
     tape = ShadowTape(fused=False)
-    images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)
+    images = tape.phantom((batch, resolution, resolution, model.input_channels), images_dtype(model, pixels=pixels))
     forward_backward(model, tape, images, tape.phantom((batch,), "int64"))
     rows = tuple(_row(device, work) for work in passes(tape.records))
     return Estimate(device, rows, peak)

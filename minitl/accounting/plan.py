@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from minitl import methods
 from minitl.accounting.predict import check_model, predict
@@ -66,6 +67,7 @@ def entries(
     resolution: int,
     optimizer_slots: int,
     apply: bool = False,
+    pixels: bool = False,
     method: Callable[[str, int | None], methods.Method] = methods.get,
 ) -> tuple[Entry, ...]:
     """Every method, with every number of blocks it can take, applied in turn to a copy of `model`.
@@ -73,6 +75,7 @@ def entries(
     `method` builds one from its name and blocks, with whatever options are to hold for all.
     """
     check_model(model)
+    step: dict[str, Any] = {"optimizer_slots": optimizer_slots, "apply": apply, "pixels": pixels}
     found, model = [], copy.deepcopy(model)  # a method changes the network; int8 rounds its weights
     for name, known in methods.METHODS.items():
         if known.sides and not isinstance(model, Network):
@@ -81,15 +84,13 @@ def entries(
             try:
                 if not method(name, blocks).apply(model).trained_parameters():
                     continue  # a single block has no final linear layer for ft-last to train
-                totals = predict(
-                    model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots, apply=apply
-                ).totals
+                totals = predict(model, batch=batch, resolution=resolution, **step).totals
             except ShapeError:
                 if not known.sides:
                     raise
                 continue  # its modules halve a map that is too small for it
             except RuleError:
-                continue  # its own rules and one asked for exclude each other
+                continue  # its own rules and one asked for exclude each other, or pixels
             assert totals.peak_bytes is not None
             found.append(
                 Entry(

@@ -29,7 +29,7 @@ def plot_plan(found: Plan, path: Path, title: str) -> None:
         ticks("{x:g}")
     axes.tick_params(axis="x", which="minor", labelsize=7)
     _name(axes, found, steps)
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)  # where nothing crosses it
     save(figure, path)
 
 

@@ -6,6 +6,7 @@ import copy
 import gc
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +14,12 @@ from minitl.accounting.array_memory import counting
 from minitl.accounting.conventions import STANDARD
 from minitl.accounting.ledger import Ledger, ledger
 from minitl.arrays import Array
-from minitl.checks import expect_count
+from minitl.checks import expect_count, expect_flag
 from minitl.errors import UsageError, ValueRangeError, brief
 from minitl.gradients import Apply
 from minitl.networks.network import Model
 from minitl.parameters import Parameter
+from minitl.pixels import PIXELS
 from minitl.shadow import ShadowTape
 from minitl.step import forward_backward
 from minitl.tape import Tape
@@ -33,6 +35,7 @@ def predict(
     resolution: int,
     optimizer_slots: int = 0,
     apply: bool = False,
+    pixels: bool = False,
     convention: str = STANDARD,
 ) -> Ledger:
     """The ledger of a step on `batch` images of `resolution` x `resolution`, without computing anything.
@@ -40,26 +43,38 @@ def predict(
     The rows equal those a real tape would hold. `totals.peak_bytes` replays the step's
     lifetimes; `optimizer_slots` is how many numbers the optimizer keeps for each trained
     parameter (SGD with momentum 1, Adam 2). With `apply`, gradients are applied as they come, and
-    `totals.gradient_bytes` is that of the largest.
+    `totals.gradient_bytes` is that of the largest. With `pixels`, images are uint8 (see
+    `Network.normalisation`, without which UsageError is raised).
     """
     check_model(model)
     optimizer_slots = expect_count("optimizer_slots", optimizer_slots, least=0, layer=model.name)
     tape = ShadowTape()
-    shadow_step(model, tape, batch, resolution, LetGo() if apply else None)
+    shadow_step(model, tape, batch, resolution, LetGo() if apply else None, pixels=pixels)
     found = ledger(tape, optimizer_slots=optimizer_slots, apply=apply, convention=convention)
     totals = replace(found.totals, peak_bytes=found.totals.resident_bytes + tape.meter.peak + FEW)
     return replace(found, totals=totals)
 
 
-def shadow_step(model: Model, tape: ShadowTape, batch: int, resolution: int, apply: Apply | None) -> None:
+def shadow_step(
+    model: Model, tape: ShadowTape, batch: int, resolution: int, apply: Apply | None, *, pixels: bool
+) -> None:
     """Run a step on a shadow tape; raises ValueRangeError for what is no batch or no resolution."""
+    dtype = images_dtype(model, pixels=pixels)
     for name, value in (("batch", batch), ("resolution", resolution)):
         if expect_count(name, value, layer=model.name) > MOST[name]:
             raise ValueRangeError(layer=model.name, expected=f"{name} of at most {MOST[name]}", got=brief(value))
     batch, resolution = int(batch), int(resolution)
-    images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)
+    images = tape.phantom((batch, resolution, resolution, model.input_channels), dtype)
     labels = tape.phantom((batch,), "int64")
     forward_backward(model, tape, images, labels, apply=apply)
+
+
+def images_dtype(model: Model, *, pixels: bool) -> str:
+    """The dtype of a step's images; raises UsageError where the model takes none in pixels."""
+    if expect_flag("pixels", pixels, op="predict") and model.normalisation is None:
+        remedy = "set a network's normalisation (a single block takes none), or predict for images in numbers"
+        raise UsageError("no normalisation is known for images in pixels", layer=model.name, remedy=remedy)
+    return PIXELS if pixels else model.dtype
 
 
 def check_model(model: Model) -> None:
@@ -83,15 +98,24 @@ class Measured:
     traced_peak_bytes: int
 
 
-def measure(model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0, apply: bool = False) -> Measured:
+def measure(
+    model: Model,
+    *,
+    batch: int,
+    resolution: int,
+    optimizer_slots: int = 0,
+    apply: bool = False,
+    pixels: bool = False,
+) -> Measured:
     """Run a step on random images (on a copy of the model) and count its memory (see `array_memory`).
 
     Raises UsageError where the step does not fit into memory.
     """
     check_model(model)
     model = copy.deepcopy(model)
-    predicted = predict(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots, apply=apply).totals
-    activity = _StepOnNoise(model, int(batch), int(resolution), apply)
+    step: dict[str, Any] = {"optimizer_slots": optimizer_slots, "apply": apply, "pixels": pixels}
+    predicted = predict(model, batch=batch, resolution=resolution, **step).totals
+    activity = _StepOnNoise(model, int(batch), int(resolution), apply=apply, pixels=pixels)
     try:
         activity.whole_step()  # compiles the kernels and records their calls, which are not the step's memory
     except MemoryError:
@@ -128,8 +152,8 @@ class LetGo:
 class _StepOnNoise:
     """A step whose images and labels live only as long as it does."""
 
-    def __init__(self, model: Model, batch: int, resolution: int, apply: bool) -> None:
-        self.model, self.batch, self.resolution, self.apply = model, batch, resolution, apply
+    def __init__(self, model: Model, batch: int, resolution: int, *, apply: bool, pixels: bool) -> None:
+        self.model, self.batch, self.resolution, self.apply, self.pixels = model, batch, resolution, apply, pixels
 
     def forward(self) -> Tape:
         """The tape of a forward pass, and nothing else left alive."""
@@ -144,7 +168,10 @@ class _StepOnNoise:
 
     def _images(self) -> Array:
         shape = (self.batch, self.resolution, self.resolution, self.model.input_channels)
-        return np.random.default_rng(0).standard_normal(shape, np.dtype(self.model.dtype).type)
+        rng = np.random.default_rng(0)
+        if self.pixels:
+            return rng.integers(0, 256, shape, np.uint8)
+        return rng.standard_normal(shape, np.dtype(self.model.dtype).type)
 
     def _labels(self) -> Array:
         return np.zeros(self.batch, np.int64)

@@ -129,7 +129,15 @@ class Timeline:
         }
 
 
-def timeline(model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0, apply: bool = False) -> Timeline:
+def timeline(
+    model: Model,
+    *,
+    batch: int,
+    resolution: int,
+    optimizer_slots: int = 0,
+    apply: bool = False,
+    pixels: bool = False,
+) -> Timeline:
     """A step of the model on `batch` images, moment by moment, from shapes alone; options as for `predict`.
 
     Its peak is `predict(...).totals.peak_bytes`.
@@ -138,7 +146,7 @@ def timeline(model: Model, *, batch: int, resolution: int, optimizer_slots: int 
     slots = expect_count("optimizer_slots", optimizer_slots, least=0, layer=model.name)
     trace = _Trace()
     tape = _TracingTape(trace)
-    shadow_step(model, tape, batch, resolution, _Applied(trace) if apply else None)
+    shadow_step(model, tape, batch, resolution, _Applied(trace) if apply else None, pixels=pixels)
     trace.spans[1].label = _Label("images", "labels", "", "in the caller's hand")
     resident = list(_resident(tape.parameters, slots, len(trace.moments) - 1))
     always = sum(b.bytes for b in resident)
@@ -153,6 +161,7 @@ def arena(
     resolution: int,
     optimizer_slots: int = 0,
     apply: bool = False,
+    pixels: bool = False,
     alignment: int = ALIGNMENT,
 ) -> Arena:
     """Every array of a step at a fixed offset in one block of memory; options as for `predict`.
@@ -160,7 +169,8 @@ def arena(
     Parameters, statistics, optimizer state, images, kept buffers, maps, gradients and scratch, and a
     room for the small vectors that calls use in passing. The block's lower bound is the step's peak.
     """
-    line = timeline(model, batch=batch, resolution=resolution, optimizer_slots=optimizer_slots, apply=apply)
+    step: dict[str, Any] = {"optimizer_slots": optimizer_slots, "apply": apply, "pixels": pixels}
+    line = timeline(model, batch=batch, resolution=resolution, **step)
     plain = [Buffer(b.name, b.layer, b.bytes, b.first, b.last, b.kind) for b in line.buffers]
     return place(plain, alignment=alignment)
 
@@ -297,6 +307,11 @@ class _TracingWork(Work):
             self.trace.say("scratch", "sums", "partial sums and factors of a norm")
         return super().new(shape, dtype)
 
+    def table(self, stage: Stage) -> Array:
+        """See `Work`."""
+        self.trace.say("scratch", "table", "the numbers that pixels stand for")
+        return super().table(stage)
+
     def numbers(self, count: int, passing: int, make: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
         """See `Work`."""
         self.trace.say("scratch", "factors", "factors of a norm while they are made")
@@ -382,7 +397,7 @@ class _TracingTape(ShadowTape):
         return super()._through_run(given, take, own, run)
 
     def _work(self, program: Program, x: Array) -> Work:
-        work = _TracingWork(program, x.shape[0], x.dtype.name, self.phantom, dry=True)
+        work = _TracingWork(program, x.shape[0], program.dtype, self.phantom, dry=True)
         work.trace = self.trace
         return work
 

@@ -12,6 +12,7 @@ from minitl.arrays import Array
 from minitl.data.augment import Augmentation
 from minitl.data.preprocess import Preprocessing
 from minitl.data.source import Source
+from minitl.pixels import PIXELS
 
 Batch = tuple[Array, Array]  # images (N, R, R, 3) and labels (N,)
 PLAIN = Augmentation()
@@ -19,7 +20,7 @@ PLAIN = Augmentation()
 
 @dataclass(frozen=True)
 class Part:
-    """Some images of a source, and how they become a network's input."""
+    """Some images of a source, and how they become a network's input: numbers of a dtype, or pixels, uint8."""
 
     source: Source
     indices: Array
@@ -53,9 +54,12 @@ class Part:
                 for number, group in enumerate(groups, start=1):
                     images = [future.result() for future in ahead.pop()]
                     ahead += [read(following) for following in groups[number : number + 1]]
-                    yield self.preprocessing.normalise(np.stack(images), self.dtype), self.source.labels[group]
+                    yield self._input(np.stack(images)), self.source.labels[group]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def _input(self, images: Array) -> Array:
+        return images if self.dtype == PIXELS else self.preprocessing.normalise(images, self.dtype)
 
     def in_order(self, batch: int) -> Iterator[Batch]:
         """All images of the part, `batch` at a time."""

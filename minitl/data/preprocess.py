@@ -11,17 +11,12 @@ import numpy as np
 from minitl.arrays import Array, is_count
 from minitl.data.image import pillow
 from minitl.errors import ValueRangeError, unknown
+from minitl.pixels import NORMALISATIONS, normalise
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the image
-Triple = tuple[float, float, float]
 
 LARGEST_RESOLUTION = 1 << 12
 FITS = ("crop", "pad", "stretch")
-NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {  # mean and standard deviation of pixels from 0 to 1
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's weights, and most of timm's
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # -1 to 1: Keras' weights, and timm's ported from TensorFlow
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-}
 SOURCES = {"torchvision": "imagenet", "timm": "imagenet", "keras": "half"}  # which weights were trained with which
 
 
@@ -74,11 +69,8 @@ class Preprocessing:
         return np.array(library.fromarray(image).resize(size, library.Resampling.BILINEAR, box=box))
 
     def normalise(self, images: Array, dtype: str) -> Array:
-        """Pixels uint8 (N, R, R, 3) as the network's numbers."""
-        mean, deviation = (np.array(values) for values in NORMALISATIONS[self.normalisation])
-        scaled: Array = images * (1 / (255 * deviation)).astype(dtype)
-        scaled -= (mean / deviation).astype(dtype)
-        return scaled
+        """Pixels uint8 (N, R, R, 3) as the network's numbers (see `minitl.pixels`)."""
+        return normalise(images, NORMALISATIONS[self.normalisation], dtype)
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored with a model; mean and standard deviation are spelt out for other programs."""

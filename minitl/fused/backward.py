@@ -242,10 +242,11 @@ class _Backward:
     def weight_alone(self, stage: Stage, g: Array) -> None:
         """The weight's gradient, group by group, where no gradient passes on."""
 
-        def add(to: Recorder, _: Unit, band: Band, x: Place, g: Place, chains: Place) -> None:
-            calls.add_to_chain(to, stage, band, band.rows, self.work.dtype, x, g, chains)
+        def add(to: Recorder, _: Unit, band: Band, x: Place, g: Place, chains: Place, table: Place) -> None:
+            read = calls.as_numbers(to, stage, band, self.work.dtype, x, table)
+            calls.add_to_chain(to, stage, band, band.rows, self.work.dtype, read, g, chains)
 
-        self.work.link(add, stage.y, self.kept(stage.conv, "x"), g, self.chains(stage))
+        self.work.link(add, stage.y, self.kept(stage.conv, "x"), g, self.chains(stage), self.work.table(stage))
 
     def pass_on(self, stage: Stage, below: Stage | None, g: Array, more: Array = NOTHING) -> Array:
         """The input's gradient, band by band, and at once the slope and norm of the stage below.

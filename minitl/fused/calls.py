@@ -19,6 +19,7 @@ from minitl.kernels.target import target
 from minitl.kernels.tasks import Place, Recorder
 
 channels, sums = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.sums")
+pixels = Lazily("minitl.kernels.compiled.pixels")
 
 SMALL = 16  # times that a weight must fit into a group's map for its gradient to be added up group by group
 
@@ -62,6 +63,23 @@ def convolve(
         depthwise.forward_call(to, stage.window, stage.x[3], dtype, band.rows, places, end)
     else:
         dense.forward_calls(to, stage.x, stage.y, stage.window, dtype, band.rows, places, None, end)
+
+
+def as_numbers(to: Recorder, stage: Stage, band: Band, dtype: str, x: Place, table: Place, at: int = 0) -> Place:
+    """Where the convolution's input is in numbers, for a band of y.
+
+    Of images in pixels those are the rows that it reads, looked up in `table` (see `minitl.pixels`) `at` so many
+    bytes into the thread's own memory.
+    """
+    if not stage.normalisation:
+        return x
+    _, height, width, channels = stage.x
+    row, rows = width * channels, (band.rows[0] * stage.window.s - stage.window.top, rows_read(stage, band.rows[1]))
+    first, stop = max(0, rows[0]), min(height, rows[1])
+    start = (band.n * height + first) * row
+    room = to.scratch((stop - first) * row * itemsize(dtype), at)
+    to.call(pixels.look_up(dtype), x + start, table, room, (stop - first) * width, channels)
+    return room + -start * itemsize(dtype)
 
 
 def convolve_back(to: Recorder, stage: Stage, band: Band, dtype: str, gy: Place, filters: Place, gx: Place) -> None:

@@ -97,8 +97,8 @@ class _Forward:
         """The link that does it."""
         dtype, filters = self.work.dtype, self.filters(stage)
 
-        def plain(to: Recorder, unit: Unit, band: Band, x: Place, filters: Place, y: Place) -> None:
-            calls.convolve(to, stage, band, dtype, x, filters, y)
+        def plain(to: Recorder, unit: Unit, band: Band, x: Place, filters: Place, y: Place, table: Place) -> None:
+            calls.convolve(to, stage, band, dtype, calls.as_numbers(to, stage, band, dtype, x, table), filters, y)
 
         def gated(to: Recorder, unit: Unit, band: Band, x: Place, weight: Place, y: Place, gate: Place) -> None:
             panels = to.scratch(calls.filter_size(stage, dtype) * calls.itemsize(dtype))
@@ -109,7 +109,7 @@ class _Forward:
         if stage.gated:
             self.work.link(gated, stage.y, x, filters, y, self.kept[stage.conv, "gate"])
         else:
-            self.work.link(plain, stage.y, x, filters, y, reach=partial(calls.rows_read, stage))
+            self.work.link(plain, stage.y, x, filters, y, self.work.table(stage), reach=partial(calls.rows_read, stage))
 
     def batch_norm(self, stage: Stage, x: Array, residual: Array | None) -> Array:
         """Moments of all samples, then x_hat over x, and weight x_hat + bias of it."""

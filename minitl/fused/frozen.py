@@ -36,7 +36,7 @@ LINE = 16  # numbers: pieces begin at a cache line
 MOST_READY = 1 << 18  # numbers of a weight
 FEW = 64  # positions of a map that is turned, rather than its weight (see `calls.turned_product`)
 
-X, Y, STORE, WEIGHTS = 2, 3, 4, 5  # numbers of the arrays
+X, Y, STORE, TABLE, WEIGHTS = 2, 3, 4, 5, 6  # numbers of the arrays
 
 
 def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: Work) -> Array:
@@ -61,8 +61,9 @@ def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: 
         record(one, 1)
         return one.size[0], work.count
 
+    table = work.table(way.links[0].stage)
     weights = (values[stage.conv.parameters[0]] for stage in way.constants.as_they_are)
-    work.recorded(("frozen", len(programs)), lambda to: record(to, work.count), scratch, x, y, store, *weights)
+    work.recorded(("frozen", len(programs)), lambda to: record(to, work.count), scratch, x, y, store, table, *weights)
     return y
 
 
@@ -175,6 +176,7 @@ class _Way:
     def __init__(self, programs: Sequence[Program], dtype: str) -> None:
         self.dtype, self.bytes, self.pool = dtype, itemsize(dtype), programs[-1].pool
         self.links = tuple(_links(programs, dtype))
+        self.input_bytes = 1 if self.links[0].stage.normalisation else self.bytes
         self.constants = _Constants([link.stage for link in self.links], dtype)
         ends = [i for i, link in enumerate(self.links) if link.whole]
         self.chains = [_steps(self.links, a + 1, b, self.bytes) for a, b in zip([-1, *ends], ends, strict=False)]
@@ -213,7 +215,9 @@ class _Way:
         yield "turned", (at, room * self.bytes)
         at += _aligned(room * self.bytes)
         vectors = max((self._vectors(link.stage) for link in self.links), default=0)
-        yield "vectors", (at, max(vectors, 8 * self.shape(last)[2] if self.pool else 0))
+        vectors = max(vectors, 8 * self.shape(last)[2] if self.pool else 0)
+        yield "vectors", (at, vectors)
+        yield "numbers", (at + _aligned(vectors), 0)  # of images in pixels, as many rows as are read at a time
 
     def _rings(self, chain: Sequence[_Step]) -> dict[int, int]:
         """Bytes of the maps of which a chain has some rows at a time."""
@@ -264,7 +268,8 @@ def _steps(links: Sequence[_Link], first: int, last: int, itself: int) -> list[_
 def _rows_near(stage: Stage, itself: int) -> int:
     """How many rows of its output a stage makes from rows that stay in the cache."""
     row = stage.x[2] * stage.x[3] * itself
-    return max(1, min(stage.y[1], (NEAR // row - stage.window.k) // stage.window.s + 1))
+    near = NEAR // 8 if stage.normalisation else NEAR  # rows of pixels are made numbers anew for every step
+    return max(1, min(stage.y[1], (near // row - stage.window.k) // stage.window.s + 1))
 
 
 class _Sample:
@@ -295,8 +300,8 @@ class _Sample:
         _, w, c = shape = self.way.shape(number)
         if number in self.rooms:
             return self.rooms[number] + (row - self.fronts[number]) * w * c * self.bytes
-        place = Place(Y) if number else Place(X)
-        return place + (self.number * size(shape) + row * w * c) * self.bytes
+        place, itself = (Place(Y), self.bytes) if number else (Place(X), self.way.input_bytes)
+        return place + (self.number * size(shape) + row * w * c) * itself
 
     def make(self, step: _Step) -> None:
         """Some rows of a map; those made before that are still to be read move to the front."""
@@ -317,6 +322,8 @@ class _Sample:
         span = (rows[0] * stage.y[2], rows[1] * stage.y[2])
         scale, shift = (store + at * self.bytes for at in constants.norms[stage])
         if stage in constants.filters:
+            at = self.rooms["numbers"].offset
+            x = calls.as_numbers(self.to, stage, Band(0, rows, span), self.dtype, x, Place(TABLE), at)
             filters, end = store + constants.filters[stage] * self.bytes, End(stage.names[0], scale, shift)
             calls.convolve(self.to, stage, Band(0, rows, span), self.dtype, x, filters, y, end)
         else:

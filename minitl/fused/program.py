@@ -22,7 +22,9 @@ from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of
 from minitl.kernels.tasks import Table
 from minitl.kernels.window import Window
 from minitl.ops.convolutions.window import window
+from minitl.ops.op import NORMALISATION
 from minitl.parameters import Parameter
+from minitl.pixels import Normalisation
 from minitl.records import Checkpoint, Holding, OpRecord, Record
 
 NORMS = (ops.frozen_norm, ops.batch_norm)
@@ -89,6 +91,12 @@ class Stage:
     def y(self) -> Shape:
         """Shape of its output."""
         return self.norm.shapes[0]
+
+    @cached_property
+    def normalisation(self) -> Normalisation | None:
+        """What makes numbers of its input, where that is images in pixels."""
+        by = self.conv.attrs.get(NORMALISATION)
+        return Normalisation(*by) if by else None
 
     @cached_property
     def window(self) -> Window:
@@ -161,6 +169,11 @@ class Program:
     def parameters(self) -> tuple[Parameter, ...]:
         """All parameters, each once."""
         return tuple(dict.fromkeys(p for record in self.records for p in record.parameters))
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of its numbers."""
+        return self.records[0].dtype
 
     @cached_property
     def trains(self) -> bool:

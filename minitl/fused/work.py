@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from minitl.arrays import Array, Shape, size
 from minitl.fused.program import Program, Stage
-from minitl.kernels.tasks import Place, Recorder, scratch_bytes
+from minitl.kernels.tasks import NOTHING, Place, Recorder, scratch_bytes
+from minitl.pixels import table
 
 PASSING = 7  # float64 vectors per channel that the few numbers of a norm take while they are made
 
@@ -90,6 +91,15 @@ class Work:
         if not self.dry:
             array[...] = 0
         return array
+
+    def table(self, stage: Stage) -> Array:
+        """The numbers that pixels stand for, where the stage's input is images in pixels (see `minitl.pixels`)."""
+        if not stage.normalisation:
+            return NOTHING
+        numbers = self.allocate((256, stage.x[3]), self.dtype)
+        if not self.dry:
+            numbers[...] = table(stage.normalisation, self.dtype)
+        return numbers
 
     def numbers(self, count: int, passing: int, make: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
         """`count` vectors (C,) that `make` gives; it takes `passing` float64 numbers meanwhile."""

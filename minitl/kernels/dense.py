@@ -9,6 +9,7 @@ Taps in the padding contribute nothing. The plain loops below define the product
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -82,14 +83,20 @@ def grad_input(gy: Array, weight: Array, at: Window, gx: Array) -> None:
         grad_input_table(gx.shape, gy.shape, at, gy.dtype.name).run(gy, taps, gx)
 
 
-def grad_weight(x: Array, gy: Array, at: Window, gw: Array) -> None:
-    """gw of that convolution."""
+def grad_weight(x: Array, gy: Array, at: Window, gw: Array, numbers: Callable[[Array], Array] | None = None) -> None:
+    """gw of that convolution; with `numbers`, of `numbers(x)`, which are made for a group of samples at a time."""
     if interpreted():
-        loop_grad_weight(x, gy, at, gw)
-    else:
-        chains = np.empty((len(Groups(gy.shape)), *chain_shape(gw.shape)), x.dtype)
-        grad_weight_table(x.shape, gy.shape, at, gy.dtype.name).run(x, gy, chains)
-        join_chains(chains, np.empty(chains.shape[1:]), gw)
+        loop_grad_weight(numbers(x) if numbers else x, gy, at, gw)
+        return
+    chains = np.empty((len(Groups(gy.shape)), *chain_shape(gw.shape)), gy.dtype)
+    many = group_size(gy.shape) if numbers else len(gy)
+    for first in range(0, len(gy), many):
+        part, slopes = x[first : first + many], gy[first : first + many]
+        part = numbers(part) if numbers else part
+        its = chains[first // many :]
+        grad_weight_table(part.shape, slopes.shape, at, gy.dtype.name).run(part, slopes, its)
+        del part
+    join_chains(chains, np.empty(chains.shape[1:]), gw)
 
 
 def chain_shape(weight: Shape) -> Shape:

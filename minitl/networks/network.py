@@ -19,6 +19,7 @@ from minitl.errors import (
     DtypeError,
     MinitlError,
     NotFiniteError,
+    RuleError,
     ShapeError,
     UnknownNameError,
     UsageError,
@@ -33,6 +34,7 @@ from minitl.networks.weights.load import load
 from minitl.networks.weights.report import LoadReport
 from minitl.ops.losses.cross_entropy import expect_labels
 from minitl.parameters import Parameter, expect_writable
+from minitl.pixels import PIXELS, Normalisation, as_normalisation
 from minitl.records import Var
 from minitl.segment import Segment, Top, run_frozen
 from minitl.sides.side import Side
@@ -53,6 +55,7 @@ class Model:
 
     num_classes: int | None = None
     mirrored = False  # see mirror.py
+    normalisation: Normalisation | None = None  # of images in pixels, which only a network takes
 
     def __init__(self, name: str, blocks: Sequence[InvertedResidual], *, input_channels: int, dtype: str) -> None:
         self.name, self.blocks, self.input_channels, self.dtype = name, tuple(blocks), input_channels, dtype
@@ -74,13 +77,15 @@ class Model:
     def __call__(self, tape: Tape, images: Any) -> Var:
         """Run images (N, H, W, C), which must be of the model's dtype and finite, through its layers.
 
+        A network with a `normalisation` takes images in pixels, uint8, as well.
+
         Raises, with running statistics and tape as they were: whatever the layers do, and
         NotFiniteError where statistics or output would not be finite.
         """
         if not isinstance(tape, Tape):
             raise UsageError(op=self.name, expected="a Tape to run on", got=brief(repr(tape)))
         try:
-            x = tape.images(images, self.input_channels, self.dtype)
+            x = tape.images(images, self.input_channels, self.dtype, self.normalisation)
         except MinitlError as error:
             raise error.at(self.name) from None
         statistics, count = Statistics(self.layers(), tape), len(tape.records)
@@ -261,6 +266,21 @@ class Network(Model):
             layer.height = len(self.blocks) + 1
 
     @property
+    def normalisation(self) -> Normalisation | None:
+        """By what images in pixels, uint8 (N, H, W, 3), are normalised; None where they are refused.
+
+        To be set to (mean, std) of pixels from 0 to 1, three numbers each, or to the name of a preset: `imagenet`,
+        `half` or `none`. Then images may be given as a camera gives them: they become numbers sample by sample, the
+        same as `pixels.normalise` gives, and a trained stem keeps their bytes, a quarter of the numbers'.
+        """
+        return self.stem.conv.normalisation
+
+    @normalisation.setter
+    def normalisation(self, given: str | tuple[Sequence[float], Sequence[float]] | None) -> None:
+        known = None if given is None else as_normalisation(given, self.input_channels, layer=self.name)
+        self.stem.conv.normalisation = known
+
+    @property
     def table(self) -> dict[str, Any]:
         """The keys of `networks.schema` that describe the network as it is now: plain numbers, texts, lists, dicts."""
         norm = self.stem.norm
@@ -308,6 +328,9 @@ class Network(Model):
         """Logits (N, K)."""
         x = mirrored_images(tape, x) if self.mirrored else x
         images = x if any(side.spec.reads_image for side in self.sides.values()) else None
+        if images and images.value.dtype == PIXELS:
+            remedy = "normalise the images: give them as numbers"
+            raise RuleError("a side module that reads the image cannot read pixels", layer=self.name, remedy=remedy)
         x, done = run_frozen(tape, self._without_sides(), x)
         if not done:
             x, done = self.stem(tape, x), 1

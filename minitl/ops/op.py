@@ -18,6 +18,7 @@ from minitl.arrays import FLOATS, Array, Shape, dtype_name, nbytes
 from minitl.bits import packed_shape
 from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, unknown
 from minitl.kernels.rules import Rule
+from minitl.pixels import PIXELS
 from minitl.saved import OUTPUT, Kept, Saved
 
 Attrs = Mapping[str, Any]
@@ -25,6 +26,7 @@ Needs = Sequence[bool]
 Gradients = tuple[Array | None, ...]
 
 EXACT = "exact"
+NORMALISATION = "normalisation"  # an attribute: x is images in pixels, and how they become numbers
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class Op:
         """
         attrs = attrs or {}
         self._check([a.shape for a in arrays], attrs, needs, rule)
-        self._check_dtypes(arrays)
+        self._check_dtypes(arrays, attrs)
         dense = [
             a if name in self.updates else np.asarray(a, order="C")
             for a, name in zip(arrays, self.inputs, strict=False)
@@ -204,35 +206,52 @@ class Op:
                 raise RuleError(f"has no gradient for {name}", op=self.name, remedy="do not train it")
         self.output_shape(shapes, attrs)
 
-    def _check_dtypes(self, arrays: Sequence[Array]) -> None:
-        floats = [
-            dtype_name(a.dtype) if a.dtype.isnative else str(a.dtype)
+    def _check_dtypes(self, arrays: Sequence[Array], attrs: Attrs) -> None:
+        kinds = {
+            name: dtype_name(a.dtype) if a.dtype.isnative else str(a.dtype)
             for a, name in zip(arrays, self.inputs, strict=False)
             if name != "labels"
-        ]
-        if floats[0] not in FLOATS or len(set(floats)) > 1:
-            got = ", ".join(f"{name} {kind}" for name, kind in zip(self.inputs, floats, strict=False))
+        }
+        dtype = dtype_of(arrays)
+        if dtype not in FLOATS or any(kind != input_dtype(name, dtype, attrs) for name, kind in kinds.items()):
+            but = f", but x {PIXELS}" * (NORMALISATION in attrs)
+            got = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
             raise DtypeError(
-                op=self.name, expected="float32 or float64 throughout", got=got, remedy="convert with .astype"
+                op=self.name, expected=f"float32 or float64 throughout{but}", got=got, remedy="convert with .astype"
             )
+
+
+def dtype_of(arrays: Sequence[Any]) -> str:
+    """The dtype that an op computes in: its arrays', apart from images in pixels."""
+    first = dtype_name(arrays[0].dtype)
+    return dtype_name(arrays[1].dtype) if first == PIXELS and len(arrays) > 1 else first
+
+
+def input_dtype(name: str, dtype: str, attrs: Attrs) -> str:
+    """The dtype of an input of that name, in an op that computes in `dtype`."""
+    if name == "labels":
+        return "int64"
+    return PIXELS if name == "x" and NORMALISATION in attrs else dtype
 
 
 @lru_cache(maxsize=4096)  # a planner asks for the same layers over and over
 def _cost(op: Op, shapes: tuple[Shape, ...], dtype: str, attrs: Any, needs: tuple[bool, ...], rule: str) -> Cost:
     op._check(shapes, dict(attrs), needs, rule)
     cost = op.functions.cost(shapes, dtype, attrs=dict(attrs), needs=needs, rule=rule or op.rules[0])
-    return replace(cost, moved=moved_bytes(op, shapes, dtype, needs, cost))
+    inputs = [nbytes(s, input_dtype(name, dtype, dict(attrs))) for name, s in zip(op.inputs, shapes, strict=False)]
+    return replace(cost, moved=moved_bytes(op, inputs, dtype, needs, cost))
 
 
-def moved_bytes(op: Op, shapes: Sequence[Shape], dtype: str, needs: Needs, cost: Cost) -> Split:
+def moved_bytes(op: Op, sizes: Sequence[int], dtype: str, needs: Needs, cost: Cost) -> Split:
     """The least that must cross between an op and memory: a smaller cache moves more, a fused run of several ops less.
+
+    `sizes` are the inputs', in bytes.
 
     forward       inputs and parameters read; the output and each kept buffer of its own written
     grad_input    the output's gradient, parameters and the buffers kept for it read; input gradients written
     grad_weight   the output's gradient and the buffers kept for it read; parameter gradients written
     """
     flows, y = op.activations, nbytes(cost.output, dtype)
-    sizes = [nbytes(s, "int64" if name == "labels" else dtype) for name, s in zip(op.inputs, shapes, strict=False)]
     wanted = [size * need for size, need in zip(sizes, needs, strict=True)]
     of_input, of_weight = (
         sum(k.nbytes for k in cost.kept if set(k.needed_for) & set(what))

@@ -15,6 +15,7 @@ from minitl.data.preprocess import SOURCES, Preprocessing
 from minitl.data.source import Source
 from minitl.methods import Method
 from minitl.networks.network import Network
+from minitl.pixels import PIXELS
 from minitl.training.model_file import ModelFile
 from minitl.training.settings import Settings, default_learning_rate
 from minitl.training.trainer import Trainer
@@ -29,7 +30,8 @@ class Recipe:
 
     `preprocessing` and `settings` hold those fields of `Preprocessing` and `Settings` that were
     given. `source` says which library the weights are from. `momentum` is the share of a new batch
-    in the norms' running statistics, in place of the weights' or the network's own.
+    in the norms' running statistics, in place of the weights' or the network's own. With `pixels`, the network
+    is given images in uint8: the same bytes in the end, and less memory.
     """
 
     network: str | None = None
@@ -40,6 +42,7 @@ class Recipe:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     apply: bool = False
+    pixels: bool = False
 
     @property
     def model(self) -> ModelFile | None:
@@ -68,7 +71,8 @@ class Recipe:
         report = weights.into(network, self.momentum) if weights else []
         method.apply(network)
         kinds = self.augment or ("flip,shift" if images.natural else "shift")
-        return Prepared(network, self._preprocessing(network, weights), Augmentation.parse(kinds), report)
+        preprocessing = self._preprocessing(network, weights)
+        return Prepared(network, preprocessing, Augmentation.parse(kinds), report, pixels=self.pixels)
 
     def _preprocessing(self, network: Network, weights: Weights | None) -> Preprocessing:
         """What was asked for, over what the weights were trained with."""
@@ -90,10 +94,15 @@ class Prepared:
     preprocessing: Preprocessing
     augmentation: Augmentation
     report: Sequence[str] = ()
+    pixels: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pixels:
+            self.network.normalisation = self.preprocessing.normalisation
 
     def trainer(self, images: Source, train: Array, held_out: Array, settings: Settings, **how: bool) -> Trainer:
         """Train on those images, judge by these; `how` is `apply` and `judge_all` (see `Trainer`)."""
-        dtype = self.network.dtype
+        dtype = PIXELS if self.pixels else self.network.dtype
         learnt = Part(images, train, self.preprocessing, self.augmentation, dtype)
         judged = Part(images, held_out, self.preprocessing, dtype=dtype)
         return Trainer(self.network, learnt, judged, settings, **how)

@@ -71,7 +71,12 @@ class OwnComparison(Comparison):
         if apply:
             optimizer.begin(p for p in network.parameters() if p.trained)  # raises where it cannot
         held = predict(
-            network, batch=settings.batch, resolution=resolution, optimizer_slots=optimizer.slots, apply=apply
+            network,
+            batch=settings.batch,
+            resolution=resolution,
+            optimizer_slots=optimizer.slots,
+            apply=apply,
+            pixels=self.recipe.pixels,
         )
         return Account(held, network.trained_count, f"{network.name}, batch {settings.batch}, {resolution} px")
 

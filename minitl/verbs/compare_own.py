@@ -24,7 +24,7 @@ from minitl.verbs import recipe_options, trained
 from minitl.verbs.recipe_options import OF_NETWORK, OF_PREPROCESSING, OF_SETTINGS
 
 CHOICES = tuple(map(Choice, ("ft-last", "ft-bias", "ft-norm", "ft-blocks", "mobiletl", "mobiletl-exact", "ft-all")))
-GIVEN = (*OF_NETWORK, *OF_PREPROCESSING, *OF_SETTINGS, "scheduler")
+GIVEN = (*OF_NETWORK, *OF_PREPROCESSING, *OF_SETTINGS, "images", "scheduler")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

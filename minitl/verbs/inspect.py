@@ -32,7 +32,7 @@ minitl inspect irb --attr activation=relu6 --against ft-blocks
 minitl inspect mobilenet_v2 --method ft-blocks,mobiletl --by block
 minitl inspect mobilenet_v2 --blocks 3 --batch 4 --measure
 minitl inspect mobilenet_v2 --by layer --plot memory.png
-minitl inspect mobilenet_v2 --timeline --apply --optimizer none
+minitl inspect mobilenet_v2 --timeline --apply --optimizer none --images uint8
 minitl inspect mobilenet_v2 --method ft-blocks,mobiletl --timeline --plot timeline.png
 minitl inspect mobilenet_v3_small --html step.html --arena step.h
 minitl inspect photos.safetensors --by block     # the step by which `minitl train` trained a model
@@ -149,6 +149,7 @@ def _inspect(
         "checkpoint": args.checkpoint,
         "rules": args.rule,
         "apply": args.apply,
+        "images": args.images,
         "threads": count(),
         "idle_rules": idle_rules(model, options.rules(args.rule), batch=args.batch, resolution=args.resolution),
         "op_by_op": op_by_op(model, batch=args.batch, resolution=args.resolution),

@@ -17,12 +17,14 @@ from minitl.kernels import threads as kernel_threads
 from minitl.methods import METHODS, Method
 from minitl.networks import Model, Network
 from minitl.networks.irb import PAPER
+from minitl.pixels import PIXELS
 from minitl.training import settings
 from minitl.training.model_file import ModelFile
 from minitl.verbs import trained
 
 IRB_RESOLUTION = 7
-DEFAULTS = {"batch": 8, "optimizer": "sgd", "method": "mobiletl"}
+NUMBERS = "float"  # what images are, if they are no pixels
+DEFAULTS = {"batch": 8, "optimizer": "sgd", "method": "mobiletl", "images": NUMBERS}
 # numbers kept a trained parameter
 OPTIMIZERS = {"none": 0, **{name: make(lr=1.0).slots for name, make in settings.OPTIMIZERS.items()}}
 LARGEST = 10**6  # of an irb's attributes: of larger ones NumPy cannot even say that there is no memory for them
@@ -73,12 +75,20 @@ def step(args: argparse.Namespace) -> dict[str, Any]:
         "resolution": args.resolution,
         "optimizer_slots": slots(args),
         "apply": args.apply,
+        "pixels": args.images == PIXELS,
     }
+
+
+def add_images(parser: Any) -> None:
+    """How images are given."""
+    told = "as they are normalised (default), or uint8, as from a camera: then normalised sample by sample"
+    parser.add_argument("--images", choices=(NUMBERS, PIXELS), help=told)
 
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
     """What else decides how much memory a step takes."""
     parser.add_argument("--apply", action="store_true", help="apply each gradient as it comes, then let it go")
+    add_images(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads, each with scratch memory (default: cores)")
 
 
@@ -164,6 +174,7 @@ def options_text(args: argparse.Namespace) -> str:
     """The method's options as they are told in a heading."""
     told = ["frozen weights int8"] * args.int8 + ["checkpointed blocks"] * args.checkpoint + args.rule
     told += ["gradients applied as they come"] * getattr(args, "apply", False)
+    told += ["images in uint8"] * (getattr(args, "images", None) == PIXELS)
     return "".join(f", {option}" for option in told)
 
 
@@ -177,6 +188,8 @@ def model(args: argparse.Namespace) -> Model:
     for name, value in {**DEFAULTS, "resolution": resolution}.items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)
+    if isinstance(found, Network) and getattr(args, "images", None) == PIXELS:
+        found.normalisation = "imagenet"  # any takes the same memory
     return found
 
 

@@ -18,11 +18,12 @@ from minitl.accounting.predict import MOST
 from minitl.accounting.table import table
 from minitl.accounting.tidy import csv_text
 from minitl.accounting.timeline import Timeline
-from minitl.errors import ShapeError, ValueRangeError
+from minitl.errors import RuleError, ShapeError, ValueRangeError
 from minitl.kernels.compile import interpreted
 from minitl.kernels.threads import count
 from minitl.methods import METHODS
 from minitl.networks import Model, Network
+from minitl.pixels import PIXELS
 from minitl.verbs import options, plan_device, trained
 from minitl.verbs.terminal import PLAIN, show
 
@@ -111,22 +112,29 @@ def run(args: argparse.Namespace) -> int:
 
 def _about(args: argparse.Namespace) -> dict[str, Any]:
     """The step that is planned."""
-    names = ("batch", "resolution", "optimizer", "int8", "checkpoint", "apply")
+    names = ("batch", "resolution", "optimizer", "int8", "checkpoint", "apply", "images")
     return {**{name: getattr(args, name) for name in names}, "rules": args.rule, "threads": count()}
 
 
 def _more(args: argparse.Namespace, found: Plan, model: Model) -> Iterator[str]:
-    """For --int8 and --checkpoint, the best way of the Pareto set that would fit with it and is better than `best`."""
-    for option in () if found.of == "flops" else ("int8", "checkpoint"):
-        for way in () if getattr(args, option) else reversed(found.pareto):
+    """For each option that saves memory, the best way of the Pareto set that would fit with it and beats `best`."""
+    more: dict[str, tuple[str, Any]] = {"--int8": ("int8", True), "--checkpoint": ("checkpoint", True)}
+    if isinstance(model, Network):
+        model.normalisation = "imagenet"  # any takes the same memory
+        more[f"--images {PIXELS}"] = "images", PIXELS
+    for told, (name, value) in more.items() if found.of != "flops" else ():
+        for way in () if getattr(args, name) == value else reversed(found.pareto):
             if way == found.best:
                 break
-            other = argparse.Namespace(**{**vars(args), option: True})
+            other = argparse.Namespace(**{**vars(args), name: value})
             options.method(other, way.method, way.blocks).apply(model)
-            totals = predict(model, **options.step(other)).totals
+            try:
+                totals = predict(model, **options.step(other)).totals
+            except RuleError:
+                continue  # it cannot read pixels
             need = int(getattr(totals, QUANTITIES[found.of]))
             if need <= found.budget:
-                yield f"with --{option} {way.name} fits: {_amount(need, found.of)}"
+                yield f"with {told} {way.name} fits: {_amount(need, found.of)}"
                 break
 
 
@@ -139,6 +147,7 @@ def _command(args: argparse.Namespace, way: Entry, model: Model) -> str:
         ("minitl", "train", "IMAGES", *_origin(args.network)),
         ("--method", way.method, *(("--blocks", str(way.blocks)) if way.blocks else ())),
         (*step, *(f"--{name}" for name in ("int8", "checkpoint", "apply") if getattr(args, name))),
+        *([("--images", args.images)] if args.images == PIXELS else ()),
         *(("--rule", rule) for rule in args.rule),
     ]
     return " \\\n    ".join(map(shlex.join, lines))

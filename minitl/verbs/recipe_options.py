@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from minitl.data.augment import KINDS
-from minitl.data.preprocess import FITS, NORMALISATIONS, SOURCES
+from minitl.data.preprocess import FITS, SOURCES
 from minitl.data.source import Source
 from minitl.errors import UsageError
+from minitl.pixels import NORMALISATIONS, PIXELS
 from minitl.training.progress import bar
 from minitl.training.recipe import DEFAULT_NETWORK, Recipe
 from minitl.training.settings import OPTIMIZERS, SCHEDULES, Settings
-from minitl.verbs import trained
+from minitl.verbs import options, trained
 
 OF_NETWORK = ("network", "weights", "source", "momentum", "augment")  # fields of a Recipe
 OF_PREPROCESSING = ("resolution", "normalisation", "fit", "zoom")
@@ -45,6 +46,7 @@ def add_images(group: Any) -> None:
     group.add_argument("--fit", choices=FITS, help="make an image square: cut, pad or stretch it (default: crop)")
     group.add_argument("--zoom", type=float, metavar="SHARE", help="of the square that crop uses (default: 1)")
     group.add_argument("--normalisation", choices=tuple(NORMALISATIONS), help="default: that of --source; imagenet")
+    options.add_images(group)
     group.add_argument(
         "--augment",
         metavar="LIST",
@@ -79,7 +81,10 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     if args.network and trained.named(args.network):
         raise UsageError("is a model that `minitl train` wrote", layer=args.network, remedy="give it as --weights")
     return Recipe(
-        **given(args, OF_NETWORK), preprocessing=given(args, OF_PREPROCESSING), settings=given(args, OF_SETTINGS)
+        **given(args, OF_NETWORK),
+        preprocessing=given(args, OF_PREPROCESSING),
+        settings=given(args, OF_SETTINGS),
+        pixels=args.images == PIXELS,
     )
 
 

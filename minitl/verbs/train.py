@@ -15,6 +15,7 @@ from minitl.data.augment import Augmentation
 from minitl.data.source import Source
 from minitl.errors import UsageError
 from minitl.files import check_writable
+from minitl.pixels import PIXELS
 from minitl.training.logs import check_log, write_log
 from minitl.training.model_file import continue_from, describe, read_model, write_model
 from minitl.training.progress import Bar, bar
@@ -141,7 +142,8 @@ def _resumed(args: argparse.Namespace, source: Source) -> Job:
     differences(begun, asked)
     if source.digest != about["data"]:
         raise UsageError("was begun with other images", op="resume", remedy="give the same DATA, or another --out")
-    prepared = Prepared(file.network(), file.preprocessing, Augmentation.parse(about["augmentation"]))
+    augmentation, pixels = Augmentation.parse(about["augmentation"]), args.images == PIXELS
+    prepared = Prepared(file.network(), file.preprocessing, augmentation, pixels=pixels)
     settings = file.settings
     trainer = prepared.trainer(source, *settings.split(source), settings, apply=method["apply"])
     job = Job(trainer, {name: value for name, value in about.items() if name != "progress"}, _ledger(trainer))
@@ -156,7 +158,8 @@ def _resumed(args: argparse.Namespace, source: Source) -> Job:
 def _ledger(trainer: Trainer) -> Ledger:
     batch = max(stop - start for start, stop in trainer.spans)
     resolution, slots = trainer.train.preprocessing.resolution, trainer.optimizer.slots
-    return predict(trainer.network, batch=batch, resolution=resolution, optimizer_slots=slots, apply=trainer.apply)
+    step: dict[str, Any] = {"apply": trainer.apply, "pixels": trainer.train.dtype == PIXELS}
+    return predict(trainer.network, batch=batch, resolution=resolution, optimizer_slots=slots, **step)
 
 
 def _train(args: argparse.Namespace, job: Job) -> None:

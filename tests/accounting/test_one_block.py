@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import batch, stir, trained
+from models import as_pixels, batch, stir, trained
 
 import minitl
 from minitl import statistics
@@ -76,7 +76,7 @@ def watch(patch: pytest.MonkeyPatch, places: Places, tape: type[Tape], work: typ
 Made = list[list[int]]  # by place: numbers of the arena's buffers that it makes
 
 
-def planned(model: Model, n: int, resolution: int, apply: bool) -> tuple[Arena, Made]:
+def planned(model: Model, n: int, resolution: int, apply: bool, pixels: bool) -> tuple[Arena, Made]:
     """The arena, and which of its buffers are made where."""
     starts, made = [], list[tuple[int, int]]()
     traces = []
@@ -92,7 +92,7 @@ def planned(model: Model, n: int, resolution: int, apply: bool) -> tuple[Arena, 
             lambda _: starts.append(len(traces[0].spans)), lambda _: made.append((starts[-1], len(traces[0].spans)))
         )
         watch(patch, places, timeline._TracingTape, timeline._TracingWork)
-        found = arena(model, batch=n, resolution=resolution, apply=apply)
+        found = arena(model, batch=n, resolution=resolution, apply=apply, pixels=pixels)
     sizes = [span.bytes for span in traces[0].spans]
     first = len(found.buffers) - sum(size > 0 for size in sizes)
     number = np.cumsum([first, *(size > 0 for size in sizes)])
@@ -265,14 +265,22 @@ def restore(model: Model, before: dict[str, Array]) -> None:
 
 
 def in_one_block(
-    model: Model, n: int, resolution: int, *, apply: bool, change: Callable[[Arena], Arena] = lambda arena: arena
+    model: Model,
+    n: int,
+    resolution: int,
+    *,
+    apply: bool,
+    pixels: bool = False,
+    change: Callable[[Arena], Arena] = lambda arena: arena,
 ) -> tuple[Arena, Block]:
     """Run a step in ordinary memory, then in the block, and compare."""
     images, labels = batch(model, n, resolution)
+    if pixels:
+        images, model.normalisation = as_pixels(images), "imagenet"
     before = {p.name: p.value for p in model.parameters()}
     restore(model, before)
     expected = run(model, images.copy(), labels, apply)
-    found, made = planned(model, n, resolution, apply)
+    found, made = planned(model, n, resolution, apply, pixels)
     recorded = Recorded()
     restore(model, before)
     with counting(recorded):
@@ -296,23 +304,23 @@ def in_one_block(
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "n", "resolution", "method", "blocks", "apply"),
+    ("name", "options", "n", "resolution", "method", "blocks", "apply", "pixels"),
     [
-        ("digits_irb", {"dropout": 0.2}, 3, 24, "ft-all", None, False),
-        ("digits_irb", {}, 3, 24, "mobiletl-exact", 7, True),
-        ("mobilenet_v3_small", {"width": 0.5}, 2, 64, "mobiletl", 5, True),
-        ("mobilenet_v3_small", {"width": 0.5}, 2, 64, "mobiletl-recompute", 3, False),
-        ("mobilenet_v2", {"width": 0.25}, 2, 64, "sparse-update", None, True),
-        ("digits_irb", {}, 3, 24, "quantised", 4, False),
-        ("digits_irb", {}, 3, 24, "back-razor", None, True),
-        ("digits_irb", {}, 3, 24, "slope", 3, True),
+        ("digits_irb", {"dropout": 0.2}, 3, 24, "ft-all", None, False, True),
+        ("digits_irb", {}, 3, 24, "mobiletl-exact", 7, True, False),
+        ("mobilenet_v3_small", {"width": 0.5}, 2, 64, "mobiletl", 5, True, True),
+        ("mobilenet_v3_small", {"width": 0.5}, 2, 64, "mobiletl-recompute", 3, False, False),
+        ("mobilenet_v2", {"width": 0.25}, 2, 64, "sparse-update", None, True, False),
+        ("digits_irb", {}, 3, 24, "quantised", 4, False, False),
+        ("digits_irb", {}, 3, 24, "back-razor", None, True, False),
+        ("digits_irb", {}, 3, 24, "slope", 3, True, False),
     ],
 )
 def test_a_step_in_one_block_gives_the_same_bits(
-    name: str, options: Any, n: int, resolution: int, method: str, blocks: int | None, apply: bool
+    name: str, options: Any, n: int, resolution: int, method: str, blocks: int | None, apply: bool, pixels: bool
 ) -> None:
     net = stir(trained(minitl.networks.get(name, num_classes=10, **options), method, blocks))
-    found, block = in_one_block(net, n, resolution, apply=apply)
+    found, block = in_one_block(net, n, resolution, apply=apply, pixels=pixels)
     assert found.ratio <= 1.05
     assert block.peak <= found.lower_bound_bytes <= found.size_bytes < block.peak + 0.05 * block.peak + 2**15
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from minitl import data
 from minitl.data.augment import KINDS, Augmentation, shifted
 from minitl.data.batches import Part
-from minitl.data.preprocess import NORMALISATIONS, Preprocessing
+from minitl.data.preprocess import Preprocessing
 from minitl.data.split import draw, split
 from minitl.errors import DataError, MinitlError
+from minitl.pixels import NORMALISATIONS
 
 
 @given(labels=st.lists(st.integers(0, 4), min_size=5, max_size=80), seed=st.integers(0, 99))

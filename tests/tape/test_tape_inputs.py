@@ -59,7 +59,7 @@ def test_images_are_not_written_and_may_be_read_only() -> None:
     [
         (DATA.astype("float64"), DtypeError, "expected a float32 array, got float64; use .astype('float32')"),
         (DATA.astype("float16"), DtypeError, "expected a float32 array, got float16; use .astype('float32')"),
-        ((DATA * 9).astype("uint8"), DtypeError, "got uint8; normalise by mean and std per channel: ((images / 255"),
+        ((DATA * 9).astype("uint8"), DtypeError, "got uint8; set the network's normalisation to 'imagenet' or (mean"),
         (DATA.astype(">f4"), DtypeError, "expected a float32 array, got float32 of swapped byte order"),
         (DATA.astype(object), DtypeError, "expected a float32 array, got object"),
         (DATA.tolist(), DtypeError, "expected a float32 array, got list; use .astype('float32')"),

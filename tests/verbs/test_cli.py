@@ -280,7 +280,8 @@ def test_budgets_that_are_none(text: str, of: str) -> None:
 # JSON
 
 ABOUT = {"network", "method", "blocks", "batch", "resolution", "classes", "dtype", "rows", "totals"}
-MORE_ABOUT = {"idle_rules", "padding", "optimizer", "int8", "checkpoint", "rules", "apply", "threads", "op_by_op"}
+OPTIONS = {"optimizer", "int8", "checkpoint", "rules", "apply", "images", "threads"}
+MORE_ABOUT = {"idle_rules", "padding", "op_by_op", *OPTIONS}
 ROW = {"layer", "op", "role", "rule", "tensor", "needed_for", "shape", "dtype", "bits", "bytes", "shared_with"}
 BYTES = {
     "kept_bytes", "trained_parameter_bytes", "frozen_parameter_bytes", "buffer_bytes", "state_bytes", "gradient_bytes",
@@ -360,7 +361,7 @@ def test_a_rule_that_no_layer_uses_is_told(rule: str, cli: Cli) -> None:
 @pytest.mark.parametrize("of", ["kept", "total", "peak", "flops"])
 def test_plan(of: str, cli: Cli) -> None:
     data = read(cli("plan", "digits_irb", "--batch", 2, "--budget", "50M", "--of", of, "--json"), "plan")
-    about = {"network", "batch", "resolution", "optimizer", "int8", "checkpoint", "apply", "rules", "threads"}
+    about = {"network", "batch", "resolution", *OPTIONS}
     assert data.keys() == about | {"budget_bytes", "of", "best", "pareto", "binding", "next", "best_by", "peak"}
     assert (data["network"], data["batch"], data["resolution"], data["optimizer"]) == ("digits_irb", 2, 24, "sgd")
     assert sum(data["peak"]["bytes"].values()) == data["best"]["peak_bytes"]
@@ -377,6 +378,24 @@ def test_plan(of: str, cli: Cli) -> None:
         assert data["next"][quantity] == binding["budget"] + binding["short_of_next"] > 50_000_000
     else:
         assert (data["next"], binding["short_of_next"], data["best"]["method"]) == (None, None, "ft-all")
+
+
+def test_images_in_pixels(cli: Cli) -> None:
+    """Four times less of the images is held, and the stem keeps a quarter; plan tells how to train so."""
+    step = ("digits_irb", "--batch", 4, "--resolution", 48)
+    pixels, numbers = (
+        read(cli("inspect", *step, "--method", "ft-all", "--images", images, "--measure", "--json"), "inspect")
+        for images in ("uint8", "float")
+    )
+    (kept,) = (row for row in pixels["rows"] if row["role"] == "stem")
+    assert (kept["dtype"], kept["bits"], kept["bytes"]) == ("uint8", 8, 4 * 48 * 48 * 3)
+    less = numbers["totals"]["kept_bytes"] - pixels["totals"]["kept_bytes"]
+    assert less == 3 * kept["bytes"]
+    assert pixels["measured"]["traced_peak_bytes"] < numbers["measured"]["traced_peak_bytes"] - 2 * less // 3
+    planned = ("plan", *step, "--budget", "9MB", "--images", "uint8")
+    assert read(cli(*planned, "--json"), "plan")["images"] == "uint8"
+    assert "--images uint8" in cli(*planned).out
+    assert "a single block takes none" in cli("inspect", "irb", "--images", "uint8").err
 
 
 def test_plan_finds_the_largest_batch_and_resolution(cli: Cli) -> None:

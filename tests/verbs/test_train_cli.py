@@ -145,6 +145,14 @@ def test_a_finished_run_stays_as_it_is(run: Cli, photos: Path, model: Path) -> N
     assert "is finished" in err
 
 
+def test_images_in_pixels_train_to_the_same_bytes(run: Cli, photos: Path, tmp_path: Path) -> None:
+    found = {}
+    for images in ("float", "uint8"):
+        found[images] = run.json("train", photos, *TRAIN, "--images", images, "--out", tmp_path / images)
+    assert (tmp_path / "uint8").read_bytes() == (tmp_path / "float").read_bytes()
+    assert found["uint8"]["peak_bytes"] < found["float"]["peak_bytes"]
+
+
 FRUGAL = ("--int8", "--checkpoint", "--apply", "--per-class", 7, "--momentum", 0.2)
 
 

@@ -5,20 +5,27 @@
 with x zero outside, p = (k - 1) / 2 or the padding given, and stride s (1 or 2). Both gradients are sums over the same
 pairs (y position, tap): gx collects W gy, gW collects x gy and so needs x; gb = sum of gy.
 The sums, as plain loops and as kernels, stand in `kernels/dense.py`.
+
+With the attribute `normalisation`, (mean, std), x is images as a camera gives them, uint8, and the sums are of the
+numbers that they stand for (`minitl.pixels`). What is kept is the uint8 image; its numbers exist for a sample, or a
+group of samples, at a time. It has no gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
+from minitl.errors import RuleError
 from minitl.kernels import channels, dense
-from minitl.kernels.groups import Groups
+from minitl.kernels.groups import Groups, group_size
 from minitl.kernels.sums import chains_bytes
 from minitl.ops.convolutions.window import conv_shape, window
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, keeps_input
+from minitl.ops.op import NORMALISATION, Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, keeps_input
+from minitl.pixels import PIXELS, Normalisation, normalise
 from minitl.saved import Saved
 
 
@@ -29,12 +36,20 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 
 def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """The formula above; keeps x when the weight is trained."""
-    y = np.empty(output_shape((x.shape, weight.shape), attrs), x.dtype)
-    dense.forward(x, weight, bias[0] if bias else None, window("conv", x.shape, y.shape, weight.shape[2], attrs), y)
+    y = np.empty(output_shape((x.shape, weight.shape), attrs), weight.dtype)
+    at = window("conv", x.shape, y.shape, weight.shape[2], attrs)
+    for n in range(len(x) if NORMALISATION in attrs else 0):
+        dense.forward(_numbers(x[n : n + 1], attrs, y), weight, bias[0] if bias else None, at, y[n : n + 1])
+    if NORMALISATION not in attrs:
+        dense.forward(x, weight, bias[0] if bias else None, at, y)
     saved = Saved()
     if needs[1]:
         saved.keep("x", x, ("grad_weight",))
     return y, saved
+
+
+def _numbers(x: Array, attrs: Attrs, like: Array) -> Array:
+    return normalise(x, Normalisation(*attrs[NORMALISATION]), like.dtype.name)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
@@ -46,7 +61,9 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
         dense.grad_input(gy, weight, at, gx)
     if needs[1]:
         gw = np.empty(weight.shape, gy.dtype)
-        dense.grad_weight(saved["x"], gy, at, gw)
+        dense.grad_weight(
+            saved["x"], gy, at, gw, partial(_numbers, attrs=attrs, like=gy) if NORMALISATION in attrs else None
+        )
     if len(needs) > 2 and needs[2]:
         gb = channels.sums(gy).astype(gy.dtype)
     return (gx, gw, gb)[: len(needs)]
@@ -55,20 +72,24 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """N Ho Wo k k C O multiply-adds (taps in the padding included) for each of y, gx and gW."""
     x, w, *bias = shapes
-    y = output_shape(shapes, attrs)
+    y, pixels = output_shape(shapes, attrs), NORMALISATION in attrs
+    if pixels and needs[0]:
+        raise RuleError("has no gradient for pixels", op="conv", remedy="give it the images as numbers")
+    one, group = (pixels * nbytes((n, *x[1:]), dtype) for n in (1, min(x[0], group_size(y))))  # in numbers
     m, bias_grad = size(y) * size(w[1:]), len(needs) > 2 and needs[2]
     macs = Split(m, needs[0] * m, needs[1] * m)
     taps, gx, gw = nbytes(w, dtype), needs[0] * nbytes(x, dtype), needs[1] * nbytes(w, dtype)
     return Cost(
         output=y,
-        kept=(keeps_input("x", 0, x, dtype, ("grad_weight",)),) if needs[1] else (),
+        kept=(keeps_input("x", 0, x, PIXELS if pixels else dtype, ("grad_weight",)),) if needs[1] else (),
         macs=macs,
         flops=Split(2 * m + len(bias) * size(y), 2 * macs.grad_input, 2 * macs.grad_weight + bias_grad * size(y)),
-        forward_workspace=taps + dense.panels_size(w, dtype) * np.dtype(dtype).itemsize,
+        forward_workspace=one + taps + dense.panels_size(w, dtype) * np.dtype(dtype).itemsize,
         backward_workspace=beyond(
             gx + gw,
             needs[0] * (gx + taps),
             needs[1] * (gx + gw + chains_bytes(len(Groups(y)), size(w), np.dtype(dtype).itemsize)),
+            needs[1] * (gx + gw + nbytes((len(Groups(y)), *w), dtype) + group),
             bias_grad * (gx + gw + channels.sums_workspace(y)),
         ),
     )
@@ -78,6 +99,6 @@ conv = Op(
     "conv",
     ("x", "weight", "bias"),
     Functions(output_shape, forward, backward, cost),
-    attrs=("stride", "padding"),
+    attrs=("stride", "padding", NORMALISATION),
     optional=1,
 )
