@@ -106,13 +106,13 @@ RULE = """
 """
 COST = """
     if rule == "half":
-        coded = (half.kept(x, FOR),)
-    elif rule == CHANNELS:
-"""
+        kept, encoding, decoding = (half.kept(x, FOR),), (), ()
+    elif rule == RAZOR:
+        kept, encoding"""
 DECODED = """
     if saved.rule == "half":
         return saved["x_half"].astype(dtype)
-    if saved.rule == CHANNELS:
+    if saved.rule == EXACT:
 """
 
 # What is added in each line's files: a new file's text; or pairs of what stands there and what is put in its place.
@@ -137,11 +137,11 @@ ADDED: dict[str, dict[str, Edit]] = {
     "a rule of convolutions": {
         "minitl/ops/rules/half.py": HALF,
         "minitl/ops/rules/approximate.py": {
-            "import gradient_filter,": "import gradient_filter, half,",
+            "channels, gradient_filter,": "channels, gradient_filter, half,",
             "CODED = (": 'CODED = ("half", ',
             "\n        elif rule == RAZOR:\n": RULE,
-            "\n    if rule == CHANNELS:\n": COST,
-            "\n    if saved.rule == CHANNELS:\n": DECODED,
+            "\n    if rule == RAZOR:\n        kept, encoding": COST,
+            "\n    if saved.rule == EXACT:\n": DECODED,
         },
     },
     "a method": {

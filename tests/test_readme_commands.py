@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from minitl import cli, networks
+from minitl.kernels.compile import interpreted
 
 sys.path.append(str(Path(__file__).parent / "data"))
 import makers
@@ -56,6 +57,7 @@ def answer() -> None:
             save_file(given, Path("results") / case.name / "tensors.safetensors")
 
 
+@pytest.mark.skipif(interpreted(), reason="takes minutes without the JIT")
 def test_every_command_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
