@@ -113,8 +113,8 @@ assert adam == 2 * slots[0].totals.trained_parameter_bytes
 
 # %% [markdown]
 # In the next figure look at the left end: the curves do not start at zero. Parameters are there
-# whatever the batch. (Eight images take 4.8 MB of each peak, as float32. As a camera gives them, uint8,
-# they take 1.2, once `net.normalisation = "imagenet"` says what the pixels stand for; on the command
+# whatever the batch. (The images are there too, as float32. As a camera gives them, uint8, they
+# take a quarter, once `net.normalisation = "imagenet"` says what the pixels stand for; on the command
 # line, with `--images uint8`.)
 
 # %% tags=["about"]
