@@ -24,6 +24,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
             f"{path}: no file of weights, by its name", remedy=f"known are {', '.join(readers)}, .h5, .keras"
         )
     with reading(path):
+        path.stat()  # a file that is not there is told before a library that is not
         return _unwrapped(reader(path))
 
 
