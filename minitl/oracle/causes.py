@@ -182,8 +182,11 @@ class _Findings:
             if not any(name.startswith(COMPUTED) for name in self._unexplained()):
                 return
 
-    def _may_be_output(self, values: Array) -> bool:
-        return "output" not in self.got or self._agrees("output", values)
+    def _may_be_output(self, cause: str, values: Array) -> bool:
+        """Roundings to few bits are told by what comes before the output: small errors turn them about."""
+        if "output" not in self.wrong or cause.startswith("low precision"):
+            return "output" not in self.got or self._agrees("output", values)
+        return self.fit("output", values) is not None
 
     def _unexplained(self) -> list[str]:
         explained = {name for e in self.found for name in (*e.fits, *e.agreeing)}
@@ -197,13 +200,19 @@ class _Findings:
                 self._weigh(found, name, values)
                 if far and found.contradicted > MISSES and not found.fits:
                     break
-            if found.fits and not (far and self._chance(found)):
+            if found.fits and not self._chance(found, far=far):
                 self.found.append(found)
 
-    def _chance(self, found: _Explanation) -> bool:
-        """Whether a mistake in a block, felt in many tensors, is told by some but denied by more of them."""
-        composite = self.case.op in COMPOSITES
-        return composite and "output" not in found.fits and found.contradicted > len(found.fits)
+    def _chance(self, found: _Explanation, *, far: bool) -> bool:
+        """Whether a mistake in a block is told by chance: denied by most of what feels it, or below a wrong output.
+
+        An output of many values that fits is no chance; a loss, which is one number, may be.
+        """
+        told = "output" in found.fits.keys() | found.agreeing
+        if self.case.op not in COMPOSITES or ("output" in found.fits and self.got["output"].size >= TELLING):
+            return False
+        below = "output" in self._unexplained() and not told
+        return below or (far and found.contradicted > len(found.fits))
 
     def _weigh(self, found: _Explanation, name: str, values: Array) -> None:
         if name not in self.got or not name.startswith(COMPUTED):

@@ -72,13 +72,13 @@ class Runs:
         self._outputs = {single: Remembered(self._all_outputs(single=single)) for single in (False, True)}
         self._gradients = {single: Remembered(self._all_gradients(single=single)) for single in (False, True)}
 
-    def changing_output(self, right: Callable[[Array], bool], *, single: bool) -> Iterator[Wrong]:
-        """Steps whose mistake changes the output, if it then is what `right` says.
+    def changing_output(self, right: Callable[[str, Array], bool], *, single: bool) -> Iterator[Wrong]:
+        """Steps whose mistake changes the output, if `right` says so of its cause and that output.
 
         The mistake is made in every layer of its ops; with `single`, in one after another.
         """
         for mistake, output in self._outputs[single]:
-            if right(output):
+            if right(mistake.cause, output):
                 for variant in mistake.variants(forward=True):
                     with suppress(*CANNOT):
                         yield Wrong(mistake.cause, mistake.layer or "", self._step(variant).items())
