@@ -22,3 +22,8 @@ def made(room: Room) -> list[Array]:
 def room_bytes(room: Room) -> int:
     """What they take together."""
     return sum(nbytes(shape, dtype) for shape, dtype in room)
+
+
+def gradient_bytes(shapes: Sequence[Shape], dtype: str, needs: Sequence[bool]) -> int:
+    """What the gradients that are asked for take."""
+    return sum(nbytes(shape, dtype) for shape, need in zip(shapes, needs, strict=True) if need)

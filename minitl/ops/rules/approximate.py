@@ -19,7 +19,7 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
 from minitl.ops.op import EXACT, Attrs, Cost, Functions, Gradients, Needs, Op, beyond
-from minitl.ops.room import room_bytes
+from minitl.ops.room import gradient_bytes, room_bytes
 from minitl.ops.rules import channels, gradient_filter, quantised, razor
 from minitl.ops.rules.channels import expect_channels
 from minitl.ops.rules.gradient_filter import PATCH
@@ -97,7 +97,7 @@ def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Ne
         kept = quantised.kept(x, BITS[rule], FOR)
         encoding, decoding = quantised.encoding_room(x), quantised.decoding_room(x)
     held, decoded = sum(k.nbytes for k in kept), nbytes(x, dtype)
-    left = sum(nbytes(shape, dtype) for shape, need in zip(shapes, needs, strict=True) if need)
+    left = gradient_bytes(shapes, dtype, needs)
     return replace(
         exact,
         kept=kept,

@@ -21,7 +21,7 @@ from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ValueRangeError
 from minitl.ops.convolutions.linear import linear, pointwise_conv
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, beyond
-from minitl.ops.room import Room, made, room_bytes
+from minitl.ops.room import Room, gradient_bytes, made, room_bytes
 from minitl.saved import Saved
 
 RULE = "double_pruned"
@@ -86,7 +86,7 @@ def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Ne
     exact, weight, mask = op.cost(shapes, dtype, needs=needs), nbytes(shapes[1], dtype), size(shapes[1])
     choosing = room_bytes(room(shapes[1], dtype, attrs["pattern"]))
     y = nbytes(exact.output, dtype)
-    left = sum(nbytes(shape, dtype) for shape, need in zip(shapes, needs, strict=True) if need)
+    left = gradient_bytes(shapes, dtype, needs)
     return replace(
         exact,
         forward_workspace=beyond(y, mask + choosing, mask + weight, weight + y + exact.forward_workspace),
