@@ -28,6 +28,7 @@ from minitl.accounting.array_memory import ArrayMemory, counting
 from minitl.arrays import Array
 from minitl.fused.work import Work
 from minitl.networks import Model
+from minitl.pixels import NORMALISATIONS
 from minitl.step import forward_backward
 from minitl.tape import Tape
 from minitl.training.optimizers import SGD
@@ -276,7 +277,7 @@ def in_one_block(
     """Run a step in ordinary memory, then in the block, and compare."""
     images, labels = batch(model, n, resolution)
     if pixels:
-        images, model.normalisation = as_pixels(images), "imagenet"
+        images, model.normalisation = as_pixels(images), NORMALISATIONS["imagenet"]
     before = {p.name: p.value for p in model.parameters()}
     restore(model, before)
     expected = run(model, images.copy(), labels, apply)
