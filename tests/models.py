@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 import minitl
 from minitl.arrays import Array
+from minitl.kernels.compile import interpreted
 from minitl.layers import Linear, Norm
 from minitl.networks import Model
 
 ACTIVATIONS = ("relu", "relu6", "hard_swish")
 EXTENTS = (2, 3, 5, 6, 9)
+
+needs_the_compiler = pytest.mark.skipif(interpreted(), reason="about kernels, their workspace or a fused run")
 
 
 @st.composite

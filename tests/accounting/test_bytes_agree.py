@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import block, block_attrs, block_inputs, noise, tables, trained
+from models import block, block_attrs, block_inputs, needs_the_compiler, noise, tables, trained
 
 import minitl
 from minitl.accounting import Ledger, ledger, measure, predict
@@ -197,6 +197,7 @@ def test_an_op_that_keeps_more_than_it_says_is_caught(forward: Any) -> None:
         HOARD.clear()
 
 
+@needs_the_compiler
 def test_a_fused_step_that_keeps_more_than_it_says_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     attrs = {"in_channels": 4, "expanded_channels": 8, "out_channels": 4, "activation": "relu", "se_channels": 0}
     model, images = block("ft-blocks", attrs), noise((2, 5, 5, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from models import needs_the_compiler
 
 from minitl import methods, networks
 from minitl.accounting import measure, predict
@@ -70,6 +71,7 @@ def test_tinytl_lb_trains_the_biases_as_ft_bias_does() -> None:
     assert not any(name.endswith("project_norm.bias") for name in both if name.startswith("sides."))
 
 
+@needs_the_compiler
 @everywhere
 def test_predicted_is_held_is_traced(method: str) -> None:
     network = methods.get(method).apply(networks.digits_irb())

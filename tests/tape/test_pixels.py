@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import as_pixels, batch, noise, stir, trained
+from models import as_pixels, batch, needs_the_compiler, noise, stir, trained
 from scripts import run_script
 
 import minitl
@@ -56,6 +56,7 @@ def test_a_step_gives_the_bits_of_the_numbers(fused: bool, method: str, dtype: s
     assert step(models[0], pixels, fused=fused) == step(models[1], numbers, fused=fused)
 
 
+@needs_the_compiler
 def test_the_numbers_are_the_data_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pixel value; and a table that is wrong in one place is seen."""
     values = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 16, 16, 3)
@@ -88,6 +89,7 @@ print(step(model, pixels) == step(other, normalise(pixels, as_normalisation(OWN,
     assert run_script(script, path=__file__.rpartition("/")[0], NUMBA_DISABLE_JIT="1").split() == ["True"]
 
 
+@needs_the_compiler
 @pytest.mark.parametrize("method", ["ft-all", "ft-bias", "ft-last"])
 def test_what_is_kept_and_the_peak_are_predicted(method: str) -> None:
     model = built("mobilenet_v2", method, width=0.25)
@@ -109,6 +111,7 @@ def test_what_is_kept_and_the_peak_are_predicted(method: str) -> None:
         assert (row.bytes, row.needed_for) == (count, ("grad_weight",))
 
 
+@needs_the_compiler
 def test_an_op_by_itself_makes_numbers_of_few_samples_at_a_time() -> None:
     """The workspace foreseen is what is taken, far below a float image of all."""
     rng = np.random.default_rng(0)
