@@ -20,7 +20,7 @@ from minitl.kernels.elementwise import NONE
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import FromInput, FromOutput, codes_of
 from minitl.kernels.tasks import NOTHING, Place, Recorder
-from minitl.ops.activations.activation import tensor_of
+from minitl.ops.activations.activation import kept_for_slope, tensor_of
 from minitl.parameters import Parameter
 from minitl.records import OpRecord, Record
 from minitl.saved import Saved
@@ -117,9 +117,7 @@ def excite_back(
 
 def _through(task: _Task, act: OpRecord, g: Array, saved: Saved, work: Work) -> None:
     """The activation's slope."""
-    kept = next((saved[name] for name in ("x", "y") if name in saved), NOTHING)
-    packed = next((saved[name] for name in ("mask", "codes") if name in saved), NOTHING)
-    at_g, at_kept, at_packed = map(task.place, (g, kept, packed))
+    at_g, at_kept, at_packed = map(task.place, (g, *kept_for_slope(saved)))
     what = NONE, act.name, act.rule
 
     def step(to: Recorder) -> None:

@@ -33,7 +33,7 @@ channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kern
 NEAR = 1 << 17  # bytes of a wide map's rows
 WHOLE = 1 << 19  # bytes of a block's output that is not cut into rows
 LINE = 16  # numbers: pieces begin at a cache line
-MOST_READY = 1 << 18  # numbers of a weight
+LARGE = 1 << 18  # numbers of a weight that is read as it is
 FEW = 64  # positions of a map that is turned, rather than its weight (see `calls.turned_product`)
 
 X, Y, STORE, TABLE, WEIGHTS = 2, 3, 4, 5, 6  # numbers of the arrays
@@ -77,7 +77,7 @@ def weights_size(program: Program, dtype: str) -> int:
 
 def _turned(stage: Stage) -> bool:
     """Whether the map is so small, and the weight so large, that a sample's map is made ready instead of the weight."""
-    return stage.pointwise and positions(stage.y[1:]) <= FEW and size(stage.conv.shapes[1]) > MOST_READY
+    return stage.pointwise and positions(stage.y[1:]) <= FEW and size(stage.conv.shapes[1]) > LARGE
 
 
 class _Constants:

@@ -4,7 +4,7 @@ A `Recorder` is given calls whose arguments are numbers, or places in arrays tha
 later (`Place`: which array, and how many bytes into it). Calls are grouped in tasks: the calls of a
 task run in their order on one thread, tasks in any order on any thread. So a task must write
 memory of its own, and what is computed does not depend on the number of threads. `Table.run`
-fills in the arrays' addresses and runs all tasks; there is no Python between them, and
+says which arrays they are and runs all tasks; there is no Python between them, and
 the GIL is released.
 """
 
@@ -70,7 +70,7 @@ class Table:
         except IndexError:
             control = None
         if control is None or control.workers != workers:
-            whole = (*map(address, (self.rows, self.arrays, self.starts)), tasks, 2 + len(arrays))
+            whole = (*map(address, (self.rows, self.arrays, self.starts)), tasks)
             control = _Control(whole, workers, 2 + len(arrays))
         threads.call(self._runner, control.jobs([0, first, *map(id, arrays)], -(-self.scratch // 64) * 64))
         self._spare.append(control)
@@ -90,7 +90,7 @@ class _Control:
         self._jobs = [counter + 8 * first for first in self._firsts]
         for first, job in zip(self._firsts, self._jobs, strict=True):
             bases = job + 8 * CALL
-            self._numbers[first : first + CALL] = array("q", [*whole, bases, bases + 8 * given, counter])
+            self._numbers[first : first + CALL] = array("q", [*whole, given, bases, bases + 8 * given, counter])
 
     def jobs(self, given: list[int], step: int) -> list[int]:
         """The addresses of the arguments of each thread, for these arrays (see `compiled.runner`)."""

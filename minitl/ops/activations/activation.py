@@ -71,6 +71,12 @@ def tensor_of(codes: Codes) -> str:
     return codes.tensor or ("mask" if codes.bits == 1 else "codes")
 
 
+def kept_for_slope(saved: Saved) -> tuple[Array, Array]:
+    """The input or output that a rule kept, and its codes; NOTHING where it kept none."""
+    kept = next((saved[name] for name in ("x", "y") if name in saved), NOTHING)
+    return kept, next((saved[name] for name in ("mask", "codes") if name in saved), NOTHING)
+
+
 def output_shape(name: str, shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     """That of x (..., C)."""
     return expect_values(name, shapes[0])
@@ -107,8 +113,7 @@ def backward(
     if not needs[0]:
         return (None,)
     gx = np.empty_like(gy)
-    kept = next((saved[name] for name in ("x", "y") if name in saved), NOTHING)
-    packed = next((saved[name] for name in ("mask", "codes") if name in saved), NOTHING)
+    kept, packed = kept_for_slope(saved)
     elementwise.down(gy, gx, Down(name=name, rule=saved.rule, kept=kept, packed=packed))
     return (gx,)
 
