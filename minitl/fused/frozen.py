@@ -34,7 +34,7 @@ NEAR = 1 << 17  # bytes of a wide map's rows
 WHOLE = 1 << 19  # bytes of a block's output that is not cut into rows
 LINE = 16  # numbers: pieces begin at a cache line
 LARGE = 1 << 18  # numbers of a weight that is read as it is
-FEW = 64  # positions of a map that is turned, rather than its weight (see `calls.turned_product`)
+FEW = 64  # positions of a map that is turned, rather than its weight (see `pointwise.turned_calls`)
 
 X, Y, STORE, TABLE, WEIGHTS = 2, 3, 4, 5, 6  # numbers of the arrays
 
@@ -63,7 +63,7 @@ def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: 
 
     table = work.table(way.links[0].stage)
     weights = (values[stage.conv.parameters[0]] for stage in way.constants.as_they_are)
-    work.recorded(("frozen", len(programs)), lambda to: record(to, work.count), scratch, x, y, store, table, *weights)
+    work.recorded(("frozen", way), lambda to: record(to, work.count), scratch, x, y, store, table, *weights)
     return y
 
 
