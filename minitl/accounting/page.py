@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from minitl.accounting.ledger import WHY, Ledger, Row, shape_text
+from minitl.accounting.moment import Moment, StepBuffer
 from minitl.accounting.plot import COLOURS, KINDS, kind_of
-from minitl.accounting.timeline import Moment, StepBuffer, Timeline
+from minitl.accounting.timeline import Timeline
 from minitl.accounting.timeline_plot import STACK, stacked
 from minitl.errors import UsageError
 from minitl.files import write_whole

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from minitl.accounting.moment import Moment
 from minitl.accounting.plot import new_figure, save
-from minitl.accounting.timeline import Moment, Timeline
+from minitl.accounting.timeline import Timeline
 
 # What is drawn as one, from the bottom, and its colour: Paul Tol's bright scheme.
 STACK = {

@@ -13,7 +13,6 @@ import ctypes
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from models import as_pixels, batch, stir, trained
 
 import minitl
 from minitl import statistics
-from minitl.accounting import arena
+from minitl.accounting import arena, trace
 from minitl.accounting.arena import Arena, Buffer, Placed, place
 from minitl.accounting.array_memory import ArrayMemory, counting
 from minitl.arrays import Array
@@ -32,8 +31,6 @@ from minitl.pixels import NORMALISATIONS
 from minitl.step import forward_backward
 from minitl.tape import Tape
 from minitl.training.optimizers import SGD
-
-timeline = import_module("minitl.accounting.timeline")  # the package has the function by that name
 
 OUTSIDE = -1
 SPACES = ("workspace", "factors")  # buffers of the arena that stand for several arrays
@@ -82,17 +79,17 @@ def planned(model: Model, n: int, resolution: int, apply: bool, pixels: bool) ->
     starts, made = [], list[tuple[int, int]]()
     traces = []
     with pytest.MonkeyPatch.context() as patch:
-        original = timeline._Trace.__init__
+        original = trace.Trace.__init__
 
         def init(self: Any) -> None:
             original(self)
             traces.append(self)
 
-        patch.setattr(timeline._Trace, "__init__", init)
+        patch.setattr(trace.Trace, "__init__", init)
         places = Places(
             lambda _: starts.append(len(traces[0].spans)), lambda _: made.append((starts[-1], len(traces[0].spans)))
         )
-        watch(patch, places, timeline._TracingTape, timeline._TracingWork)
+        watch(patch, places, trace.TracingTape, trace.TracingWork)
         found = arena(model, batch=n, resolution=resolution, apply=apply, pixels=pixels)
     sizes = [span.bytes for span in traces[0].spans]
     first = len(found.buffers) - sum(size > 0 for size in sizes)

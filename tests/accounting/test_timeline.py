@@ -14,7 +14,7 @@ from models import trained
 
 import minitl
 from minitl.accounting import Timeline, arena, predict, timeline
-from minitl.accounting.timeline import BACKWARD, FORWARD
+from minitl.accounting.moment import BACKWARD, FORWARD
 from minitl.cli import main
 from minitl.networks import Model
 
@@ -188,14 +188,14 @@ def test_a_page_without_plotly_has_a_remedy(
 
 def test_a_local_that_holds_a_kept_array_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the walk back holds the last gradient it was given, as it once did."""
-    module = import_module("minitl.accounting.timeline")
+    module = import_module("minitl.accounting.trace")
     model = trained(minitl.networks.digits_irb(), "mobiletl", 2)
-    original, held = module._TracingTape._accumulate, list[Any]()
+    original, held = module.TracingTape._accumulate, list[Any]()
 
     def hoard(self: Any, pending: Any, source: Any, gradient: Any, gy: Any = None) -> None:
         held[:] = [gradient] if isinstance(source, int) else held
         original(self, pending, source, gradient, gy)
 
     before = sum(m.bytes for m in line_of(model).moments)
-    monkeypatch.setattr(module._TracingTape, "_accumulate", hoard)
+    monkeypatch.setattr(module.TracingTape, "_accumulate", hoard)
     assert sum(m.bytes for m in line_of(model).moments) > before
