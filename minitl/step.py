@@ -9,7 +9,8 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.gradients import Apply
-from minitl.networks.network import Model, Network
+from minitl.networks.model import Model
+from minitl.networks.network import Network
 from minitl.records import Var
 from minitl.tape import Tape
 

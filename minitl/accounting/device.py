@@ -12,7 +12,7 @@ from minitl.accounting.table import Table, table
 from minitl.accounting.traffic import passes
 from minitl.devices import Device, answer
 from minitl.devices.work import BOUND, KNOWN, UNKNOWN, Answer, Work
-from minitl.networks.network import Model
+from minitl.networks.model import Model
 from minitl.shadow import ShadowTape
 from minitl.step import forward_backward
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from minitl.networks.network import Model
+from minitl.networks.model import Model
 from minitl.records import Checkpoint, OpRecord, Record
 from minitl.shadow import ShadowTape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minitl.networks.network import Model
+from minitl.networks.model import Model
 from minitl.records import Var
 from minitl.shadow import Meter, ShadowTape
 from minitl.tape import Tape

@@ -17,7 +17,7 @@ from minitl.arrays import Array
 from minitl.checks import expect_count, expect_flag
 from minitl.errors import UsageError, ValueRangeError, brief
 from minitl.gradients import Apply
-from minitl.networks.network import Model
+from minitl.networks.model import Model
 from minitl.parameters import Parameter
 from minitl.pixels import PIXELS
 from minitl.shadow import ShadowTape

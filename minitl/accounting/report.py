@@ -8,7 +8,7 @@ from typing import Protocol
 
 from minitl.accounting.ledger import WHY, Ledger, Row
 from minitl.accounting.table import Table, table
-from minitl.networks.network import Model
+from minitl.networks.model import Model
 
 
 class Placed(Protocol):

@@ -17,7 +17,7 @@ from minitl.accounting.moment import BACKWARD, KINDS, Moment, StepBuffer
 from minitl.accounting.predict import FEW, check_model, shadow_step
 from minitl.accounting.trace import Applied, Label, Trace, TracingTape
 from minitl.checks import expect_count
-from minitl.networks.network import Model
+from minitl.networks.model import Model
 from minitl.parameters import Parameter
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register

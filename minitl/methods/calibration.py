@@ -17,7 +17,7 @@ from minitl.arrays import Array
 from minitl.checks import as_number
 from minitl.errors import UsageError, ValueRangeError, brief
 from minitl.layers import Conv
-from minitl.networks.network import Model
+from minitl.networks.model import Model
 from minitl.ops.rules.subspace import BASES, RULES, shapes_of
 from minitl.tape import Tape
 

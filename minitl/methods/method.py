@@ -9,7 +9,8 @@ from typing import TypeVar
 from minitl.checks import expect_count
 from minitl.errors import MinitlError, RuleError, UsageError, ValueRangeError, brief, unknown
 from minitl.layers import Activation, Adaptor, Conv, Layer, LayerPlan, Linear, Norm, Product
-from minitl.networks.network import Model, Network
+from minitl.networks.model import Model
+from minitl.networks.network import Network
 from minitl.ops.op import EXACT
 from minitl.parameters import Parameter
 from minitl.sides import LowRank, Side

@@ -2,7 +2,8 @@
 
 from minitl.networks.builtin import NETWORKS, from_table, get, load
 from minitl.networks.irb import SingleBlock, irb
-from minitl.networks.network import Model, Network
+from minitl.networks.model import Model
+from minitl.networks.network import Network
 
 mobilenet_v2 = NETWORKS["mobilenet_v2"]
 mobilenet_v3_small = NETWORKS["mobilenet_v3_small"]

@@ -9,7 +9,7 @@ from minitl.blocks import BlockSpec
 from minitl.layers import Activation, Dropout, Layer, Linear
 
 if TYPE_CHECKING:
-    from minitl.networks.network import Model
+    from minitl.networks.model import Model
 
 
 class Part(NamedTuple):

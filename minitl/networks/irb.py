@@ -8,7 +8,8 @@ from typing import Any
 from minitl.blocks import BlockSpec, InvertedResidual
 from minitl.errors import unknown
 from minitl.layers import Layer
-from minitl.networks.network import Model, build
+from minitl.networks.model import Model
+from minitl.networks.network import build
 from minitl.records import Var
 from minitl.tape import Tape
 

@@ -12,7 +12,8 @@ from minitl import methods, networks, ops
 from minitl.arrays import Array
 from minitl.blocks import SqueezeExcite
 from minitl.layers import LayerPlan, cross_entropy
-from minitl.networks.network import Model, build
+from minitl.networks.model import Model
+from minitl.networks.network import build
 from minitl.oracle import mechanisms
 from minitl.oracle.network import network
 from minitl.oracle.recipes import NETWORK_METHODS, SECOND, SYMMETRIC, Recipe, is_statistic, padding, shapes

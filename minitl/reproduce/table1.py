@@ -16,7 +16,8 @@ from minitl.accounting.paper_flops import PAPER_FIT
 from minitl.arrays import size
 from minitl.blocks import ConvNorm, ConvSpec
 from minitl.layers import Activation, Layer, LayerPlan
-from minitl.networks.network import Model, build
+from minitl.networks.model import Model
+from minitl.networks.network import build
 from minitl.records import Var
 from minitl.reproduce.result import CANDIDATE, Result
 from minitl.reproduce.steps import PaperStep, paper_step

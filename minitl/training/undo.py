@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from minitl.layers import Norm
-from minitl.networks.network import Model
+from minitl.networks.model import Model
 from minitl.training.optimizers import Optimizer
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import minitl
-from minitl.networks.network import Model
+from minitl.networks.model import Model
 
 BUILDERS = {
     "mobilenet_v3_small": lambda: minitl.networks.mobilenet_v3_small(num_classes=10, seed=0),
