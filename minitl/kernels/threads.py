@@ -83,20 +83,34 @@ class Team:
     def call(self, function: int, own: int, others: Sequence[int]) -> None:
         """Do `own` on this thread and the others on the helpers'."""
         rows = array("q", [number for job in others for number in (job, job)])
-        late = array("q", [0])
+        late = array("q", [len(others)])
         known = len(others), self._first, rows.buffer_info()[0]
-        request = array("q", known)
-        with self._posting:
-            native(compiled.post().address)(request.buffer_info()[0])
-            asleep = [i for i in range(len(others)) if rows[2 * i + 1] == compiled.ASLEEP]
-            for i in asleep:
-                self._pool.submit(self._serve, self._first + 8 * LINE * i, function)
         request = array("q", [function, own, *known, PATIENCE // 4, late.buffer_info()[0]])
-        native(compiled.leader().address)(request.buffer_info()[0])
-        request[1] = 0
-        while late[0]:  # a helper's thread was made to wait by the system: let it run
-            time.sleep(NAP)
+        posted = array("q", known)
+        try:
+            with self._posting:
+                native(compiled.post().address)(posted.buffer_info()[0])
+                asleep = [i for i in range(len(others)) if rows[2 * i + 1] == compiled.ASLEEP]
+                for i in asleep:
+                    self._pool.submit(self._serve, self._first + 8 * LINE * i, function)
             native(compiled.leader().address)(request.buffer_info()[0])
+        except BaseException:  # Ctrl-C
+            _forget_team()  # one of them may never have been woken
+            raise
+        finally:
+            self._wait(request, late)
+
+    def _wait(self, request: array[int], late: array[int]) -> None:
+        """Until none is at work any more: then what they write to may be let go of, and not before, Ctrl-C or not."""
+        request[1], interrupted = 0, None
+        while late[0]:  # a helper's thread was made to wait by the system: let it run
+            try:
+                time.sleep(NAP)
+                native(compiled.leader().address)(request.buffer_info()[0])
+            except KeyboardInterrupt as error:
+                interrupted = error
+        if interrupted:
+            raise interrupted
 
     def _serve(self, mailbox: int, function: int) -> None:
         request = array("q", [mailbox, function, PATIENCE])

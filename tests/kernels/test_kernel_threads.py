@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,3 +35,44 @@ def test_many_callers_at_once_get_what_one_gets() -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda _: channels.sums(x), range(200)))
     assert all(np.array_equal(alone, result) for result in results)
+
+
+@pytest.mark.parametrize("moment", ["before its own job", "while it waits"])
+def test_ctrl_c_waits_for_helpers(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their arguments, and the arrays they write to, are let go of as soon as a call is left."""
+    own, other, nothing = 2, 4, 6  # stand for addresses of arguments
+    begun, told, done = Event(), Event(), list[int]()
+    native, naps, calls = threads.native, list[float](), list[int]()
+
+    def work(job: int) -> None:
+        if job == other:
+            begun.set()
+            told.wait(9)
+        elif job == own:
+            begun.wait(9)
+        done.append(job)
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if moment == "while it waits" and len(naps) < 3:
+            raise KeyboardInterrupt
+        told.set()
+
+    def interrupted(function: int) -> Callable[[int], None]:
+        calls.append(function)
+        if len(calls) == 2 and moment == "before its own job":
+            begun.wait(9)
+            raise KeyboardInterrupt
+        return native(function)
+
+    team, function = threads.Team(1), ctypes.CFUNCTYPE(None, ctypes.c_int64)(work)
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    team.call(address, nothing, [nothing])  # compiles
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "time", SimpleNamespace(sleep=sleep))
+        patch.setattr(threads, "native", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            team.call(address, own, [other])
+    assert other in done
+    assert threads._team is None
