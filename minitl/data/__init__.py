@@ -10,9 +10,20 @@ from minitl.data.source import Source
 from minitl.errors import DataError
 
 
-def load(path: Path | str) -> Source:
-    """The labelled images at `path`: a folder per class, an `.npz`, CIFAR's binary files, or IDX. Raises DataError."""
-    path = Path(path)
+def load(path: Path | str, *, least_classes: int = 2) -> Source:
+    """The labelled images at `path`: a folder per class, an `.npz`, CIFAR's binary files, or IDX.
+
+    Raises DataError, also where there are fewer than `least_classes`: of one class alone nothing can be learnt, but a
+    model can be judged by its images.
+    """
+    source = _read(Path(path))
+    if len(source.classes) < least_classes:
+        expected, got = f"images of at least {least_classes} classes", ", ".join(source.classes)
+        raise DataError(layer=str(path), expected=expected, got=f"those of {got} alone")
+    return source
+
+
+def _read(path: Path) -> Source:
     try:
         folder, there = path.is_dir(), path.exists()
     except (OSError, ValueError):  # a name too long, or with a zero byte

@@ -55,14 +55,12 @@ def read_folder(root: Path) -> Folder:
     tops = [part for part in parts if part == "train" or part in TEST_PARTS] if own_split else [""]
     files = [(top, name, path) for top in tops for name in _folders(root / top) for path in _files(root, top, name)]
     classes = sorted({name for _, name, _ in files})
-    if len(classes) < 2:
+    if not classes:
         loose = sum(entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(root))
-        found = ", ".join(classes) or (f"{loose} images in no folder" if loose else "none")
-        remedy = "give the folder above" if loose else f"known are {' '.join(SUFFIXES)}"
-        raise DataError(
-            layer=str(root), expected="a folder per class, with images in at least two of them", got=found,
-            remedy=remedy,
-        )  # fmt: skip
+        found, remedy = "none", f"known are {' '.join(SUFFIXES)}"
+        if loose:
+            found, remedy = f"{loose} images in no folder", "give the folder above"
+        raise DataError(layer=str(root), expected="a folder per class, with images in it", got=found, remedy=remedy)
     number = {name: index for index, name in enumerate(classes)}
     labels, _ = check_labels(np.array([number[name] for _, name, _ in files]), classes, str(root))
     held_out = np.array([top != "train" for top, _, _ in files]) if own_split else None

@@ -21,7 +21,8 @@ from minitl.verbs.terminal import show
 
 HELP = "accuracy of a model on images"
 DESCRIPTION = """Classifies the images of DATA with a model that `minitl train` wrote. By default all of them, or the
-held-out part where DATA have one of their own (val, test_batch.bin, t10k-...)."""
+held-out part where DATA have one of their own (val, test_batch.bin, t10k-...). DATA may hold some of the model's
+classes only."""
 EXAMPLES = """
 minitl evaluate photos.safetensors more_photos
 minitl evaluate photos.safetensors photos --part held-out     # the fifth that `minitl train` held out
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.batch < 1:
         raise UsageError(expected="--batch of at least 1", got=str(args.batch))
     model = read_model(args.model)
-    source = data.load(args.data)
+    source = data.load(args.data, least_classes=1)
     chosen = _chosen(source, model, args.part)
     adopt_classes(source, model.classes)
     network = model.network()
@@ -76,13 +77,16 @@ def _chosen(source: Source, model: ModelFile, part: str | None) -> Array:
 
 
 def adopt_classes(source: Source, classes: tuple[str, ...]) -> None:
-    """Count the source's labels into the model's classes, by name. Raises DataError for a class it does not know."""
+    """Count the source's labels into the model's classes, by name: all of those, or some.
+
+    Raises DataError for images of a class that the model does not know.
+    """
     number = {name: index for index, name in enumerate(classes)}
-    strange = [name for name in source.classes if name not in number]
+    strange = [name for name in map(source.classes.__getitem__, np.unique(source.labels)) if name not in number]
     if strange:
         known = ", ".join(classes[:8])
         raise DataError(op="evaluate", expected=f"classes that the model knows ({known})", got=", ".join(strange[:8]))
-    source.labels = np.array([number[name] for name in source.classes])[source.labels]
+    source.labels = np.array([number.get(name, -1) for name in source.classes])[source.labels]
     source.classes = classes
 
 

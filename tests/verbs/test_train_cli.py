@@ -9,6 +9,7 @@ import random
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -390,6 +391,23 @@ def test_evaluate_takes_classes_by_their_names(run: Cli, photos: Path, model: Pa
     assert "is known only for the data" in run.refused("evaluate", model, tmp_path / "f", "--part", "train")
 
 
+def test_evaluate_takes_some_of_the_classes(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:
+    """A folder with one class or two, and an archive that names classes it has no image of."""
+    rows = run.json("evaluate", model, photos)["classes"]
+    for name in makers.CLASSES[1:]:
+        shutil.copytree(photos / name, tmp_path / name / name)
+        found = run.json("evaluate", model, tmp_path / name)
+        assert (found["count"], found["classes"]) == (10, [row for row in rows if row["class"] == name])
+    two = shutil.copytree(tmp_path / "red", tmp_path / "green", dirs_exist_ok=True)
+    assert run.json("evaluate", model, two)["classes"] == rows[1:]
+    images, labels = makers.pictures(10, size=20)
+    reds = images[labels == 2], np.full(10, 1), np.array(["violet", "red"])
+    named = makers.npz(tmp_path / "a.npz", *reds[:2], classes=reds[2])
+    assert run.json("evaluate", model, named)["classes"] == rows[2:]
+    shutil.copytree(photos / "red", two / "violet")
+    assert "got violet" in run.refused("evaluate", model, two)
+
+
 def test_predict(run: Cli, photos: Path, model: Path) -> None:
     images = [photos / "red" / "0002.png", photos / "blue" / "0003.png"]
     found = run.json("predict", model, *images, "--top", 3)["results"]
@@ -457,6 +475,9 @@ BAD: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "no steps": (lambda p: ["train", p / "photos", "--checkpoint-every", 0], "--checkpoint-every of at least 1"),
     "no folder": (lambda p: ["train", p / "photos", "--out", p / "no" / "m"], "cannot write: No such file"),
     "a folder": (lambda p: ["train", p / "photos", "--out", p / "photos"], "cannot write: Is a directory"),
+    "no json": (lambda p: ["train", p / "photos", "--out", p / "m.json"], "is no .json; use .safetensors"),
+    "no image to write": (lambda p: ["train", p / "photos", "--out", p / "photos" / "red" / "0002.PNG"], "is no .png"),
+    "no trials": (lambda p: ["compare", "--out", p / "trials.csv"], "trials.csv: what is written is no .csv; use"),
     "no log": (lambda p: ["train", p / "photos", "--log", p / "log.txt"], "unknown file type '.txt'"),
     "no seed": (lambda p: ["train", p / "photos", "--seed", -1], "seed"),
     "no weights": (lambda p: ["train", p / "photos", "--weights", p / "nothing"], "cannot be read: No such file"),
@@ -498,6 +519,12 @@ def test_bad_input_is_one_line_and_changes_nothing(
     assert told in run.refused(*line)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert (tmp_path / "m").read_bytes() == model.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["m", "m-0.75", "M.SAFETENSORS"])
+def test_a_model_may_have_any_other_name(run: Cli, photos: Path, tmp_path: Path, name: str) -> None:
+    run.json("train", photos, *TRAIN, "--out", tmp_path / name)
+    assert run.json("evaluate", tmp_path / name, photos)["count"] == 30
 
 
 def test_noise_in_a_model_raises_nothing_else(model: Path, tmp_path: Path) -> None:
