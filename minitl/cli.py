@@ -79,13 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--traceback" in words:
             endings.print_traceback(error)
         if message:
-            print(one_line(f"{_prog(words)}: {message}"), file=sys.stderr)
+            print(one_line(_told(words, message)), file=sys.stderr)
         return code
 
 
-def _prog(words: Sequence[str]) -> str:
-    """`minitl VERB`, as far as there is one."""
-    return " ".join(["minitl", *(word for word in words if word in VERBS)][:2])
+def _told(words: Sequence[str], message: str) -> str:
+    """`minitl VERB: message`, as far as there is a verb; an error that begins with the verb itself says it once."""
+    verb = next((word for word in words if word in VERBS), "")
+    return f"{f'minitl {verb}'.rstrip()}: {message.removeprefix(f'{verb}: ')}"
 
 
 if __name__ == "__main__":

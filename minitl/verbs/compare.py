@@ -79,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
         if args.data:
             raise UsageError("--pareto is for the demonstration's images", remedy="with --data, name the --methods")
         args.plots, choices = args.plots or Path("pareto"), choices or list(everything())
+    if args.out:
+        options.check_named(args.out, ".json")
     if args.plots:
         _prepare(args.plots)
     results: Sequence[Result] = []

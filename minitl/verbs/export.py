@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; 1 if ONNX Runtime computes something else, else 0."""
-    if args.file.suffix != ".onnx":
+    if args.file.suffix.lower() != ".onnx":
         raise UsageError(f"unknown file type {args.file.suffix!r}", layer=str(args.file), remedy="use .onnx")
     check_writable(args.file)
     model = read_model(args.model)

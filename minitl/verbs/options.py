@@ -11,6 +11,7 @@ from typing import Any
 
 from minitl import methods, networks
 from minitl.accounting.plot import check as check_plot
+from minitl.data.image import SUFFIXES
 from minitl.errors import MinitlError, UsageError, ValueRangeError, unknown
 from minitl.files import check_writable
 from minitl.kernels import threads as kernel_threads
@@ -27,6 +28,10 @@ NUMBERS = "float"  # what images are, if they are no pixels
 DEFAULTS = {"batch": 8, "optimizer": "sgd", "method": "mobiletl", "images": NUMBERS}
 # numbers kept a trained parameter
 OPTIMIZERS = {"none": 0, **{name: make(lr=1.0).slots for name, make in settings.OPTIMIZERS.items()}}
+PROMISES = (  # a file named so is taken for one of that kind, by people and by programs
+    *SUFFIXES, ".csv", ".h5", ".hdf5", ".html", ".json", ".keras", ".npy", ".npz", ".onnx", ".pdf", ".pt", ".pth",
+    ".safetensors", ".svg", ".toml", ".txt", ".xml", ".zip",
+)  # fmt: skip
 LARGEST = 10**6  # of an irb's attributes: of larger ones NumPy cannot even say that there is no memory for them
 READERS: dict[type, Callable[[str], Any]] = {
     bool: lambda text: {"true": True, "false": False}[text.lower()],
@@ -123,6 +128,17 @@ def file_of(*types: str) -> Callable[[str], Path]:
         check_writable(path)
 
     return lambda text: _checked(Path(text), check)
+
+
+def check_named(path: Path, own: str) -> None:
+    """Raise UsageError where a file of type `own` could not be written, or its name promises another type.
+
+    Any other name will do: `model.safetensors`, `model`, `model-0.75`.
+    """
+    ending = path.suffix.lower()
+    if ending in PROMISES and ending != own:
+        raise UsageError(f"what is written is no {ending}", layer=str(path), remedy=f"use {own}")
+    check_writable(path)
 
 
 def _checked(path: Path, check: Callable[[Path], None]) -> Path:

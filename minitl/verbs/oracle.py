@@ -18,7 +18,7 @@ from typing import Any
 from minitl import oracle
 from minitl.accounting.table import Table, table
 from minitl.errors import ValueRangeError
-from minitl.files import check_writable, write_whole
+from minitl.files import write_whole
 from minitl.oracle.answers import WHOLE, nothing_found, reader
 from minitl.oracle.c_header import write_header, write_table
 from minitl.oracle.junit import junit
@@ -226,7 +226,7 @@ class _Checked:
 
 def _check(args: argparse.Namespace) -> int:
     if args.junit:
-        check_writable(args.junit)
+        options.check_named(args.junit, ".xml")
     with _told_if_slow(args):
         checked = _judge(args, _print_nothing if args.json else _print_now)
     failed = checked.failed(args.require_all)

@@ -14,7 +14,6 @@ from minitl.accounting import Ledger, predict
 from minitl.data.augment import Augmentation
 from minitl.data.source import Source
 from minitl.errors import UsageError
-from minitl.files import check_writable
 from minitl.pixels import PIXELS
 from minitl.training.logs import check_log, write_log
 from minitl.training.model_file import continue_from, describe, read_model, write_model
@@ -95,7 +94,7 @@ class Job:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and say what came of it."""
-    check_writable(args.out)
+    options.check_named(args.out, ".safetensors")
     if args.log:
         check_log(args.log)
     if args.checkpoint_every is not None and args.checkpoint_every < 1:

@@ -156,6 +156,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_2(
     assert got.err.count("\n") == 1
     assert got.err.startswith(f"minitl {words[0]}: " if words and words[0] in VERBS else "minitl: ")
     assert BAD[line] in got.err
+    assert not re.search(r"(?<!\S)(\S+: )\1", got.err)  # as `plan: plan:`
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

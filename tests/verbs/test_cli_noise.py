@@ -247,6 +247,8 @@ def complaint(words: list[str], code: int, out: str, err: str, warned: list[str]
     last = err.splitlines()[-1] if err else ""
     if code == 2 and not (last.startswith("minitl") and last.isprintable() and err.endswith("\n")):
         return f"exit 2 with {err!r}"
+    if re.search(r"(?<!\S)(\S+: )\1", last):
+        return f"says a thing twice: {last}"
     if code == 1 and not {"inspect", "oracle", "export"} & set(words):
         return f"a verdict: {out}"
     if code == 0 and "--json" in words and out.startswith("{"):
