@@ -141,8 +141,8 @@ class Comparison(ABC):
 
     def best_rate(self, choice: Choice, seed: int, known: Sequence[Outcome]) -> float:
         """The rate of the best accuracy, then of the least loss, then the smallest; without a search, the only one."""
-        searched = (choice, 0 if self.search_once else seed)
-        own = [o for o in known if o.trial.search and (o.trial.choice, o.trial.seed) == searched]
+        searched = {Trial(choice, 0 if self.search_once else seed, rate, True) for rate in self.rates}
+        own = [outcome for outcome in known if outcome.trial in searched]
         best = min(own, key=lambda o: (-o.accuracy, o.loss, o.trial.learning_rate), default=None)
         if best:
             return best.trial.learning_rate

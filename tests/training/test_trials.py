@@ -48,15 +48,19 @@ def test_the_best_rate_is_by_accuracy_then_loss_then_size(photos: Path) -> None:
     assert one.best_rate(LAST, 0, [*known, outcome(LAST, 0, 0.3, 0.6, 2.0)]) == 0.3
     others = [outcome(TOP, 0, 0.3, 0.9, 0), outcome(LAST, 1, 0.3, 0.9, 0), outcome(LAST, 0, 0.3, 0.9, 0, search=False)]
     assert one.best_rate(LAST, 0, [*known, *others]) == 0.1
+    assert one.best_rate(LAST, 0, [*known, outcome(LAST, 0, 0.4, 0.9, 0)]) == 0.1  # of a search with another list
 
 
 def test_one_rate_is_not_searched(photos: Path) -> None:
     one = OwnComparison([LAST, TOP], 2, (0.5,), path=photos, recipe=RECIPE)
     assert one.searches() == []
-    assert [t.learning_rate for t in one.finals([])] == [0.5] * 4
+    earlier = [outcome(LAST, 0, rate, rate, 1.0) for rate in (0.5, 0.6)]  # of a search, in the same file
+    for known in ([], earlier):
+        assert [t.learning_rate for t in one.finals(known)] == [0.5] * 4
     defaults = OwnComparison([LAST, TOP], 1, (), path=photos, recipe=Recipe("digits_irb", Path("weights")))
     assert defaults.searches() == []
-    assert [t.learning_rate for t in defaults.finals([])] == [0.003, 0.001]  # of pretrained weights
+    for known in ([], earlier):
+        assert [t.learning_rate for t in defaults.finals(known)] == [0.003, 0.001]  # of pretrained weights
 
 
 def test_no_rate_is_chosen_by_an_image_that_is_tested_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
