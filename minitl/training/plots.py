@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,14 +82,10 @@ def _title(results: Sequence[Result], about: str = "") -> str:
 
 
 def _dots(results: Sequence[Result], of: str, exact: Mapping[str, bool] | None = None) -> list[Dot]:
-    dots = []
-    for result in results:
-        percent = [100 * fraction for fraction in result.accuracy]
-        spread = statistics.stdev(percent) if len(percent) > 1 else 0.0
-        name = str(result.choice)
-        filled = exact is None or exact[name]
-        dots.append(Dot(getattr(result, of) / 1e6, statistics.mean(percent), spread, name, filled))
-    return dots
+    return [
+        Dot(getattr(r, of) / 1e6, r.percent, r.spread, str(r.choice), exact is None or exact[str(r.choice)])
+        for r in results
+    ]
 
 
 def _draw(figure: Any, dots: Mapping[Any, Sequence[Dot]], labels: Mapping[Any, str]) -> None:

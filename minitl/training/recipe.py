@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from minitl.pixels import PIXELS
 from minitl.training.model_file import ModelFile
 from minitl.training.settings import Settings, default_learning_rate
 from minitl.training.trainer import Trainer
-from minitl.training.weights import Weights, load_weights
+from minitl.training.weights import load_weights
 
 DEFAULT_NETWORK = "mobilenet_v3_small"
 
@@ -63,27 +63,26 @@ class Recipe:
     def prepare(self, images: Source, method: Method, settings: Settings) -> Prepared:
         """The network for these images, under the method; and how they become its input."""
         weights = load_weights(self.weights, self.source) if self.weights else None
+        model = weights.model if weights else None
         options = {"num_classes": len(images.classes), "seed": settings.seed, "momentum": self.momentum}
-        if self.network is None and weights and weights.table:
-            network = networks.from_table(weights.table, **options)
+        if self.network is None and model:
+            network = networks.from_table(model.table, **options)
         else:
             network = networks.get(self.network or DEFAULT_NETWORK, **options)
         report = weights.into(network, self.momentum) if weights else []
         method.apply(network)
         kinds = self.augment or ("flip,shift" if images.natural else "shift")
-        preprocessing = self._preprocessing(network, weights)
+        preprocessing = self._preprocessing(network, model)
         return Prepared(network, preprocessing, Augmentation.parse(kinds), report, pixels=self.pixels)
 
-    def _preprocessing(self, network: Network, weights: Weights | None) -> Preprocessing:
+    def _preprocessing(self, network: Network, model: ModelFile | None) -> Preprocessing:
         """What was asked for, over what the weights were trained with."""
-        known = weights.preprocessing if weights else None
-        usual = {"resolution": network.table.get("resolution", 224), "normalisation": SOURCES.get(self.source or "")}
-        if self.source == "timm" and network.name.startswith("tf_"):
-            usual["normalisation"] = "half"  # ported from TensorFlow, and so are their pixels
-        if known:
-            usual = known.to_json()
-        chosen = {name: value for name, value in {**usual, **self.preprocessing}.items() if value is not None}
-        return Preprocessing(**{name: chosen[name] for name in Preprocessing.__dataclass_fields__ if name in chosen})
+        if model:
+            return replace(model.preprocessing, **self.preprocessing)
+        ported = self.source == "timm" and network.name.startswith("tf_")  # from TensorFlow, and so are their pixels
+        normalisation = "half" if ported else SOURCES.get(self.source or "", Preprocessing.normalisation)
+        usual = {"resolution": network.table["resolution"], "normalisation": normalisation}
+        return Preprocessing(**{**usual, **self.preprocessing})
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from minitl.arrays import Array
 from minitl.data.source import Source
 from minitl.data.split import split
-from minitl.errors import UsageError, ValueRangeError, unknown
+from minitl.errors import UsageError, ValueRangeError, lookup, unknown
 from minitl.training.optimizers import SGD, Adam, AdamW, Optimizer
 from minitl.training.schedules import Schedule, constant, cosine
 
@@ -80,9 +80,7 @@ class Settings:
 
     def make_optimizer(self) -> Optimizer:
         """A new optimizer; raises where its numbers are out of range."""
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown("optimizer", self.optimizer, OPTIMIZERS)
-        return OPTIMIZERS[self.optimizer](
+        return lookup("optimizer", self.optimizer, OPTIMIZERS)(
             lr=self.learning_rate,
             weight_decay=self.weight_decay,
             decay_vectors=self.decay_vectors,

@@ -84,7 +84,8 @@ class Trainer:
         self.finished = False  # set where a model is read whose training is over
         self.spans = spans(len(train), min(settings.batch, len(train)))
         self.schedule = settings.make_schedule(len(self.spans))
-        self.loss = self._loss()
+        weights = class_weights(settings.class_weights, train)
+        self.loss: Loss = partial(cross_entropy, smoothing=settings.label_smoothing, weights=weights)
         if apply:
             self.optimizer.begin(p for p in network.parameters() if p.trained)
 
@@ -102,10 +103,8 @@ class Trainer:
     def done(self) -> bool:
         """Whether all epochs are over, or accuracy has not grown for too long."""
         over = len(self.progress.epochs)
-        if self.finished:
-            return True
-        stalled = self.settings.patience and over - self.progress.best >= self.settings.patience
-        return over >= self.settings.epochs or bool(over and stalled)
+        stalled = 0 < self.settings.patience <= over - self.progress.best
+        return self.finished or stalled or over >= self.settings.epochs
 
     def run(self) -> Iterator[float | dict[str, Any]]:
         """Go on to the end; give the loss after each step, and what an epoch came to after each epoch.
@@ -144,7 +143,10 @@ class Trainer:
 
     def _end_epoch(self) -> dict[str, Any]:
         was, epoch = self.progress, len(self.progress.epochs) + 1
-        accuracy, loss = self._judge() if self.judge_all or epoch == self.settings.epochs else (math.nan, math.nan)
+        accuracy = loss = math.nan
+        if self.judge_all or epoch == self.settings.epochs:
+            judged = evaluate(self.network, self.held_out, self.settings.batch)
+            accuracy, loss = judged.accuracy, judged.loss
         row = {
             "epoch": epoch,
             "loss": was.loss / was.images,
@@ -159,17 +161,6 @@ class Trainer:
         if self.done and self.settings.patience:
             self.network.load_state_dict(self.best_state)
         return row
-
-    def _judge(self) -> tuple[float, float]:
-        judged = evaluate(self.network, self.held_out, self.settings.batch)
-        return judged.accuracy, judged.loss
-
-    def _loss(self) -> Loss | None:
-        weights = class_weights(self.settings.class_weights, self.train)
-        if weights is None and not self.settings.label_smoothing:
-            return None
-        loss: Loss = partial(cross_entropy, smoothing=self.settings.label_smoothing, weights=weights)
-        return loss
 
 
 @dataclass(frozen=True)

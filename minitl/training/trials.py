@@ -23,7 +23,6 @@ from minitl.files import read_bytes
 from minitl.training.choice import Choice
 from minitl.training.recipe import Recipe
 from minitl.training.search import Account, Comparison, Outcome, Trial
-from minitl.training.settings import Settings
 
 RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
 WARM: set[Choice] = set()  # what has been compiled in this process
@@ -84,7 +83,8 @@ class OwnComparison(Comparison):
 def attempt(path: Path, recipe: Recipe, trial: Trial) -> Outcome:
     """One training run, from the files on disk: all that a worker needs is in the arguments."""
     images = data.load(path)
-    settings = _settings(recipe, trial)
+    asked = recipe.settings_for(trial.choice.method)
+    settings = replace(asked, learning_rate=trial.learning_rate, seed=trial.seed)
     train, test = settings.split(images)
     if trial.search:
         held = draw(images.labels[train], settings.held_out, trial.seed)
@@ -101,8 +101,3 @@ def attempt(path: Path, recipe: Recipe, trial: Trial) -> Outcome:
     seconds = time.thread_time() - start
     row = trainer.progress.epochs[trainer.progress.best - 1 if settings.patience else -1]
     return Outcome(trial, row["accuracy"], row["held_out_loss"], seconds)
-
-
-def _settings(recipe: Recipe, trial: Trial) -> Settings:
-    asked = recipe.settings_for(trial.choice.method)
-    return replace(asked, learning_rate=trial.learning_rate, seed=trial.seed)

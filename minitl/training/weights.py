@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from minitl.data.preprocess import Preprocessing
 from minitl.errors import UsageError
 from minitl.networks.network import Network
 from minitl.training.model_file import ModelFile, is_model, read_model
@@ -19,16 +17,6 @@ class Weights:
     path: Path
     source: str
     model: ModelFile | None
-
-    @property
-    def table(self) -> dict[str, Any] | None:
-        """The table of its network, where that is known."""
-        return self.model.table if self.model else None
-
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        """How images became its network's input, where that is known."""
-        return self.model.preprocessing if self.model else None
 
     def into(self, network: Network, momentum: float | None = None) -> list[str]:
         """Load them, the classifier only where class counts agree; say what was done.

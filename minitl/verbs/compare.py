@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -143,18 +142,17 @@ def _show(args: argparse.Namespace, results: Sequence[Result], plots: Sequence[P
 
 def _weigh(result: Result, of: str) -> tuple[int, float]:
     """Memory and accuracy."""
-    return getattr(result, of), statistics.mean(result.accuracy)
+    return getattr(result, of), result.percent
 
 
 def _print(results: Sequence[Result], data: Path | None) -> None:
     body = []
     for r in results:
-        percent = [100 * fraction for fraction in r.accuracy]
-        spread = f"{statistics.stdev(percent):.1f}" if len(percent) > 1 else "-"
+        spread = f"{r.spread:.1f}" if r.seeds > 1 else "-"
         rates = "-".join(f"{rate:g}" for rate in sorted({min(r.learning_rates), max(r.learning_rates)}))
         memory = (f"{count:,}" for count in (r.kept_bytes, r.peak_bytes, r.total_bytes))
         work = (f"{r.trained_parameters:,}", f"{r.flops / 1e6:,.1f}", f"{r.seconds:.1f}")
-        body.append((str(r.choice), f"{statistics.mean(percent):.1f}", spread, rates, *memory, *work))
+        body.append((str(r.choice), f"{r.percent:.1f}", spread, rates, *memory, *work))
     counts = ("kept bytes", "peak bytes", "total bytes", "trains", "MFLOPs a step", "s")
     header = ("method", "accuracy %", "+-", "rate", *counts)
     optional = ("total bytes", "s", "peak bytes", "trains", "rate")
