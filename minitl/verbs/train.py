@@ -15,7 +15,7 @@ from minitl.data.augment import Augmentation
 from minitl.data.source import Source
 from minitl.errors import UsageError
 from minitl.pixels import PIXELS
-from minitl.training.logs import check_log, write_log
+from minitl.training.logs import write_log
 from minitl.training.model_file import continue_from, describe, read_model, write_model
 from minitl.training.progress import Bar, bar
 from minitl.training.recipe import Prepared
@@ -50,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-every", type=int, metavar="STEPS", help="also after so many steps, not only after each epoch"
     )
-    parser.add_argument("--log", type=Path, metavar="FILE", help="write what each epoch came to (.csv or .json)")
+    parser.add_argument(
+        "--log",
+        type=options.file_of(".csv", ".json"),
+        metavar="FILE",
+        help="write what each epoch came to (.csv or .json)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     recipe_options.add_network(parser.add_argument_group("network"))
     _add_method(parser.add_argument_group("method"))
@@ -95,8 +100,6 @@ class Job:
 def run(args: argparse.Namespace) -> int:
     """Train, and say what came of it."""
     options.check_named(args.out, ".safetensors")
-    if args.log:
-        check_log(args.log)
     if args.checkpoint_every is not None and args.checkpoint_every < 1:
         raise UsageError(expected="--checkpoint-every of at least 1 step", got=str(args.checkpoint_every))
     source = data.load(args.data)
