@@ -20,4 +20,4 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def never_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether kernels compile for seconds depends on the machine; what is written on stderr shall not."""
-    monkeypatch.setattr("minitl.verbs.oracle.SLOW", 3600.0)
+    monkeypatch.setattr("minitl.verbs.oracle_cases.SLOW", 3600.0)

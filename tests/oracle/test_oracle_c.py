@@ -17,7 +17,7 @@ import minitl
 from minitl import cli
 from minitl.oracle import Case
 from minitl.oracle.c_header import header, identifier, write_header
-from minitl.verbs.oracle import AT_WORK
+from minitl.verbs.oracle_cases import AT_WORK
 
 SOURCES = Path(__file__).parent / "c"
 PAGE = Path(__file__).parents[2] / "tutorials" / "check_your_implementation.md"

@@ -78,7 +78,7 @@ def test_who_waits_is_told_why_in_a_pipe_too(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(capsys, "export", tmp_path, "linear")[2] == ""
-    monkeypatch.setattr("minitl.verbs.oracle.SLOW", 0.0)
+    monkeypatch.setattr("minitl.verbs.oracle_cases.SLOW", 0.0)
     assert "compiled once" in run(capsys, "export", tmp_path, "linear")[2]
     assert as_json(capsys, "export", tmp_path, "linear")["exported"]  # which says nothing else
 
