@@ -78,7 +78,9 @@ def pareto(ways: Iterable[T], of: Callable[[T], tuple[float, float]]) -> list[T]
 
 
 def _title(results: Sequence[Result], about: str = "") -> str:
-    return f"{about or Task()}: mean and standard deviation over {results[0].seeds} seeds"
+    seeds = results[0].seeds
+    spread = f"mean and standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    return f"{about or Task()}: {spread}"
 
 
 def _dots(results: Sequence[Result], of: str, exact: Mapping[str, bool] | None = None) -> list[Dot]:

@@ -29,14 +29,16 @@ class Recipe:
     """What was asked for; what was not has a default that depends on the rest.
 
     `preprocessing` and `settings` hold those fields of `Preprocessing` and `Settings` that were
-    given. `source` says which library the weights are from. `momentum` is the share of a new batch
-    in the norms' running statistics, in place of the weights' or the network's own. With `pixels`, the network
-    is given images in uint8: the same bytes in the end, and less memory.
+    given. `source` says which library the weights are from. `width` multiplies channels. `momentum`
+    is the share of a new batch in the norms' running statistics, in place of the weights' or the
+    network's own. With `pixels`, the network is given images in uint8: the same bytes in the end,
+    and less memory.
     """
 
     network: str | None = None
     weights: Path | None = None
     source: str | None = None
+    width: float | None = None
     momentum: float | None = None
     augment: str | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
@@ -64,7 +66,8 @@ class Recipe:
         """The network for these images, under the method; and how they become its input."""
         weights = load_weights(self.weights, self.source) if self.weights else None
         model = weights.model if weights else None
-        options = {"num_classes": len(images.classes), "seed": settings.seed, "momentum": self.momentum}
+        options: dict[str, Any] = {"num_classes": len(images.classes), "seed": settings.seed}
+        options |= {"width": self.width, "momentum": self.momentum}
         if self.network is None and model:
             network = networks.from_table(model.table, **options)
         else:

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from minitl import data
+from minitl import data, networks
 from minitl.accounting import predict
 from minitl.data.source import Source
 from minitl.data.split import draw
@@ -53,9 +53,10 @@ class OwnComparison(Comparison):
         weights = self.recipe.weights
         return {
             "data": self.images.digest,
-            "network": self.recipe.network,
+            "network": _network(self.recipe.network),
             "weights": hashlib.sha256(read_bytes(weights)).hexdigest() if weights else None,
             "source": self.recipe.source,
+            "width": self.recipe.width,
             "momentum": self.recipe.momentum,
             "augment": self.recipe.augment,
             "preprocessing": dict(self.recipe.preprocessing),
@@ -101,3 +102,8 @@ def attempt(path: Path, recipe: Recipe, trial: Trial) -> Outcome:
     seconds = time.thread_time() - start
     row = trainer.progress.epochs[trainer.progress.best - 1 if settings.patience else -1]
     return Outcome(trial, row["accuracy"], row["held_out_loss"], seconds)
+
+
+def _network(name: str | None) -> Any:
+    """What tells a network from others: a name of minitl's; of a table of one's own, all that it says."""
+    return name if name is None or name in networks.NETWORKS else networks.get(name).table

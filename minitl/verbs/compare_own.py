@@ -54,9 +54,11 @@ def check_unused(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace, choices: Sequence[Choice] | None, plots: list[Path]) -> list[Result]:
     """Compare; add to `plots` those that are drawn in `--plots`."""
-    recipe = replace(recipe_options.recipe_of(args), apply=args.apply)
+    recipe, path = replace(recipe_options.recipe_of(args), apply=args.apply), args.data
+    if args.scheduler:  # its workers may have been started in another folder
+        recipe, path = _from_anywhere(recipe), path.absolute()
     rates, seeds = rates_of(args, RATES), expect_count("seeds", args.seeds, most=MOST_SEEDS, op="compare")
-    comparison = OwnComparison(choices or _default_choices(recipe), seeds, rates, path=args.data, recipe=recipe)
+    comparison = OwnComparison(choices or _default_choices(recipe), seeds, rates, path=path, recipe=recipe)
     accounts = {choice: comparison.account(choice) for choice in comparison.choices}  # or a method does not fit
     recipe_options.check_images(comparison.images)
     store = Store(args.out, comparison.about(), resume=bool(args.resume))
@@ -71,6 +73,14 @@ def compare(args: argparse.Namespace, choices: Sequence[Choice] | None, plots: l
         plot_kept(held, args.plots / "memory.png", title=title)
         plots += [args.plots / "accuracy.png", args.plots / "memory.png"]
     return found
+
+
+def _from_anywhere(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths."""
+    network = recipe.network
+    if network and network.endswith(".toml"):
+        network = str(Path(network).absolute())
+    return replace(recipe, network=network, weights=recipe.weights and recipe.weights.absolute())
 
 
 def _default_choices(recipe: Recipe) -> Sequence[Choice]:

@@ -85,7 +85,10 @@ def adopt_classes(source: Source, classes: tuple[str, ...]) -> None:
     strange = [name for name in map(source.classes.__getitem__, np.unique(source.labels)) if name not in number]
     if strange:
         known = ", ".join(classes[:8])
-        raise DataError(op="evaluate", expected=f"classes that the model knows ({known})", got=", ".join(strange[:8]))
+        raise DataError(
+            op="evaluate", expected=f"classes that the model knows ({known})", got=", ".join(strange[:8]),
+            remedy="name them alike: folders by their names, an .npz by an array `classes`",
+        )  # fmt: skip
     source.labels = np.array([number.get(name, -1) for name in source.classes])[source.labels]
     source.classes = classes
 

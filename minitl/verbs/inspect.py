@@ -45,13 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `inspect`."""
     options.add_model(parser)
     named = ", ".join(methods.METHODS)
-    options.completed(
-        parser.add_argument(
-            "--method",
-            metavar="NAME[,NAME...]",
-            help=f"one, or several beside each other: {named} (default: {options.DEFAULTS['method']})",
-        ),
-        methods.METHODS,
+    parser.add_argument(
+        "--method",
+        metavar="NAME[,NAME...]",
+        help=f"one, or several beside each other: {named} (default: {options.DEFAULTS['method']})",
     )
     parser.add_argument("--blocks", type=int, metavar="K", help="blocks tuned from the top (default: 5, or all)")
     options.add_method_options(parser)

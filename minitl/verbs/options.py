@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         f"one of {', '.join(known)}; or a table of your own, mine.toml (README: Your own network); or a model that "
         "`minitl train` wrote: what is not asked for is then as it was trained"
     )
-    completed(parser.add_argument("network", metavar="NETWORK", help=told), known)
+    parser.add_argument("network", metavar="NETWORK", help=told)
     parser.add_argument("--width", type=float, metavar="W", help="multiplies channels (default: the network's)")
     parser.add_argument("--classes", type=int, metavar="K", help="number of classes (default: the network's)")
     parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float64")
@@ -261,8 +261,3 @@ def _bounded(size: int) -> int:
     if abs(size) > LARGEST:
         raise ValueError
     return size
-
-
-def completed(action: argparse.Action, names: Iterable[str]) -> None:
-    """Let the shell complete `names` for this argument (argcomplete reads them off it)."""
-    action.completer = lambda **_: list(names)  # type: ignore[attr-defined]

@@ -139,12 +139,13 @@ def _more(args: argparse.Namespace, found: Plan, model: Model) -> Iterator[str]:
 
 
 def _command(args: argparse.Namespace, way: Entry, model: Model) -> str:
-    """What trains as planned; empty where `train` cannot: a single block, another width or dtype, no optimizer."""
-    if not isinstance(model, Network) or args.width is not None or args.dtype != "float32" or args.optimizer == "none":
+    """What trains as planned; empty where `train` cannot: a block, a model's other width, float64, no optimizer."""
+    other = args.dtype != "float32" or (args.width is not None and trained.named(args.network))
+    if not isinstance(model, Network) or other or args.optimizer == "none":
         return ""
     step = (word for name in ("batch", "resolution", "optimizer") for word in (f"--{name}", str(getattr(args, name))))
     lines = [
-        ("minitl", "train", "IMAGES", *_origin(args.network)),
+        ("minitl", "train", "IMAGES", *_origin(args.network), *(("--width", f"{args.width}") if args.width else ())),
         ("--method", way.method, *(("--blocks", str(way.blocks)) if way.blocks else ())),
         (*step, *(f"--{name}" for name in ("int8", "checkpoint", "apply") if getattr(args, name))),
         *([("--images", args.images)] if args.images == PIXELS else ()),

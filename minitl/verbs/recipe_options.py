@@ -17,7 +17,7 @@ from minitl.training.recipe import DEFAULT_NETWORK, Recipe
 from minitl.training.settings import OPTIMIZERS, SCHEDULES, Settings
 from minitl.verbs import options, trained
 
-OF_NETWORK = ("network", "weights", "source", "momentum", "augment")  # fields of a Recipe
+OF_NETWORK = ("network", "weights", "source", "width", "momentum", "augment")  # fields of a Recipe
 OF_PREPROCESSING = ("resolution", "normalisation", "fit", "zoom")
 OF_SETTINGS = tuple(Settings.__dataclass_fields__)
 
@@ -29,6 +29,7 @@ def add_network(group: Any) -> None:
         metavar="NAME|FILE.toml",
         help=f"as in inspect, also a table of your own (default: {DEFAULT_NETWORK}, or that of --weights)",
     )
+    group.add_argument("--width", type=float, metavar="W", help="multiplies channels (default: the network's)")
     group.add_argument("--weights", type=Path, metavar="FILE", help="pretrained weights, or a model of minitl's")
     group.add_argument("--source", metavar="NAME", help=f"where the weights come from: {', '.join(SOURCES)}")
     group.add_argument(

@@ -87,6 +87,10 @@ def _add_method(group: Any) -> None:
     )
 
 
+OF_TABLE = ("width", "momentum")  # keys of a network's table that are options too
+BROUGHT = {*OF_TABLE, "num_classes", "eps", "padding"}  # keys that images and weights bring along
+
+
 @dataclass
 class Job:
     """A run to be gone on with, and how it is described in its file."""
@@ -133,15 +137,19 @@ def _resumed(args: argparse.Namespace, source: Source) -> Job:
     file = read_model(args.out)
     about, method = file.about, file.about["method"]
     table = about["network"]["table"]
-    begun = {**about["training"], **about["preprocessing"], "network": table["name"], "momentum": table["momentum"]}
+    begun = {**about["training"], **about["preprocessing"], "network": table["name"]}
+    begun |= {name: table[name] for name in OF_TABLE}
     begun |= {**method, "method": method["name"], "augment": about["augmentation"]}
-    asked = given(args, (*OF_SETTINGS, *OF_PREPROCESSING, "network", "momentum", "augment", "method", "blocks"))
+    asked = given(args, (*OF_SETTINGS, *OF_PREPROCESSING, *OF_TABLE, "network", "augment", "method", "blocks"))
     asked |= {name: True for name in ("int8", "checkpoint", "apply") if getattr(args, name)}
     if args.rule:
         asked["rules"] = options.rules(args.rule)
     if "network" in asked:
-        asked["network"] = networks.get(asked["network"]).name  # that of a file is in the file
+        own = networks.get(asked["network"]).table  # that of a file is in the file
+        asked["network"] = own["name"]
     differences(begun, asked)
+    if "network" in asked and any(own[key] != table[key] for key in own.keys() - BROUGHT):
+        raise UsageError("was begun with another table", layer=args.network, op="resume", remedy="give another --out")
     if source.digest != about["data"]:
         raise UsageError("was begun with other images", op="resume", remedy="give the same DATA, or another --out")
     augmentation, pixels = Augmentation.parse(about["augmentation"]), args.images == PIXELS
@@ -211,7 +219,7 @@ def _introduction(job: Job) -> list[str]:
         f"{len(trainer.train)} images to train on, {len(trainer.held_out)} held out, "
         f"{len(trainer.train.source.classes)} classes",
         f"{network.name}, {network.method}{blocks}: trains {trained:,} parameters; "
-        f"keeps {total.kept_bytes / 1e6:.1f} MB, peak {(total.peak_bytes or 0) / 1e6:.1f} MB",
+        f"keeps {total.kept_bytes / 1e6:,.3f} MB, peak {(total.peak_bytes or 0) / 1e6:,.3f} MB",
     ]
 
 

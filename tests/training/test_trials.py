@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,13 +105,26 @@ def serial(function: Any, jobs: Any) -> Any:
     return spread(function, jobs, 1)
 
 
-def test_a_cluster_of_two_workers_gives_what_one_process_gives(photos: Path) -> None:
+def test_a_cluster_of_two_workers_gives_what_one_process_gives(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one whose workers are in another folder than who asks."""
     distributed = pytest.importorskip("distributed")
+    table, line = tmp_path / "own.toml", list[object](("--data", "own.npz", "--network", "own.toml", *WORDS[2:]))
+    table.write_text('base = "digits_irb"\ndivisor = 4\n')
+    (tmp_path / "own.npz").write_bytes(photos.read_bytes())
+    monkeypatch.chdir(tmp_path)
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, worker_dashboard_address=None
     ) as cluster:
         there = found(photos, lambda function, jobs: spread_over(cluster.scheduler_address, function, jobs))
+        with distributed.Client(cluster) as client:
+            client.run(os.chdir, "/")
+        code, text, err = compare(capsys, *line, "--scheduler", cluster.scheduler_address)
+        assert code == 0, err
     assert there == found(photos, serial)
+    own = [{**row, "seconds": 0} for row in json.loads(compare(capsys, *line)[1])["results"]]
+    assert [{**row, "seconds": 0} for row in json.loads(text)["results"]] == own
 
 
 def test_a_cluster_that_is_not_there_is_told(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +169,26 @@ def test_compare_is_taken_up_where_it_was(
     for one, other in zip(whole["results"], again["results"], strict=True):
         assert one | {"seconds": 0} == other | {"seconds": 0}
     monkeypatch.undo()
-    code, _, err = compare(capsys, "--data", photos, *WORDS, "--out", out, "--resume", "--batch", 4)
-    assert (code, "was begun with other settings" in err) == (2, True)
+    table = tmp_path / "own.toml"
+    table.write_text('base = "digits_irb"\n')
+    for words, what in (
+        (("--batch", 4), "settings"), (("--width", 0.5), "width"), (("--network", table), "network"),
+    ):  # fmt: skip
+        code, _, err = compare(capsys, "--data", photos, *WORDS, "--out", out, "--resume", *words)
+        assert (code, f"was begun with other {what}" in err) == (2, True)
+
+
+def test_a_table_that_was_changed_is_another_network(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    table, out = tmp_path / "own.toml", tmp_path / "trials.json"
+    words = ("--data", photos, *WORDS, "--network", table, "--methods", "ft-last", "--seeds", 1, "--out", out)
+    table.write_text('base = "digits_irb"\ndropout = 0.1\n')
+    assert compare(capsys, *words)[0] == 0
+    assert compare(capsys, *words, "--resume")[0] == 0
+    table.write_text('base = "digits_irb"\ndropout = 0.2\n')
+    code, _, err = compare(capsys, *words, "--resume")
+    assert (code, "was begun with other network" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +201,8 @@ def test_compare_is_taken_up_where_it_was(
         (("--data", "DATA", "--learning-rates", "-1"), "expected --learning-rates like"),
         (("--data", "DATA", "--methods", "mobiletl:99"), "expected blocks from 1 to 7"),
         (("--data", "nowhere"), "there is no such file or folder"),
-        (("--data", "DATA", "--resume", "--out", "DATA"), "holds no trials of a comparison"),
+        (("--data", "DATA", "--resume", "--out", "DATA"), "what is written is no .npz"),
+        (("--data", "DATA", "--resume", "--out", sys.executable), "holds no trials of a comparison"),
     ],
 )
 def test_bad_input_is_one_line(

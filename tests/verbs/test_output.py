@@ -177,7 +177,9 @@ def completions(tmp_path: Path, words: str) -> list[str]:
         **os.environ, "_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(file),
         "COMP_LINE": words, "COMP_POINT": str(len(words)), "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
     }  # fmt: skip
-    subprocess.run([sys.executable, "-m", "minitl"], env=environment, check=True)
+    for name in ("mine.toml", "mine.txt", "photos.safetensors"):
+        (tmp_path / name).touch()
+    subprocess.run([sys.executable, "-m", "minitl"], env=environment, cwd=tmp_path, check=True)
     return file.read_text().split("\n")
 
 
@@ -186,7 +188,12 @@ def completions(tmp_path: Path, words: str) -> list[str]:
     [
         ("minitl insp", "inspect"), ("minitl inspect mobilenet_v3_s", "mobilenet_v3_small"),
         ("minitl inspect irb --meth", "--method"), ("minitl inspect irb --method mobiletl-r", "mobiletl-recompute"),
-        ("minitl plan irb --of fl", "flops"),
+        ("minitl plan irb --of fl", "flops"), ("minitl train photos --method mobiletl-r", "mobiletl-recompute"),
+        ("minitl inspect irb --method ft-all,mobiletl-r", "ft-all,mobiletl-recompute"),
+        ("minitl inspect irb --against lora-", "lora-fa"), ("minitl estimate irb --device pul", "pulp-8"),
+        ("minitl train photos --network mobilenet_v3_s", "mobilenet_v3_small"), ("minitl reproduce tabl", "table1"),
+        ("minitl inspect mi", "mine.toml"), ("minitl train photos --optimizer nest", "nesterov"),
+        ("minitl train photos --source torch", "torchvision"), ("minitl plan ph", "photos.safetensors"),
     ],
 )  # fmt: skip
 def test_words_are_completed(words: str, expected: str, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_train_tells_how_it_goes(run: Cli, photos: Path, tmp_path: Path) -> None
     code, out, err = run("train", photos, *TRAIN, "--out", tmp_path / "m")
     assert code == 0
     assert "24 images to train on, 6 held out, 3 classes" in err
+    assert re.search(r"digits_irb, mobiletl 2: trains 84,059 parameters; keeps 1\.\d{3} MB, peak \d\.\d{3} MB", err)
     assert "epoch 2/2: loss" in err
     assert "images/s, 0:00 left" in err
     assert out.startswith("accuracy on the held-out part: ")
@@ -144,6 +145,19 @@ def test_a_finished_run_stays_as_it_is(run: Cli, photos: Path, model: Path) -> N
     code, _, err = run("train", photos, *TRAIN, "--out", model, "--resume")
     assert (code, model.read_bytes()) == (0, before)
     assert "is finished" in err
+
+
+def test_a_run_goes_on_with_its_own_table_alone(run: Cli, photos: Path, tmp_path: Path) -> None:
+    table, out = tmp_path / "own.toml", tmp_path / "m"
+    table.write_text('base = "digits_irb"\ndropout = 0.1\n')
+    words = ("train", photos, *TRAIN[2:], "--network", table, "--momentum", 0.3, "--width", 0.5, "--out", out)
+    run.json(*words)
+    assert read_model(out).table["width"] == 0.5
+    assert run(*words, "--resume")[0] == 0
+    told = run.refused("train", photos, "--out", out, "--resume", "--width", 1)
+    assert "was begun with width 0.5, not 1.0" in told
+    table.write_text('base = "digits_irb"\ndropout = 0.2\n')
+    assert f"{table} (resume): was begun with another table; give another --out" in run.refused(*words, "--resume")
 
 
 def test_images_in_pixels_train_to_the_same_bytes(run: Cli, photos: Path, tmp_path: Path) -> None:
@@ -244,7 +258,9 @@ def start(*words: object, limit: int | None = None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=prepare)
 
 
-@pytest.mark.parametrize("options", [(), ("--int8", "--apply", "--rule", "hard_swish=few2", "--optimizer", "nesterov")])
+@pytest.mark.parametrize(
+    "options", [(), ("--width", "0.5"), ("--int8", "--apply", "--rule", "hard_swish=few2", "--optimizer", "nesterov")]
+)
 def test_the_command_that_plan_prints_trains_as_planned(
     run: Cli, photos: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
