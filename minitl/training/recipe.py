@@ -29,16 +29,17 @@ class Recipe:
     """What was asked for; what was not has a default that depends on the rest.
 
     `preprocessing` and `settings` hold those fields of `Preprocessing` and `Settings` that were
-    given. `source` says which library the weights are from. `width` multiplies channels. `momentum`
-    is the share of a new batch in the norms' running statistics, in place of the weights' or the
-    network's own. With `pixels`, the network is given images in uint8: the same bytes in the end,
-    and less memory.
+    given. `source` says which library the weights are from; unless `strict`, those of them are taken
+    that fit. `width` multiplies channels. `momentum` is the share of a new batch in the norms' running
+    statistics, in place of the weights' or the network's own. With `pixels`, the network is given
+    images in uint8: the same bytes in the end, and less memory.
     """
 
     network: str | None = None
     weights: Path | None = None
     source: str | None = None
     width: float | None = None
+    strict: bool = True
     momentum: float | None = None
     augment: str | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Recipe:
             network = networks.from_table(model.table, **options)
         else:
             network = networks.get(self.network or DEFAULT_NETWORK, **options)
-        report = weights.into(network, self.momentum) if weights else []
+        report = weights.into(network, self.momentum, strict=self.strict) if weights else []
         method.apply(network)
         kinds = self.augment or ("flip,shift" if images.natural else "shift")
         preprocessing = self._preprocessing(network, model)

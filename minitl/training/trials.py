@@ -57,6 +57,7 @@ class OwnComparison(Comparison):
             "weights": hashlib.sha256(read_bytes(weights)).hexdigest() if weights else None,
             "source": self.recipe.source,
             "width": self.recipe.width,
+            "strict": None if self.recipe.strict else False,  # None as in files of before there was a choice
             "momentum": self.recipe.momentum,
             "augment": self.recipe.augment,
             "preprocessing": dict(self.recipe.preprocessing),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from minitl.errors import UsageError
+from minitl.errors import DataError, UsageError
 from minitl.networks.network import Network
 from minitl.training.model_file import ModelFile, is_model, read_model
 
@@ -18,15 +19,19 @@ class Weights:
     source: str
     model: ModelFile | None
 
-    def into(self, network: Network, momentum: float | None = None) -> list[str]:
+    def into(self, network: Network, momentum: float | None = None, *, strict: bool = True) -> list[str]:
         """Load them, the classifier only where class counts agree; say what was done.
 
-        `momentum` is that of `Network.load`; a model of minitl's says nothing about the network's.
+        `momentum` and `strict` are those of `Network.load`; a model of minitl's fits whole, and says nothing about
+        the network's momentum.
 
-        Raises what `Network.load` does where they do not fit.
+        Raises what `Network.load` does where they do not fit, and DataError where no array does.
         """
         if self.model is None:
-            report = network.load(self.path, source=self.source, classifier="auto", momentum=momentum)
+            how: Any = {"source": self.source, "classifier": "auto", "momentum": momentum, "strict": strict}
+            report = network.load(self.path, **how)
+            if not report.loaded:
+                raise DataError(f"holds no array that {network.name} has a place for", layer=str(self.path))
             return str(report).splitlines()
         told, state = [f"{self.path}: {self.model.classes_text}"], self.model.state
         if len(self.model.classes) != network.num_classes:

@@ -17,7 +17,7 @@ from minitl.training.recipe import DEFAULT_NETWORK, Recipe
 from minitl.training.settings import OPTIMIZERS, SCHEDULES, Settings
 from minitl.verbs import options, trained
 
-OF_NETWORK = ("network", "weights", "source", "width", "momentum", "augment")  # fields of a Recipe
+OF_NETWORK = ("network", "weights", "source", "width", "strict", "momentum", "augment")  # fields of a Recipe
 OF_PREPROCESSING = ("resolution", "normalisation", "fit", "zoom")
 OF_SETTINGS = tuple(Settings.__dataclass_fields__)
 
@@ -32,6 +32,11 @@ def add_network(group: Any) -> None:
     group.add_argument("--width", type=float, metavar="W", help="multiplies channels (default: the network's)")
     group.add_argument("--weights", type=Path, metavar="FILE", help="pretrained weights, or a model of minitl's")
     group.add_argument("--source", metavar="NAME", help=f"where the weights come from: {', '.join(SOURCES)}")
+    group.add_argument(
+        "--strict",
+        action=argparse.BooleanOptionalAction,
+        help="refuse weights that lack some of the network's or have others besides (default), or take those that fit",
+    )
     group.add_argument(
         "--momentum",
         type=float,

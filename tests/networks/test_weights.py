@@ -393,6 +393,8 @@ def test_wrong_choices(tmp_path: Path) -> None:
         assert words in str(caught.value)
     with pytest.raises(DataError, match=r"no file of weights, by its name; known are .safetensors, .pth"):
         net.load(tmp_path / "net.npz")
+    with pytest.raises(DataError, match=r"k.h5: a file of Keras' by its name; say so: source='keras', --source keras"):
+        net.load(tmp_path / "k.h5")
     for name in ("none.safetensors", "none.pth", "none.h5"):
         with pytest.raises(DataError, match=r"[Nn]o such file"):
             net.load(tmp_path / name, source="keras" if name.endswith("h5") else "")
@@ -421,7 +423,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
     torch.save({"features.0.0.weight": Evil()}, tmp_path / "zip.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"features.0.0.weight": Evil()}))
     for name in ("zip.pth", "plain.pth"):
-        with pytest.raises(DataError, match=f"{name}: cannot be read as weights"):
+        with pytest.raises(DataError, match=f"{name}: cannot be read as weights: it holds more than tensors"):
             small().load(tmp_path / name)
     assert not (tmp_path / "evil").exists()
 

@@ -386,6 +386,24 @@ def test_weights_of_other_libraries_bring_their_conventions(run: Cli, photos: Pa
     assert model.network().table["eps"] == 1e-5
 
 
+def test_weights_that_fit_in_part_are_taken_if_that_is_asked_for(run: Cli, photos: Path, tmp_path: Path) -> None:
+    theirs = networks.digits_irb(num_classes=3, seed=3).state_dict()
+    kept = "features.0.0.weight"
+    some = {name: array for name, array in theirs.items() if array.ndim and name != "features.0.1.bias"}
+    (tmp_path / "some.safetensors").write_bytes(save({**some, "more.weight": np.ones(3)}))
+    (tmp_path / "none.safetensors").write_bytes(save({"more.weight": np.ones(3)}))
+    words = ("train", photos, *TRAIN, "--learning-rate", 0, "--out", tmp_path / "m", "--weights")
+    for strict in ((), ("--strict",)):
+        told = run.refused(*words, tmp_path / "some.safetensors", *strict)
+        assert "1 arrays missing ['features.0.1.bias'], 1 unexpected ['more.weight']" in told
+        assert told.endswith("or load what fits (strict=False, --no-strict)\n")
+    code, _, err = run(*words, tmp_path / "some.safetensors", "--no-strict")
+    assert (code, "missing: features.0.1.bias" in err, "unexpected: more.weight" in err) == (0, True, True)
+    assert np.array_equal(read_model(tmp_path / "m").arrays[kept], theirs[kept])
+    told = run.refused(*words, tmp_path / "none.safetensors", "--no-strict")
+    assert "holds no array that digits_irb has a place for" in told
+
+
 # evaluate, predict, export
 
 

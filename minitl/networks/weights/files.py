@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from minitl.arrays import Array
 from minitl.errors import DataError, MinitlError
 
 MOST_ELEMENTS = 1 << 28  # of an array: 1 GiB in float32
+KERAS_FILES = (".h5", ".hdf5", ".keras")
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel, and of torch.compile
 
@@ -19,10 +21,11 @@ def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays of a `.safetensors`, `.pth` or `.pt` file; raises DataError where it is not one."""
     readers = {".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
     reader = readers.get(path.suffix.lower())
+    if path.suffix.lower() in KERAS_FILES:
+        raise DataError(f"{path}: a file of Keras' by its name", remedy="say so: source='keras', --source keras")
     if reader is None:
-        raise DataError(
-            f"{path}: no file of weights, by its name", remedy=f"known are {', '.join(readers)}, .h5, .keras"
-        )
+        known = ", ".join((*readers, *KERAS_FILES))
+        raise DataError(f"{path}: no file of weights, by its name", remedy=f"known are {known}")
     with reading(path):
         path.stat()  # a file that is not there is told before a library that is not
         return _unwrapped(reader(path))
@@ -61,7 +64,13 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
 def _read_torch(path: Path) -> dict[str, Any]:
     import torch
 
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # its message advises to trust the file
+        raise DataError(
+            "cannot be read as weights: it holds more than tensors, or is damaged, and nothing in it is run",
+            remedy="in PyTorch, torch.save(model.state_dict(), FILE)",
+        ) from None
     if not isinstance(loaded, Mapping):
         raise DataError("no mapping of names to tensors", remedy="save model.state_dict()")
     inner = [loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]

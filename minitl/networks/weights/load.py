@@ -68,5 +68,5 @@ def _misfit(network: Network, path: Path, missing: list[str], incoming: Incoming
     return UnknownNameError(
         f"{path} does not fit {network.name}: {len(missing)} arrays missing {missing[:3]}, "
         f"{len(strange)} unexpected {strange[:3]}",
-        remedy="check network, width and source, or use strict=False to load what fits",
+        remedy="check network, width and source, or load what fits (strict=False, --no-strict)",
     )

@@ -14,13 +14,11 @@ from minitl.arrays import Array
 from minitl.errors import DataError, MinitlError
 from minitl.layers import Conv, Layer, Linear, Norm
 from minitl.networks.names import STYLES
-from minitl.networks.weights.files import read_arrays
+from minitl.networks.weights.files import KERAS_FILES, read_arrays
 from minitl.networks.weights.keras_file import KerasFile, KerasLayer, read_keras
 
 if TYPE_CHECKING:
     from minitl.networks.network import Network
-
-KERAS_FILES = (".h5", ".hdf5", ".keras")
 
 
 class Conventions(NamedTuple):
