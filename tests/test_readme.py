@@ -16,7 +16,7 @@ from minitl.networks.irb import irb
 from minitl.training.choice import CHOICES
 from minitl.training.compare import ledger
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
 
 def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,7 +36,9 @@ def test_the_table_of_a_network_is_one(tmp_path: Path) -> None:
 
 
 def test_the_table_of_methods_is_that_of_their_fields() -> None:
-    assert markdown() in README, "minitl.methods.table.markdown() gives what stands in README.md"
+    page = (Path(__file__).parents[1] / "tutorials" / "methods.md").read_text("utf-8")
+    assert page.endswith(f"\n\n{markdown()}"), "run make pages and look at the diff"
+    assert f"[All {len(methods.METHODS)} methods](tutorials/methods.md)" in README
     for line in markdown().splitlines()[2:]:
         name, *told = (cell.strip() for cell in line.strip("|").split("|"))
         assert all(told), f"{name} leaves something out"
@@ -51,6 +53,20 @@ def test_the_demo_s_table_holds_what_is_predicted() -> None:
         assert (kept, total) == (f"{totals.kept_bytes:,}", f"{totals.total_bytes:,}")
         assert peak == f"{totals.peak_bytes:,}" or interpreted()  # the plain loops have a peak of their own
         assert flops == f"{totals.flops.total / 1e6:,.1f}"
+
+
+def test_what_is_said_of_the_demo_is_in_its_table() -> None:
+    said = re.search(
+        r"([\d.]+) % of the test images right with ([\d.]+) MB kept, against ([\d.]+) % with ([\d.]+) MB",
+        README.replace("\n", " "),
+    )
+    assert said is not None
+    told = []
+    for choice in ("mobiletl 2", "ft-blocks 2"):
+        (row,) = (line for line in README.splitlines() if re.match(rf"{choice} +[0-9]", line))
+        accuracy, _, _, kept, *_ = row.split()[2:]
+        told += [accuracy, f"{int(kept.replace(',', '')) / 1e6:.1f}"]
+    assert list(said.groups()) == told
 
 
 def test_what_a_block_keeps_in_units_of_its_input() -> None:

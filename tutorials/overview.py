@@ -1,4 +1,4 @@
-"""The course's first picture: what one block keeps under each method, from shapes alone.
+"""The course's first picture: what one block keeps under each method, from shapes alone; and the table of all methods.
 
 The blocks are those of the MobileTL paper's Figure 1: 96 -> 576 -> 96 channels, 5x5, 7x7 positions, batch 8, float32.
 A buffer that several layers share is counted once, and shown with the convolution among them, which needs it anyway.
@@ -6,9 +6,10 @@ A buffer that several layers share is counted once, and shown with the convoluti
 
 import matplotlib as mpl
 import minitl
+from minitl.methods.table import markdown
 
 from course.figures import BLUE, GREEN, PURPLE, YELLOW, figure, finish
-from render import PAGES, digest, svg
+from render import HERE, PAGES, digest, svg
 
 FORMS = {
     "MobileNetV2: ReLU6": {"activation": "relu6", "se_channels": 0, "eps": 1e-5},
@@ -64,8 +65,15 @@ def draw():
     return fig
 
 
+def with_table(page):
+    """The text of methods.md with its table made anew; what stands before it stays."""
+    return page[: page.index("| name |")] + markdown()
+
+
 if __name__ == "__main__":
     mpl.use("agg")
     drawn = draw()
     (PAGES / "figures" / "block.svg").write_bytes(svg(drawn))
     print(f"data drawn: {digest(drawn)}")
+    methods = HERE / "methods.md"
+    methods.write_text(with_table(methods.read_text(encoding="utf-8")), encoding="utf-8")

@@ -19,6 +19,6 @@ def rows() -> Iterator[tuple[str, ...]]:
 
 
 def markdown() -> str:
-    """The table for the README."""
+    """The table of tutorials/methods.md."""
     lines = [HEADER, ("---",) * len(HEADER), *rows()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
