@@ -167,12 +167,16 @@ def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 def interrupted_after(seconds: float) -> Iterator[list[bool]]:
     """Ctrl-C after so many seconds, in minitl's own code; the list says whether it came to that.
 
-    Libraries are spared: an import stays half done, and some of their C code does not survive it.
+    Libraries are spared: an import stays half done, and some of their C code does not survive it. So is whatever
+    `__del__` calls: Python ignores what is raised there, and the line would go on for ever.
     """
     fired: list[bool] = []
 
     def interrupt(_: int, frame: FrameType | None) -> None:
-        if frame is None or not frame.f_code.co_filename.startswith(PACKAGE):
+        outer = frame
+        while outer and outer.f_code.co_name != "__del__":
+            outer = outer.f_back
+        if frame is None or outer or not frame.f_code.co_filename.startswith(PACKAGE):
             signal.setitimer(signal.ITIMER_REAL, 0.003)
             return
         fired.append(True)
