@@ -23,6 +23,7 @@ from minitl.errors import DataError, MinitlError, ShapeError, UnknownNameError, 
 from minitl.export.onnx import largest_difference, to_onnx
 from minitl.layers import Conv, Layer, Linear, Norm
 from minitl.networks import Network
+from minitl.networks.weights import apart
 from minitl.training.weights import load_weights
 
 h5py = pytest.importorskip("h5py")
@@ -492,9 +493,57 @@ def test_arrays_that_claim_to_be_huge_are_not_allocated(shape: tuple[int, int], 
         small().load(path, source="keras")
 
 
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [("input(); time.sleep(99)", "does not come to an end of it in 0.5 s"),
+     ("input(); os.abort()", "breaks down on it"), ("os.abort()", "breaks down on it")],
+)  # fmt: skip
+def test_a_library_that_fails_on_a_file_is_told(
+    program: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_h5(tmp_path / "k.h5", small())
+    monkeypatch.setattr(apart, "SERVE", f"import os, time; {program}")
+    monkeypatch.setattr(apart, "PATIENCE", 0.5 if "sleep" in program else 60)
+    with pytest.raises(DataError, match=f"k.h5: cannot be read as weights: the HDF5 library {told}; save it anew"):
+        small().load(tmp_path / "k.h5", source="keras")
+
+
+def test_a_text_beyond_its_heap_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size of one text in a heap of them leads into the room that is left, where HDF5 2.0.0 goes on for ever."""
+    path = tmp_path / "k.h5"
+    old_h5(path, small())
+    raw = bytearray(path.read_bytes())
+    places = [raw.index(b"GCOL") + 16]
+    while raw[at := places[-1]]:  # an object's number, which is 0 of what is left; its size and bytes from 8 on
+        places.append(at + 16 + -(-int.from_bytes(raw[at + 8 : at + 16], "little") // 8) * 8)
+    raw[places[-3] + 8] = 225
+    path.write_bytes(raw)
+    monkeypatch.setattr(apart, "PATIENCE", 4)
+    net = small(seed=3)
+    before = everything(net)
+    with pytest.raises(DataError, match=r"k.h5: cannot be read as weights"):
+        net.load(path, source="keras")
+    assert everything(net) == before
+
+
+class Kept:
+    """Reads one file after the other in one process, and in a new one where a file was too much for it."""
+
+    def __init__(self) -> None:
+        self.reader, self.started = apart.Reader(), 1
+
+    def __call__(self, path: Path) -> Any:
+        if not self.reader.alive:
+            self.reader, self.started = apart.Reader(), self.started + 1
+        return self.reader.read(path)
+
+
 @pytest.mark.parametrize("name", [*WRITERS, "net.safetensors", "net.pth"])
-def test_damaged_files_are_refused_or_loaded_whole(name: str, tmp_path: Path) -> None:
+def test_damaged_files_are_refused_or_loaded_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes changed, cut off and added, at random places: an error of one line, or a load; and never half of one."""
+    kept = Kept()
+    monkeypatch.setattr("minitl.networks.weights.sources.read_apart", kept)
+    monkeypatch.setattr(apart, "PATIENCE", 5)
     path, theirs, rng = tmp_path / name, stir(small()), np.random.default_rng(0)
     source = "keras" if name in WRITERS else ""
     if name in WRITERS:
@@ -519,4 +568,6 @@ def test_damaged_files_are_refused_or_loaded_whole(name: str, tmp_path: Path) ->
             refused += 1
             assert "\n" not in str(error)  # noqa: PT017
             assert everything(net) == before
+    kept.reader.__exit__(None, None, None)
+    print(f"{name}: {refused} of {FUZZ} refused, {kept.started - 1} of them by ending the process that read them")
     assert refused > FUZZ / 8

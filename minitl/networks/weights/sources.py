@@ -14,8 +14,9 @@ from minitl.arrays import Array
 from minitl.errors import DataError, MinitlError
 from minitl.layers import Conv, Layer, Linear, Norm
 from minitl.networks.names import STYLES
+from minitl.networks.weights.apart import read_apart
 from minitl.networks.weights.files import KERAS_FILES, read_arrays
-from minitl.networks.weights.keras_file import KerasFile, KerasLayer, read_keras
+from minitl.networks.weights.keras_file import KerasFile, KerasLayer
 
 if TYPE_CHECKING:
     from minitl.networks.network import Network
@@ -75,7 +76,7 @@ def keras(network: Network, path: Path) -> Incoming:
     """Keras': layers are matched by kind and order, and kernels brought from (k, k, I, O) to (O, I, k, k)."""
     if path.suffix.lower() not in KERAS_FILES:
         raise DataError(f"{path}: no Keras file, by its name", remedy=f"known are {', '.join(KERAS_FILES)}")
-    file = read_keras(path)
+    file = read_apart(path)
     conventions = PRESETS["keras"]
     if len(file.norms) > 1:
         raise DataError(f"{path}: its norms differ in epsilon or momentum: {sorted(file.norms)}")
