@@ -28,7 +28,7 @@ class Bar:
     def say(self, text: str) -> None:
         """Write a line, above the bar where there is one."""
         if self.drawn:
-            self.drawn.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.drawn.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
 

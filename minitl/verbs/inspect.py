@@ -13,14 +13,14 @@ from minitl.accounting.conventions import CONVENTIONS, STANDARD
 from minitl.accounting.idle_rules import idle_rules
 from minitl.accounting.op_by_op import op_by_op
 from minitl.accounting.plot import plot_kept
-from minitl.accounting.report import Key, block_of, by_layer, by_network, sums
+from minitl.accounting.report import block_of, sums
 from minitl.accounting.tidy import buffers, csv_text, parts, totals
 from minitl.accounting.timeline_plot import plot_timelines
 from minitl.errors import UsageError
 from minitl.kernels.threads import count
 from minitl.networks import Model
 from minitl.verbs import options
-from minitl.verbs.inspection import Inspection
+from minitl.verbs.inspection import Inspection, key_of
 from minitl.verbs.inspection_text import print_one, print_several
 
 HELP = "per-layer memory and work of a training step"
@@ -180,8 +180,8 @@ def _plot(found: list[Inspection], args: argparse.Namespace) -> None:
     if lines := {one.label: one.timeline for one in found if one.timeline and args.timeline}:
         plot_timelines(lines, args.plot, title=found[0].step)
         return
-    by: dict[str, Key] = {"layer": by_layer, "block": found[0].block, "network": by_network}
-    plot_kept({one.label: one.ledger for one in found}, args.plot, title=found[0].step, by=by[args.by])
+    ledgers = {one.label: one.ledger for one in found}
+    plot_kept(ledgers, args.plot, title=found[0].step, by=key_of(found, args.by))
 
 
 def _conventions() -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from minitl.accounting import Ledger, Measured
-from minitl.accounting.report import Key
+from minitl.accounting.ledger import Row
+from minitl.accounting.report import Key, by_layer, by_network
 from minitl.accounting.timeline import Timeline
 
 
@@ -42,3 +44,16 @@ class Inspection:
         """Whether what was measured, if anything, is what was predicted."""
         m = self.measured
         return m is None or m.held_bytes == m.traced_bytes == self.ledger.kept_bytes
+
+
+def key_of(found: Sequence[Inspection], by: str) -> Key:
+    """What a row belongs to, in a table or plot by `layer`, `block` or `network` of all that was found.
+
+    A method may add layers that the others have not, so that each knows the blocks of its own.
+    """
+
+    def block(row: Row) -> str:
+        return next((part for one in found if (part := one.block(row)) != row.layer), row.layer)
+
+    keys: dict[str, Key] = {"layer": by_layer, "block": block, "network": by_network}
+    return keys[by]

@@ -12,8 +12,6 @@ from minitl.accounting.ledger import rows_table, shape_text, totals_tables
 from minitl.accounting.report import (
     against_table,
     block_table,
-    by_layer,
-    by_network,
     methods_table,
     percent,
     totals_beside,
@@ -22,7 +20,7 @@ from minitl.accounting.table import Table, table
 from minitl.accounting.timeline import Timeline
 from minitl.kernels.compile import interpreted
 from minitl.verbs import options
-from minitl.verbs.inspection import Inspection
+from minitl.verbs.inspection import Inspection, key_of
 from minitl.verbs.terminal import PLAIN, show
 
 READING = """Each row is a buffer that forward keeps because backward needs it for the
@@ -42,8 +40,8 @@ def print_one(found: Inspection, other: Inspection | None, args: argparse.Namesp
     ledger = found.ledger
     parts: list[str] = [f"{_network(found, args)}\n{_trains(found)}"]
     if other:
-        key = {"layer": by_layer, "block": found.block, "network": by_network}[args.by]
-        parts.append(against_table(ledger, other.ledger, (found.about["method"], other.about["method"]), key))
+        names = found.about["method"], other.about["method"]
+        parts.append(against_table(ledger, other.ledger, names, key_of([found, other], args.by)))
     elif found.timeline and args.timeline:
         parts += timeline_parts(found.timeline)
     elif args.by == "layer":
@@ -67,7 +65,7 @@ def print_several(found: Sequence[Inspection], args: argparse.Namespace) -> None
         if one.timeline and args.timeline:
             parts += [one.label, *timeline_parts(one.timeline)]
     if args.by != "network" and not args.timeline:
-        parts.append(methods_table(ledgers, by_layer if args.by == "layer" else found[0].block))
+        parts.append(methods_table(ledgers, key_of(found, args.by)))
     parts.append(totals_beside(ledgers))
     for one in found:
         if one.measured:

@@ -202,11 +202,11 @@ class _Clock:
         trainer, spent = self.trainer, time.perf_counter() - self.start
         steps = trainer.steps_done - self.first
         left = 0 if trainer.done else round(spent / max(steps, 1) * (trainer.steps - trainer.steps_done))
-        images = steps * len(trainer.train) / len(trainer.spans)
+        speed = steps * len(trainer.train) / len(trainer.spans) / spent
         self.shown.say(
             f"epoch {row['epoch']}/{trainer.settings.epochs}: loss {row['loss']:.4f}, "
-            f"accuracy {row['train_accuracy']:.1%} trained on, {row['accuracy']:.1%} held out; "
-            f"{images / spent:.1f} images/s, {left // 60}:{left % 60:02} left"
+            f"{row['train_accuracy']:.1%} right, {row['accuracy']:.1%} held out; "
+            f"{speed:,.{1 if speed < 10 else 0}f} images/s, {left // 60}:{left % 60:02} left"
         )
 
 

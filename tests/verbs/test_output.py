@@ -83,6 +83,13 @@ def test_csv_by_layer_has_a_line_per_buffer_of_every_method(capsys: Captured) ->
         assert own == [(row["layer"], row["tensor"], row["bytes"]) for row in data["rows"]]
 
 
+@pytest.mark.parametrize("chosen", [("--method", "ft-blocks,lora"), ("--against", "lora"), ("--against", "rep-net")])
+def test_layers_that_a_method_adds_are_told_with_their_block(capsys: Captured, chosen: tuple[str, ...]) -> None:
+    text = out(capsys, "inspect", "digits_irb", *chosen, "--by", "block")
+    assert "block 6" in text
+    assert "features." not in text
+
+
 def test_csv_by_block_and_by_network(capsys: Captured) -> None:
     chosen = ("--method", "mobiletl,ft-last")
     data = json.loads(out(capsys, *DIGITS, *chosen, "--by", "block", "--json"))

@@ -105,6 +105,7 @@ def test_train_tells_how_it_goes(run: Cli, photos: Path, tmp_path: Path) -> None
     assert re.search(r"digits_irb, mobiletl 2: trains 84,059 parameters; keeps 1\.\d{3} MB, peak \d\.\d{3} MB", err)
     assert "epoch 2/2: loss" in err
     assert "images/s, 0:00 left" in err
+    assert max(map(len, err.splitlines())) <= 80
     assert out.startswith("accuracy on the held-out part: ")
 
 
