@@ -58,11 +58,15 @@ def difference(found: Array, expected: Any, scale: float = 0.0) -> float:
 
 
 @pytest.mark.parametrize("name", WIDER)
-def test_names_shapes_and_conventions(name: str) -> None:
+def test_names_conventions_and_logits(name: str) -> None:
     """The same table as another's below, of another width."""
     net, model = pair(name)
     norms = {(m.eps, m.momentum) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)}
     assert norms == {(net.stem.norm.eps, net.stem.norm.momentum)}
+    images = noise((1, 33, 40, 3))
+    off = difference(net.predict(images), model.eval()(nchw(images)))
+    print(f"\n{name}: relative difference of logits {off:.1e}")
+    assert off < TOLERANCE
 
 
 @pytest.mark.parametrize("name", NETWORKS)
