@@ -62,7 +62,8 @@ assert abs(rate - gw[2]) < 1e-5
 #
 # ## Is a gradient right? Ask the function itself
 #
-# A slope can be measured: go a little to both sides, and divide what the function gained by the way:
+# A slope can be measured: go a little to both sides, and divide the change of the function by the
+# distance:
 #
 #     (f(x + d) - f(x - d)) / 2d
 #
@@ -213,7 +214,7 @@ assert list(weights.values()) == [903_168, 225_792, 28_224, 0]
 #
 # To check a thousand elements one by one takes two thousand runs. Instead, walk all elements at once
 # along a random direction t. L changes along t by the sum over all elements of gx times t, written
-# <gx, t>. And the loss? Weigh the outputs with random gy: L = sum(gy y). One number checks a
+# <gx, t>. And the loss? Draw gy at random too, and take L = sum(gy y). One number checks a
 # thousand. Sizes are odd and unequal and all numbers random: zeros, ones and symmetric arrays hide
 # faults.
 

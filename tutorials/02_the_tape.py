@@ -411,7 +411,7 @@ assert all(abs(by_minitl[name] - by_hand[name]).max() < 1e-12 for name in weight
 
 # %% [markdown]
 # After backward the records are empty. A second walk is refused, with an error that says so and what
-# to do instead; the ledger still tells what was held.
+# to do instead; the ledger still says what was held.
 
 # %%
 try:
@@ -423,7 +423,7 @@ assert minitl.accounting.ledger(tape).kept_bytes == 357
 # %% [markdown]
 # ## Three numbers that agree
 #
-# For a whole network `minitl` tells the kept bytes in three ways: *predicted* from shapes alone, with
+# For a whole network `minitl` gives the kept bytes in three ways: *predicted* from shapes alone, with
 # nothing computed; *held* by the tape, its ledger; *measured* as memory that NumPy really has, by
 # Python's own `tracemalloc`. (A whole network is compiled here for the first time: up to half a
 # minute, once.)

@@ -72,10 +72,10 @@ assert not check_gradient(forward, naive, x, rng)
 #
 # In words: **take from gy its mean, and its part along x_hat.** It must be so. Add a constant to all
 # x of a channel, or stretch them: y does not change, so L does not, and gx has to say so. You write
-# this backward in exercise 4a; until then the course lends one. (The operations in `course/pieces.py`
-# are to share dictionaries, so each takes the name of its layer, here "n": the function reads "n.x_hat"
-# from what was kept and "n.weight", gamma, from the parameters, and would write ggamma and gbeta into
-# its last argument.)
+# this backward in exercise 4a; until then the course lends one. (In tutorial 6 the operations of
+# `course/pieces.py` share their dictionaries, so each takes the name of its layer, here "n": the
+# function reads "n.x_hat" from what was kept and "n.weight", gamma, from the parameters, and writes
+# ggamma and gbeta into its last argument.)
 #
 # The picture shows one channel, a point for each of its values, gx against x_hat. Look for what the
 # right gradient has lost: its height and its tilt.
@@ -144,8 +144,8 @@ assert abs(right(kept, np.ones_like(x))).max() < 1e-12
 # %% [markdown]
 # ## What it keeps
 #
-# gx needs x_hat and inv_std; ggamma needs x_hat; gbeta needs nothing. (Why x_hat and not x? To get
-# x_hat from x takes the mean besides: 4 bytes more per channel. The paper's savings come out only
+# gx needs x_hat and inv_std; ggamma needs x_hat; gbeta needs nothing. (Why x_hat and not x? With x
+# the mean would have to be kept too: 4 bytes more per channel. The paper's savings come out only
 # with x_hat.) On the wide map of the paper's block, 8x7x7x576 in float32: **predict** four
 # cases. All gradients wanted; no gx; gbeta alone; gbeta and gx. Most people get the last one wrong.
 

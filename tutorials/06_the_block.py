@@ -396,8 +396,8 @@ assert kept["expand_act.mask"].shape == (9, 48)
 # %% [markdown]
 # Outputs and kept buffers agree within 1e-12 of their size, gradients within 1e-11, masks and bytes
 # exactly. (A mask has 9 bytes per channel: the bits of 70 positions fill 8 bytes and 6 bits of a
-# ninth.) A ledger's rows say what we have tabulated, and more. The last one, MobileTL's with
-# Hard-Swish (`print(ledger)` shows all of it):
+# ninth.) A ledger's rows say what we have tabulated, and more. Here is the last of the four ledgers,
+# MobileTL's with Hard-Swish (`print(ledger)` shows all of it):
 
 # %%
 for row in ledger.rows:
@@ -407,7 +407,7 @@ for row in ledger.rows:
 # %% [markdown]
 # ## Beyond the paper
 #
-# `minitl` can also foresee the bytes from shapes alone, without running anything, and it has two
+# `minitl` can also predict the bytes from shapes alone, without running anything, and it has two
 # methods the paper does not have. `mobiletl-exact` trains what `mobiletl` trains, with *exact*
 # slopes. `mobiletl-recompute` computes the depthwise convolution's input a second time instead of
 # keeping it. What will exactness cost?
@@ -488,8 +488,8 @@ _ = axes.legend(fontsize=8, loc="lower right")
 # The first, second, fifth and sixth bar are the paper's Figure 1. Its labels are 0.91 for a norm,
 # 0.90 for a convolution's input or a Hard-Swish, and 0.95 for squeeze-and-excite, in MB.
 #
-# (Why frameworks do not show such savings is told in [tutorial 2](02_the_tape.py): what is kept is
-# decided there by the operation, not by what is trained.)
+# (Why do frameworks not show such savings? In them, what is kept is decided by the operation, not by
+# what is trained: [tutorial 2](02_the_tape.py).)
 #
 # ## What you can now do
 #

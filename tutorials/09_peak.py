@@ -4,7 +4,7 @@
 # *Needs: [2, the tape](02_the_tape.py) and [6, the block](06_the_block.py). Takes 30 minutes. Next:
 # [10, plan and your own method](10_plan_and_your_own_method.py).*
 #
-# What is kept lies there between forward and backward. But a device runs out of memory at the
+# What is kept stays in memory between forward and backward. But a device runs out of memory at the
 # *highest moment* of a step, and at that moment other things are alive as well: the input and the
 # output of the operation that runs, gradients on their way, parameters. We replay a step on sizes,
 # find its highest moment, and see what lowers it and what does not.
@@ -124,8 +124,8 @@ assert B + 96 * 4 == 150_912
 # gy (b) and gx (6 b) are there together, and so is the residual's gradient (b). So the peak is what
 # is kept, less 150,912 bytes, plus 8 b.
 #
-# In the figure look at two things. Each staircase climbs in forward, reaches its top two moments after
-# the turn, then comes down. And what is kept is not the highest point: at the dotted line, the turn,
+# In the figure look at two things. Each staircase climbs in forward, is highest two moments after the
+# turn, then comes down. And what is kept is not the highest point: at the dotted line, the turn,
 # the staircase is at what is kept plus gy, one b.
 
 # %%
@@ -287,9 +287,9 @@ assert 1.25 < saved.flops.total / whole.flops.total < 4 / 3
 # This is MobileTL's honest rival: fine-tuning the same five blocks with checkpoints keeps less than
 # MobileTL and peaks lower, with exact gradients and batch statistics. It pays in work, on every
 # step; MobileTL pays in exactness, and in norms that no longer adapt. And the two combine: the last
-# line. `mobiletl-recompute` stands between them. It computes again only what is cheap and frozen
-# (expand, norm, activation), for which frozen statistics give the same numbers, to the bit: about a
-# fifth more work for a block.
+# line. `mobiletl-recompute` stands between them. It runs only the first part of a block again, from
+# expand to the depthwise convolution. The norm in there is frozen, so the numbers are the same, to the
+# bit, and no running statistics move twice: about a fifth more work for a block.
 
 # %%
 rival, ours = step(v2, "ft-blocks", 5, checkpoint=True), STEPS["mobiletl"]

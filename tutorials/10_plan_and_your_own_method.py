@@ -83,7 +83,7 @@ _ = axes.legend(fontsize=8)
 import subprocess
 import sys
 
-command = "plan digits_irb --resolution 24 --budget 300kB --of peak"
+command = "plan digits_irb --resolution 24 --budget 300kB --of peak --threads 2"
 said = subprocess.run([sys.executable, "-m", "minitl", *command.split()], capture_output=True)
 print(f"exit code {said.returncode}: {said.stderr.decode().strip()}")
 assert (said.returncode, len(said.stderr.splitlines())) == (2, 1)

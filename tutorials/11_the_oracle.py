@@ -30,9 +30,9 @@ assert len(names) > 90
 
 # %% [markdown]
 # `case.inputs` are what an implementation gets: `input.x` and `grad_output`, which this course
-# calls x and gy. `output`, `grad_input.x` and `kept.mask` are what is expected, computed in more
-# than float64. The `tol` tensors are the bounds: one number *per element*, for float16, float32 and
-# float64 results.
+# calls x and gy. `output`, `grad_input.x` and `kept.mask` are what is expected, computed in float64.
+# The `tol` tensors are the bounds: one number *per element*, for float16, float32 and float64
+# results.
 #
 # The shapes are odd and unequal, and there are values exactly on a kink: 0 for the sign rule, -3 and
 # 3 for Hard-Swish. Faults like to hide there.
@@ -40,8 +40,8 @@ assert len(names) > 90
 # ## Right
 #
 # An implementation is a function from a case to a dictionary of what it found. Here is MobileTL's
-# Hard-Swish, in NumPy. What it does about bits stands in one line of its own, so that we can break
-# it:
+# Hard-Swish, in NumPy. The parts that are easy to get wrong are arguments, so that we can break each
+# by itself:
 
 
 # %%
@@ -155,7 +155,7 @@ assert max(used[name].max() for name in list(used)[:3]) <= 1 < used["a fault"].m
 # and the order of the sum does not matter.
 #
 # In the figure each curve is a kernel, with its elements from the best to the worst: look at how far
-# the red one is above the line, which is the bound, and how calmly the others stay below.
+# the red one is above the line, which is the bound, and how far below it the others stay.
 
 # %% tags=["volatile"]
 from course.figures import BLUE, CYAN, GREEN, RED, figure

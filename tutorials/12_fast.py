@@ -164,8 +164,8 @@ _ = axes.legend(fontsize=8, loc="center right")
 #
 # ## Same records, same bytes, same numbers
 #
-# Whoever reads a tape after a fused step sees what the operations one by one would have left, and
-# the gradients are the same to the bit: all sums are taken in one fixed order, fused or not, on any
+# After a fused step the tape holds what the operations would have left one by one, and the
+# gradients are the same to the bit: all sums are taken in one fixed order, fused or not, on any
 # machine and any number of threads. (The first time, kernels are compiled: up to half a minute.)
 
 # %%
