@@ -130,7 +130,7 @@ def _of_floats(case: Case, compared: Mapping[str, Array], floats: Sequence[str])
     tried = set()
     with suppress(Exception):  # a case that cannot be run keeps what its results alone told
         found.of_runs(runs_of(case))
-        tried = set(floats)
+        tried = {name for name in floats if name.startswith(COMPUTED)}
     return found.named(), tried
 
 

@@ -993,6 +993,25 @@ class DeviationKept(Correct):
         return gx
 
 
+@mutant("frozen norms pass their gradient on unscaled")
+class UnscaledGradient(Correct):
+    def frozen_norm(self, layer: str, x: Array) -> Result:
+        y, of_norm = super().frozen_norm(layer, x)
+
+        def back(gy: Array) -> Array:
+            of_norm(gy)
+            return gy
+
+        return y, back
+
+
+@mutant("frozen norms' gradient of x without 1 / deviation")
+class GammaAlone(Correct):
+    def frozen_norm(self, layer: str, x: Array) -> Result:
+        y, of_norm = super().frozen_norm(layer, x)
+        return y, lambda gy: of_norm(gy) / self.inv_std(self.p[f"{layer}running_var"])
+
+
 @mutant("running variance biased")
 class BiasedRunning(Correct):
     def unbiased(self, variance: Array, m: int) -> Array:

@@ -40,6 +40,8 @@ NAMED: dict[str, str] = {
     "scale's gradient from x - mean": "inv_std forgotten",
     "scale's gradient from x": "scale's gradient from x, where",
     "standard deviation kept and used for its inverse": "standard deviation in place of its inverse",
+    "frozen norms pass their gradient on unscaled": "scale, gamma inv_std, left out",
+    "frozen norms' gradient of x without 1 / deviation": "inv_std left out",
     "running variance biased": "biased running variance",
     "normalised by the unbiased variance": "unbiased normalisation",
     "momentum the wrong way round": "momentum",

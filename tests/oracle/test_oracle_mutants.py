@@ -137,6 +137,15 @@ def test_two_mistakes_are_not_called_a_third(name: str, first: str, second: str)
     assert all(re.search(f"{NAMED[first]}|{NAMED[second]}", cause) for cause in named)
 
 
+def test_a_kept_value_that_no_mistake_is_tried_for_is_not_called_two_mistakes() -> None:
+    """It follows from the mistake that the other tensors name."""
+    (case,) = (case for case in cases("nhwc", "float32") if case.name == "irb-mobiletl-hard_swish-k5-s2-se")
+    report = case.compare(MUTANTS["padding off by one"](case).answer())
+    wrong = [line for line in report.lines if not line.ok]
+    assert any(line.tensor.startswith("kept.") for line in wrong)
+    assert minitl.oracle.compare.UNEXPLAINED not in {line.note for line in wrong}
+
+
 def test_nine_of_ten_mistakes_are_named(rows: list[Row]) -> None:
     named = [(mistake, cause) for mistake, _, cause in rows if mistake in NAMED]
     if len(named) < len(NAMED):

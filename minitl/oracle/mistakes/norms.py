@@ -91,8 +91,15 @@ def _backward_alone() -> Iterator[Mistake]:
         "the scale's gradient from x, where x_hat is right": lambda c, x_hat, inv_std: c.x,
     }.items():
         yield Mistake(cause, BATCH, None, partial(_scale_from, by))
-    text = "the standard deviation in place of its inverse"
-    yield Mistake(text, BOTH, None, _with_std)
+    for cause, of_gx in {
+        "the standard deviation in place of its inverse": lambda c, gx, inv_std: gx / inv_std**2,
+        "inv_std left out of the input's gradient": lambda c, gx, inv_std: gx / inv_std,
+        "the norm's scale, gamma inv_std, left out of the input's gradient": lambda c, gx, inv_std: (
+            gx / (c.arrays[1] * inv_std)
+        ),
+    }.items():
+        for ops in (BOTH, FROZEN, BATCH):  # a block's inner norms and its last one are often different code
+            yield Mistake(cause, ops, None, partial(_with_gx, of_gx))
 
 
 OfX = Callable[[Array, Array, Array, Array, int], Array]  # gy, x_hat, their sums, M
@@ -110,10 +117,10 @@ def _scale_from(by: Callable[[Call, Array, Array], Array], c: Call, gy: Array) -
     return gx, (gy * by(c, *_Norm().normalised(c))).sum(axis=(0, 1, 2)), *rest
 
 
-def _with_std(c: Call, gy: Array) -> tuple[Array | None, ...]:
+def _with_gx(of_gx: Callable[[Call, Array, Array], Array], c: Call, gy: Array) -> tuple[Array | None, ...]:
     gx, *rest = _Norm().backward(c, gy)
     _, inv_std = _Norm().normalised(c)
-    return np.asarray(gx) / inv_std**2, *rest
+    return of_gx(c, np.asarray(gx), inv_std), *rest
 
 
 def _of_groups() -> Iterator[Mistake]:
