@@ -9,13 +9,12 @@ from numba import carray
 
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments, pointer
-from minitl.kernels.compiled.stages import ended
-from minitl.kernels.compiled.tile import add_outer, fill, read, store, wide, zeros
+from minitl.kernels.compiled.stages import ended, times
+from minitl.kernels.compiled.tile import add_outer, fill, read, store, turned, wide, zeros
 from minitl.kernels.rules import ending
 from minitl.kernels.target import target
 
 BLOCK = 192  # positions whose inputs stay in the cache while all panels of the weight go by
-SQUARE = 64  # numbers of a row that are turned at a time
 NEAR = 96  # positions of both maps that stay in the first cache while a weight's gradient takes them in
 
 
@@ -26,7 +25,7 @@ def pack_panel(dtype: str, gated: bool, transposed: bool) -> Kernel:
     `source` is where the panel's part of the weight begins, `step` from one row of the weight to the next.
     """
     version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
-    count = 7 if gated else 6
+    count, bits, lanes = 7 if gated else 6, 8 * itemsize, target().lanes(itemsize)
 
     @kernel
     def pack(p: int) -> None:
@@ -35,11 +34,17 @@ def pack_panel(dtype: str, gated: bool, transposed: bool) -> Kernel:
         out = carray(pointer(panel), (inner, width), kind)
         gate = carray(pointer(given[count - 1]), (inner if transposed else columns,), kind)
         if transposed:
-            for first in range(0, inner, SQUARE):  # so that what is written stays in the cache
-                for n in range(columns):
-                    row = carray(pointer(source + n * step * itemsize), (inner,), kind)
-                    for k in range(first, min(first + SQUARE, inner)):
-                        out[k, n] = row[k] * gate[k] if gated else row[k]
+            whole, w = columns - columns % lanes, wide(1, bits, 0)
+            for n in range(0, whole, lanes):
+                for k in range(0, inner - lanes + 1, lanes):
+                    t = read(zeros(lanes, w), source, n * step + k, step, lanes)
+                    if gated:
+                        t = times(t, given[count - 1], k, lanes)
+                    store(turned(t), panel, k * width + n, width, lanes)
+            for n in range(columns):
+                row = carray(pointer(source + n * step * itemsize), (inner,), kind)
+                for k in range(inner - inner % lanes if n < whole else 0, inner):
+                    out[k, n] = row[k] * gate[k] if gated else row[k]
         else:
             for k in range(inner):
                 row = carray(pointer(source + k * step * itemsize), (columns,), kind)

@@ -234,6 +234,21 @@ def read(w: Writer, _: Any, t: Any, a: Any, at: Any, step: Any, left: Any) -> An
     return w.map(t, lambda v, i, j: w.load(w.at(a, at, w.b.mul(step, I64(i)), j * w.lanes), masks[j]))
 
 
+@tile_op()
+def turned(w: Writer, _: Any, t: Any) -> Any:
+    """A tile of as many rows as its one vector has lanes, with rows and lanes exchanged: in blocks of 1, 2, 4, ..."""
+    rows, count = [v for v, _, _ in w.each(t)], w.lanes
+    for step in (1 << n for n in range(count.bit_length() - 1)):
+        low, high = (
+            ir.Constant(ir.VectorType(I32, count), [n + other if n & step else n + own for n in range(count)])
+            for own, other in ((0, count - step), (step, count))
+        )
+        for i in (i for i in range(count) if not i & step):
+            a, b = rows[i], rows[i + step]
+            rows[i], rows[i + step] = w.b.shuffle_vector(a, b, low), w.b.shuffle_vector(a, b, high)
+    return w.map(t, lambda v, i, j: rows[i])
+
+
 @tile_op(_nothing)
 def store(w: Writer, _: Any, t: Any, a: Any, at: Any, step: Any, left: Any) -> None:
     """a[at + i step :] = row i."""
