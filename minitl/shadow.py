@@ -13,12 +13,11 @@ from typing import Any, cast
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
-from minitl.fused.program import Program
-from minitl.fused.work import Work
+from minitl.fused.plan import Work
 from minitl.ops.op import Attrs, Gradients, Op, dtype_of
 from minitl.parameters import Parameter
 from minitl.pixels import Normalisation
-from minitl.records import OpRecord, Var
+from minitl.records import OpRecord, Take, Var
 from minitl.saved import OUTPUT, Saved
 from minitl.tape import K, Tape
 
@@ -110,8 +109,8 @@ class ShadowTape(Tape):
         del params
         return results
 
-    def _work(self, program: Program, x: Array) -> Work:
-        return Work(program, x.shape[0], program.dtype, self.phantom, dry=True)
+    def _work(self, take: Take | None = None) -> Work:
+        return Work(self.phantom, take, dry=True)
 
     def _ones_like(self, loss: Array) -> Array:
         return self.phantom(loss.shape, loss.dtype.name)

@@ -16,11 +16,10 @@ from minitl.arrays import Array, owner, to_numpy
 from minitl.checks import expect_count, expect_flag
 from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
 from minitl.fused.backward import backward
-from minitl.fused.excite import KeptArrays
 from minitl.fused.forward import forward
 from minitl.fused.frozen import frozen_forward
-from minitl.fused.program import Program, Run
-from minitl.fused.work import Work
+from minitl.fused.plan import Arrays, Work
+from minitl.fused.program import Program
 from minitl.gradients import Apply, Sink, Witness
 from minitl.kernels.compile import interpreted
 from minitl.ops.op import EXACT, Attrs, Gradients, Op, dtype_of
@@ -157,23 +156,25 @@ class Tape:
         The records are those the ops would make one by one, and hold the same; only in backward
         they are taken together.
         """
+        if not program.trains:
+            return self.run_frozen([program], x)
         self._check_own([x], program.records[0].name, program.records[0].layer)
-        values = {p: self._read(p) for p in program.parameters}
-        y, kept = forward(program, x.value, values, self._work(program, x.value))
+        plan = forward(program, keeps=self.keeps)
+        y, *kept = plan.play(self._work(), [x.value, *map(self._read, plan.values)])
         return self._recorded(program, x, y, kept) if self.recording else Var(y)
 
     def run_frozen(self, programs: Sequence[Program], x: Var) -> Var:
         """The same for several programs, one after another, in none of which anything is trained: depth first."""
         self._check_own([x], programs[0].records[0].name, programs[0].records[0].layer)
-        values = {p: self._read(p) for program in programs for p in program.parameters}
-        y = frozen_forward(programs, x.value, values, self._work(programs[0], x.value))
+        plan = frozen_forward(programs)
+        (y,) = plan.play(self._work(), [x.value, *map(self._read, plan.values)])
         if not self.recording:
             return Var(y)
         for program in programs:
-            x = self._recorded(program, x, y, {})
+            x = self._recorded(program, x, y, [])
         return x
 
-    def _recorded(self, program: Program, x: Var, y: Array, arrays: KeptArrays) -> Var:
+    def _recorded(self, program: Program, x: Var, y: Array, kept: Arrays) -> Var:
         first, last = len(self.records), len(self.records) + len(program.records) - 1
         if not program.trains:
             self.records += program.records_at(first, x.source)
@@ -182,8 +183,8 @@ class Tape:
         for record in copies.values():
             record.saved.input_shape, record.saved.rule = record.shapes[0], record.rule
             record.move(first, x.source)
-        for h in program.holdings if self.keeps else ():
-            says, array = h.kept, arrays[h.record, h.kept.tensor]
+        for h, array in zip(program.holdings if self.keeps else (), kept, strict=True):
+            says = h.kept
             if (array.dtype, array.nbytes) != (np.dtype(says.dtype), says.nbytes):  # the ops say what is kept, always
                 raise AssertionError(f"{h.record.layer}: kept {says.tensor} of {array.nbytes} bytes, not {says.nbytes}")
             copies[h.record].saved.hold(array, says)
@@ -191,10 +192,8 @@ class Tape:
         if self.computes:
             for record in copies.values():
                 self._witness.record(record)
-        run = Run(program, copies)
-        self._steps[last] = Step(
-            tuple(copies.values()), (x.source,), program.parameters, partial(type(self)._through_run, run=run)
-        )
+        through = partial(type(self)._through_run, program=program, records=copies)
+        self._steps[last] = Step(tuple(copies.values()), (x.source,), program.parameters, through)
         return Var(y, last, True, self._mark)
 
     def checkpoint(self, segment: Callable[[Tape, Var], Var], x: Var, *, layer: str, role: str) -> Var:
@@ -322,11 +321,15 @@ class Tape:
         gy = given.pop()
         return self._backward(record, gy), gy
 
-    def _through_run(self, given: list[Array], take: Take, own: bool, run: Run) -> tuple[Gradients, None]:
-        parameters = run.program.parameters
-        values, work = {p: self._read(p) for p in parameters}, self._work(run.program, given[0])
-        gx, gradients = backward(run, given, values, work, take, own=own)
-        return (gx, *(gradients.get(p) for p in parameters)), None
+    def _through_run(
+        self, given: list[Array], take: Take, own: bool, program: Program, records: dict[Record, OpRecord]
+    ) -> tuple[Gradients, None]:
+        plan = backward(program, own=own)
+        given += [records[h.record].saved[h.kept.tensor] for h in program.holdings]
+        for record in records.values():
+            record.saved = Saved()  # what is still to be read, the plan lets go of
+        given += map(self._read, plan.values)
+        return tuple(plan.play(self._work(take), given)), None
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -359,8 +362,8 @@ class Tape:
         params = [self._read(p) for p in record.parameters]
         return record.op.backward(record.saved, gy, attrs=record.attrs, needs=record.needs, params=params)
 
-    def _work(self, program: Program, x: Array) -> Work:
-        return Work(program, x.shape[0], program.dtype, np.empty, dry=False)
+    def _work(self, take: Take | None = None) -> Work:
+        return Work(np.empty, take, dry=False)
 
     def _ones_like(self, loss: Array) -> Array:
         return np.ones_like(loss)

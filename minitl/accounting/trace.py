@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 from minitl.accounting.moment import BACKWARD, FORWARD, Moment, StepBuffer
 from minitl.accounting.predict import LetGo
 from minitl.arrays import Array, Shape
-from minitl.fused.program import Program, Run, Stage
-from minitl.fused.work import Work
+from minitl.fused.plan import Arrays, Work
+from minitl.fused.program import Program, Stage
 from minitl.gradients import Sink
+from minitl.kernels.tasks import Table
 from minitl.ops.op import Attrs, Gradients, Op
 from minitl.parameters import Parameter
-from minitl.records import OpRecord, Take, Var
+from minitl.pixels import Normalisation
+from minitl.records import OpRecord, Record, Take, Var
 from minitl.saved import Saved
 from minitl.shadow import Meter, Phantom, ShadowTape
 from minitl.tape import K, Tape
@@ -140,38 +142,33 @@ class TracingWork(Work):
         """What follows is for that stage."""
         self.trace.visit(stage.conv.layer, self.trace.going)
 
-    def new(self, shape: Shape, dtype: str = "") -> Array:
+    def new(self, shape: Shape, dtype: str) -> Array:
         """See `Work`."""
         back = self.trace.going == BACKWARD
         if len(shape) == 4 and back:
             self.trace.say("activation gradients", "gradient", "of an output, or of an input, on its way down")
         elif len(shape) == 4:
             self.trace.say("activations", "output", "until its last reader is through")
-        elif len(shape) == 1 and not dtype:
+        elif len(shape) == 1 and dtype != "float64":
             self.trace.say("packed weights", "packed", "weights as the kernel reads them")
         else:
-            self.trace.say("scratch", "sums", "partial sums and factors of a norm")
+            self.trace.say("scratch", "sums", "sums, codes and factors of a norm")
         return super().new(shape, dtype)
 
-    def table(self, stage: Stage) -> Array:
+    def table(self, by: Normalisation, shape: Shape, dtype: str) -> Array:
         """See `Work`."""
         self.trace.say("scratch", "table", "the numbers that pixels stand for")
-        return super().table(stage)
+        return super().table(by, shape, dtype)
 
-    def numbers(self, count: int, passing: int, make: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
+    def do(self, function: Callable[..., object], passing: int, arrays: Arrays) -> None:
         """See `Work`."""
         self.trace.say("scratch", "factors", "factors of a norm while they are made")
-        return super().numbers(count, passing, make)
+        super().do(function, passing, arrays)
 
-    def zeros(self, shape: Shape, dtype: str) -> Array:
-        """See `Work`."""
-        self.trace.say("scratch", "sums", "sums of a band or a group")
-        return super().zeros(shape, dtype)
-
-    def recorded(self, *arguments: Any) -> None:
+    def run(self, table: Callable[[], Table], size: Callable[[], tuple[int, int]], arrays: Arrays) -> None:
         """See `Work`."""
         self.trace.say("scratch", "scratch", "of each thread, while the tasks run")
-        super().recorded(*arguments)
+        super().run(table, size, arrays)
 
 
 class TracingTape(ShadowTape):
@@ -238,12 +235,14 @@ class TracingTape(ShadowTape):
         self.trace.say("activation gradients", "gradient", "of an input, on its way down")
         return super()._backward(record, gy)
 
-    def _through_run(self, given: list[Array], take: Take, own: bool, run: Run) -> tuple[Gradients, None]:
-        self.trace.visit(run.program.stages[-1].conv.layer, BACKWARD)
-        return super()._through_run(given, take, own, run)
+    def _through_run(
+        self, given: list[Array], take: Take, own: bool, program: Program, records: dict[Record, OpRecord]
+    ) -> tuple[Gradients, None]:
+        self.trace.visit(program.stages[-1].conv.layer, BACKWARD)
+        return super()._through_run(given, take, own, program, records)
 
-    def _work(self, program: Program, x: Array) -> Work:
-        work = TracingWork(program, x.shape[0], program.dtype, self.phantom, dry=True)
+    def _work(self, take: Take | None = None) -> Work:
+        work = TracingWork(self.phantom, take, dry=True)
         work.trace = self.trace
         return work
 

@@ -16,137 +16,115 @@ import numpy as np
 
 from minitl.arrays import Array, positions
 from minitl.fused import calls
-from minitl.fused.excite import excite_back
-from minitl.fused.forward import norm_factors
-from minitl.fused.program import Run, Squeeze, Stage, Values
-from minitl.fused.work import PASSING, Band, Unit, Work
+from minitl.fused.excite import Kept, excite_back, kept_for_slope
+from minitl.fused.links import Band, Links
+from minitl.fused.plan import NO_SLOT, PASSING, Plan, Slot
+from minitl.fused.program import Program, Squeeze, Stage
 from minitl.kernels import elementwise, pointwise
 from minitl.kernels.channels import combine_call, dots_call, gate_call
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import BATCH, FROZEN
 from minitl.kernels.groups import Groups
 from minitl.kernels.sums import in_order
-from minitl.kernels.tasks import NOTHING, Place, Recorder
-from minitl.ops.activations.activation import tensor_of
+from minitl.kernels.tasks import Place, Recorder
 from minitl.ops.norms.batch_norm import backward_factors
 from minitl.parameters import Parameter
-from minitl.records import OpRecord, Take
-from minitl.saved import Saved
+from minitl.records import OpRecord
 
 channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
-ByParameter = dict[Parameter, Array]
 
+def backward(program: Program, *, own: bool) -> Plan:
+    """The plan for the output's gradient, what the records hold and the parameters; it writes over what was held.
 
-def backward(
-    run: Run, given: list[Array], values: Values, work: Work, take: Take, *, own: bool
-) -> tuple[Array | None, ByParameter]:
-    """The input's gradient, where it is wanted, and those of the trained parameters. Destroys what was kept.
-
-    `given` holds the gradient of the output, and is emptied: so it is let go of when it was read for the last time.
-    `own` says that it may be written over.
-    `take(parameter, gradient)` is offered each gradient once
-    nothing will read the parameter any more; those that it does not take are returned.
+    It gives the input's gradient, where that is wanted, and those of the parameters that train and that nobody took.
+    `own` says that the output's gradient may be written over.
     """
-    walk = _Backward(run, values, work, take)
-    return walk(given, own=own), walk.gradients
+    return program.planned(("backward", own), lambda: _Backward(program).all(own=own))
 
 
-class _Backward:
-    def __init__(self, run: Run, values: Values, work: Work, take: Take) -> None:
-        self.program, self.records, self.values, self.work = run.program, run.records, values, work
-        self.take = take
-        self.gradients: ByParameter = {}
+class _Backward(Links):
+    def __init__(self, program: Program) -> None:
+        super().__init__(program, [program.stages[-1].y, *(h.kept.shape for h in program.holdings)])
+        held = zip(program.holdings, self.inputs[1:], strict=True)
+        self.kept: Kept = {(h.record, h.kept.tensor): slot for h, slot in held}
+        self.gradients: dict[Parameter, Slot] = {}
         self._sums: list[Callable[[], None]] = []  # to finish when all units are done
-        gated = (calls.filter_size(s, work.dtype, back=True) for s in self.program.stages if s.gated)
-        self.panels_bytes = -(-max(gated, default=0) * calls.itemsize(work.dtype) // 64) * 64
+        gated = (calls.filter_size(s.conv, self.dtype, back=True) for s in program.stages if s.gated)
+        self.panels_bytes = -(-max(gated, default=0) * calls.itemsize(self.dtype) // 64) * 64
 
-    def kept(self, record: OpRecord, tensor: str) -> Array:
-        """What the record kept under that name."""
-        return self.records[record].saved[tensor]
-
-    def __call__(self, given: list[Array], *, own: bool) -> Array | None:
-        stages = self.program.stages
-        past = given[0] if self.program.residual else None
-        g, own = self.descend(stages[-1], given.pop(), own=own and past is None)
-        for number in reversed(range(len(stages))):
-            stage = stages[number]
-            self.work.enter(stage)
+    def all(self, *, own: bool) -> Plan:
+        """The whole plan: all stages, from the last to the first."""
+        stages, gy, residual = self.program.stages, self.inputs[0], self.program.residual
+        g, own = self.descend(stages[-1], gy, own=own and not residual)
+        for number, stage in reversed(list(enumerate(stages))):
+            self.enter(stage)
             if stage.batch:
-                g, own = self.batch_norm(stage, g, number, own=own), True
-            for record in (stage.norm, *((stage.act,) if stage.act else ())):
-                self.records[record].saved = Saved()  # what is still to be read, the links hold
+                g, own = self.batch_norm(stage, g, own=own), True
             gx = self.convolution(stage, g, number)
-            self.records[stage.conv].saved = Saved()
             if gx is None:
-                return None
+                break
             g, own = gx, True
-        if past is not None:
-            self.residual(stages[0], g, past)
-        self.barrier(("back", "end"))
-        return g
+        else:
+            if residual:
+                self.residual(stages[0], g, gy)
+            self.barrier()
+        return self.finish([gx, *map(self.gradients.get, self.program.parameters)])
 
-    def barrier(self, name: tuple[object, ...]) -> None:
+    def barrier(self) -> None:
         """Wait for all units, which have then read the parameters of the stages above; then finish the sums."""
         complete = list(self.gradients)
-        self.work.barrier(name)
+        super().barrier()
         for parameter in complete:
-            if self.take(parameter, self.gradients[parameter]):
-                del self.gradients[parameter]
+            self.offer(parameter, self.gradients[parameter])
         for finish in self._sums:
             finish()
         self._sums.clear()
 
     # A stage's activation and norm.
 
-    def descend(self, stage: Stage, gy: Array, *, own: bool) -> tuple[Array, bool]:
+    def descend(self, stage: Stage, gy: Slot, *, own: bool) -> tuple[Slot, bool]:
         """The top stage's slope and norm, of the gradient that comes from above: over it, if it is our own."""
         changed = stage.rule is not None or not stage.batch
-        g = self.work.new(stage.y) if changed and not own else gy
-        step, arrays = self.down(stage, g)
-        self.work.link(step, stage.y, gy, *arrays)
+        g = self.new(stage.y) if changed and not own else gy
+        step, slots = self.down(stage, g)
+        self.link(step, stage.y, gy, *slots)
         return g, changed or own
 
-    def down(self, stage: Stage, g: Array) -> tuple[Callable[..., None], tuple[Array, ...]]:
+    def down(self, stage: Stage, g: Slot) -> tuple[Callable[..., None], tuple[Slot, ...]]:
         """The step for a band: g = gy slope, and the norm's part. It takes gy's place, and those of the arrays."""
-        work, c, norm, rule = self.work, stage.y[3], stage.norm, stage.rule
-        packed = kept = x_hat = scale = dots = NOTHING
-        groups = Groups(stage.y)
-        if stage.act and rule:
-            packed = self.kept(stage.act, tensor_of(stage.codes)) if stage.codes else NOTHING
-            kept = self.kept(stage.act, "x" if stage.keeps_input else "y") if not stage.keeps_codes_only else NOTHING
-        sums = work.zeros((len(groups), c), "float64")
+        c, norm, dtype, groups = stage.y[3], stage.norm, self.dtype, Groups(stage.y)
+        x_hat = scale = dots = NO_SLOT
+        kept, packed = kept_for_slope(stage.act, self.kept) if stage.act else (NO_SLOT, NO_SLOT)
+        sums = self.zeros((len(groups), c), "float64")
         if stage.batch:
-            x_hat = self.kept(norm, "x_hat") if norm.needs[0] or norm.needs[1] else g
-            dots = work.zeros((len(groups), c), "float64")
+            x_hat = self.kept[norm, "x_hat"] if norm.needs[0] or norm.needs[1] else g
+            dots = self.zeros((len(groups), c), "float64")
             self.totals = sums, dots
         else:
-            scale = norm_factors(stage, self.values, work)[0]
+            scale = calls.norm_factors(self.ready, norm)[0]
             if norm.needs[2]:
                 self._sums.append(lambda: self.sum_up(norm.parameters[1], sums))
-        what = (
-            BATCH if stage.batch else FROZEN,
-            *((stage.act.name, stage.act.rule) if stage.act and rule else ("identity", "")),
-        )
+        activation = (stage.act.name, stage.act.rule) if stage.act and stage.rule else (elementwise.IDENTITY, "")
+        what = (BATCH if stage.batch else FROZEN, *activation)
 
-        def step(to: Recorder, _: Unit, band: Band, gy: Place, g: Place, *places: Place) -> None:
+        def step(to: Recorder, band: Band, gy: Place, g: Place, *places: Place) -> None:
             *others, sums, dots = places
             at = band.n // groups.size * c * 8
             sums, dots = sums + at, dots + at if stage.batch else dots
-            elementwise.down_call(to, band.span, c, work.dtype, what, (gy, g, *others, sums, dots))
+            elementwise.down_call(to, band.span, c, dtype, what, (gy, g, *others, sums, dots))
 
         return step, (g, scale, x_hat, kept, packed, sums, dots)
 
-    def sum_up(self, parameter: Parameter, sums: Array) -> None:
+    def sum_up(self, parameter: Parameter, sums: Slot) -> None:
         """A gradient from the sums of the groups."""
-        self.gradients[parameter] = self.work.new((sums.shape[1],))
-        if not self.work.dry:
-            self.gradients[parameter][:] = in_order(sums)
+        self.gradients[parameter] = self.new((sums.shape[1],))
+        self.do(lambda sums, out: np.copyto(out, in_order(sums)), sums, self.gradients[parameter])
 
-    def batch_norm(self, stage: Stage, gy: Array, number: int, *, own: bool) -> Array:
+    def batch_norm(self, stage: Stage, gy: Slot, *, own: bool) -> Slot:
         """gx = gamma inv_std (gy - sum gy / m - x_hat sum (gy x_hat) / m), over gy or else over x_hat."""
-        self.barrier(("back", number, "sums"))
-        work, norm, (sums, dots) = self.work, stage.norm, self.totals
+        self.barrier()
+        norm, dtype, (sums, dots) = stage.norm, self.dtype, self.totals
         gamma, beta = norm.parameters[:2]
         for parameter, groups, needed in ((gamma, dots, norm.needs[1]), (beta, sums, norm.needs[2])):
             if needed:
@@ -154,123 +132,121 @@ class _Backward:
         if not norm.needs[0]:
             return gy
 
-        def make() -> tuple[Array, ...]:
-            totals = in_order(sums), in_order(dots)
-            return backward_factors(self.values[gamma], self.kept(norm, "inv_std"), *totals, positions(stage.y))
+        def make(gamma: Array, inv_std: Array, sums: Array, dots: Array, *out: Array) -> None:
+            factors = backward_factors(gamma, inv_std, in_order(sums), in_order(dots), positions(stage.y))
+            for to, factor in zip(out, factors, strict=True):
+                np.copyto(to, factor)
 
-        factors = work.numbers(3, PASSING * stage.y[3], make)
-        x_hat = self.kept(norm, "x_hat")
+        factors = [self.new((stage.y[3],)) for _ in range(3)]
+        inv_std = self.kept[norm, "inv_std"]
+        self.do(make, self.values[gamma], inv_std, sums, dots, *factors, passing=PASSING * stage.y[3])
+        x_hat = self.kept[norm, "x_hat"]
         out = gy if own else x_hat
 
-        def combine(to: Recorder, _: Unit, band: Band, gy: Place, x_hat: Place, out: Place, *factors: Place) -> None:
-            combine_call(to, band.span, stage.y[3], work.dtype, (gy, x_hat, out, *factors))
+        def combine(to: Recorder, band: Band, gy: Place, x_hat: Place, out: Place, *factors: Place) -> None:
+            combine_call(to, band.span, stage.y[3], dtype, (gy, x_hat, out, *factors))
 
-        work.link(combine, stage.y, gy, x_hat, out, *factors)
+        self.link(combine, stage.y, gy, x_hat, out, *factors)
         return out
 
     # A stage's convolution.
 
-    def convolution(self, stage: Stage, g: Array, number: int) -> Array | None:
+    def convolution(self, stage: Stage, g: Slot, number: int) -> Slot | None:
         """The gradients of its weight and of its input, the latter through what stands below."""
         below = self.program.stages[number - 1] if number else None
         trains, passes = stage.conv.needs[-1], stage.conv.needs[0]
         along = trains and calls.by_groups(stage)
         if stage.gated and stage.squeeze:
-            self.barrier(("back", number, "norm"))
-            return self.pass_on(stage, below, g, more=self.gated(stage, stage.squeeze, g, number))
+            self.barrier()
+            return self.pass_on(stage, below, g, more=self.gated(stage, stage.squeeze, g))
         squeezed = stage.squeeze is not None
         last = trains and not along and passes and below is None and not squeezed  # the input is not written over
         if trains and not along and not last:
-            self.barrier(("back", number, "norm"))
-            self.weight(stage, g, number)
+            self.barrier()
+            self.weight(stage, g)
         if last and len(self.program.stages) == 1:  # a head lets go of its norm's map before its weight is packed
-            self.barrier(("back", number, "norm"))
+            self.barrier()
         gx = None
         if not passes:
             if along:
                 self.weight_alone(stage, g)
         elif stage.squeeze and stage.squeeze.scale:
-            gx = self.excite(stage, stage.squeeze, stage.squeeze.scale, below, g, number)
+            gx = self.excite(stage, stage.squeeze, stage.squeeze.scale, below, g)
         else:
             gx = self.pass_on(stage, below, g)
         if not passes or last:
-            self.barrier(("back", number, "input"))
+            self.barrier()
         if last:
-            self.weight(stage, g, number)
+            self.weight(stage, g)
         return gx
 
-    def filters(self, stage: Stage) -> Array:
+    def filters(self, stage: Stage) -> Slot:
         """The weight as the input's gradient reads it; as it is where a gate is yet to be multiplied in."""
+        parameter = stage.conv.parameters[0]
         if stage.gated:
-            return self.values[stage.conv.parameters[0]]
-        filters = self.work.new((calls.filter_size(stage, self.work.dtype, back=True),))
-        if not self.work.dry:
-            calls.prepare(stage, self.values[stage.conv.parameters[0]], self.work.dtype, filters, back=True)
-        parameter = stage.conv.parameters[0]  # read for the last time
-        if parameter in self.gradients and self.take(parameter, self.gradients[parameter]):
-            del self.gradients[parameter]
+            return self.values[parameter]
+        filters = calls.filters(self.ready, stage.conv, back=True)
+        self.ready.run()
+        if parameter in self.gradients:  # the weight was read for the last time
+            self.offer(parameter, self.gradients[parameter])
         return filters
 
-    def weight(self, stage: Stage, g: Array, number: int) -> None:
+    def weight(self, stage: Stage, g: Slot) -> None:
         """The weight's gradient: tasks are pieces of it."""
-        work, parameter = self.work, stage.conv.parameters[0]
-        gw = self.gradients[parameter] = work.new(parameter.value.shape)
+        parameter = stage.conv.parameters[0]
+        gw = self.gradients[parameter] = self.new(parameter.value.shape)
+
+        scratch, tasks = pointwise.grad_weight_scratch(stage.x, stage.y[3], self.dtype)
 
         def record(to: Recorder) -> None:
-            pointwise.grad_weight_calls(to, stage.x, stage.y, work.dtype, (Place(2), Place(3), Place(4)))
+            pointwise.grad_weight_calls(to, stage.x, stage.y, self.dtype, (Place(2), Place(3), Place(4)))
 
-        def scratch() -> tuple[int, int]:
-            return pointwise.grad_weight_scratch(stage.x, stage.y[3], work.dtype)
+        part = partial(Recorder.scratch, nbytes=scratch)
+        self.recorded(record, self.kept[stage.conv, "x"], g, gw, part=part, tasks=tasks)
 
-        work.recorded(("back", number, "weight"), record, scratch, self.kept(stage.conv, "x"), g, gw)
-
-    def chains(self, stage: Stage) -> Array:
+    def chains(self, stage: Stage) -> Slot:
         """Room for the gradient of the weight by each group; they are joined after the barrier."""
-        work, parameter, shape = self.work, stage.conv.parameters[0], calls.chain_shape(stage)
-        chains = work.new((len(Groups(stage.y)), *shape))
+        parameter, shape = stage.conv.parameters[0], calls.chain_shape(stage)
+        chains = self.new((len(Groups(stage.y)), *shape))
 
         def finish() -> None:
-            gw, total = work.new(parameter.value.shape), work.new(shape, "float64")
-            if not work.dry:
-                calls.join_chains(stage, chains, total, gw)
-            if not self.take(parameter, gw):
-                self.gradients[parameter] = gw
+            gw, total = self.new(parameter.value.shape), self.new(shape, "float64")
+            self.do(partial(calls.join_chains, stage), chains, total, gw)
+            self.offer(parameter, gw)
+            self.gradients[parameter] = gw
 
         self._sums.append(finish)
         return chains
 
-    def weight_alone(self, stage: Stage, g: Array) -> None:
+    def weight_alone(self, stage: Stage, g: Slot) -> None:
         """The weight's gradient, group by group, where no gradient passes on."""
 
-        def add(to: Recorder, _: Unit, band: Band, x: Place, g: Place, chains: Place, table: Place) -> None:
-            read = calls.as_numbers(to, stage, band, self.work.dtype, x, table)
-            calls.add_to_chain(to, stage, band, band.rows, self.work.dtype, read, g, chains)
+        def add(to: Recorder, band: Band, x: Place, g: Place, chains: Place, table: Place) -> None:
+            read = calls.as_numbers(to, stage, band, self.dtype, x, table)
+            calls.add_to_chain(to, stage, band, band.rows, self.dtype, read, g, chains)
 
-        self.work.link(add, stage.y, self.kept(stage.conv, "x"), g, self.chains(stage), self.work.table(stage))
+        self.link(add, stage.y, self.kept[stage.conv, "x"], g, self.chains(stage), self.table(stage))
 
-    def pass_on(self, stage: Stage, below: Stage | None, g: Array, more: Array = NOTHING) -> Array:
+    def pass_on(self, stage: Stage, below: Stage | None, g: Slot, more: Slot = NO_SLOT) -> Slot:
         """The input's gradient, band by band, and at once the slope and norm of the stage below.
 
         It goes where the input was kept for the weight, once that has read it; but not over the program's own input.
         Where the activation below reads its output there, the bands pass through scratch memory. `more` comes back
         through a gate.
         """
-        work, dtype, c = self.work, self.work.dtype, stage.x[3]
+        dtype, c = self.dtype, stage.x[3]
         inside = below is not None or stage.squeeze is not None  # the input is not the program's own
         over = (inside and stage.conv.needs[-1]) or (below is not None and below.keeps_output)
-        gx = self.kept_input(stage, below) if over else work.new(stage.x)
-        step, arrays = self.down(below, gx) if below else (None, (gx,))
+        gx = self.kept_input(stage, below) if over else self.new(stage.x)
+        step, slots = self.down(below, gx) if below else (None, (gx,))
         through, itself = below is not None and below.keeps_output, calls.itemsize(dtype)
-        gate = self.kept(stage.conv, "gate") if stage.gated else NOTHING
-        ones = work.new((c,)) if stage.gated else NOTHING
-        if stage.gated and not work.dry:
-            ones[:] = 1
+        gate = self.kept[stage.conv, "gate"] if stage.gated else NO_SLOT
         along = stage.conv.needs[-1] and calls.by_groups(stage)
-        chains, x = (self.chains(stage), self.kept(stage.conv, "x")) if along else (NOTHING, NOTHING)
+        chains, x = (self.chains(stage), self.kept[stage.conv, "x"]) if along else (NO_SLOT, NO_SLOT)
 
         def make(
-            to: Recorder, unit: Unit, band: Band, g: Place, filters: Place, gate: Place, ones: Place, more: Place,
-            x: Place, chains: Place, gx: Place, *places: Place,
+            to: Recorder, band: Band, g: Place, filters: Place, gate: Place, more: Place, x: Place,
+            chains: Place, gx: Place, *places: Place,
         ) -> None:  # fmt: skip
             panels, to_here = filters, gx
             if along:
@@ -286,88 +262,81 @@ class _Backward:
                 to_here = room + -band.span[0] * c * itself
             calls.convolve_back(to, stage, band, dtype, g, panels, to_here)
             if stage.gated:
-                plus = more + band.n * c * itself
-                gate_call(to, band.span, c, dtype, (to_here, to_here, ones, plus))
+                gate_call(to, band.span, c, dtype, (to_here, to_here, 0, more + band.n * c * itself))
             if step:
-                step(to, unit, band, to_here, gx, *places)
+                step(to, band, to_here, gx, *places)
 
         reach = partial(calls.rows_reached, stage)
-        work.link(make, stage.x, g, self.filters(stage), gate, ones, more, x, chains, *arrays, reach=reach)
+        self.link(make, stage.x, g, self.filters(stage), gate, more, x, chains, *slots, reach=reach)
         return gx
 
-    def kept_input(self, stage: Stage, below: Stage | None) -> Array:
+    def kept_input(self, stage: Stage, below: Stage | None) -> Slot:
         """The convolution's input, where it was kept for its weight or for the slope below."""
         if stage.conv.needs[-1]:
-            return self.kept(stage.conv, "x")
+            return self.kept[stage.conv, "x"]
         assert below
         assert below.act
-        return self.kept(below.act, "y")
+        return self.kept[below.act, "y"]
 
-    def residual(self, first: Stage, g: Array, gy: Array) -> None:
+    def residual(self, first: Stage, g: Slot, gy: Slot) -> None:
         """The gradient that went past the block."""
-        work, c = self.work, first.x[3]
+        c, dtype = first.x[3], self.dtype
 
-        def add(to: Recorder, _: Unit, band: Band, g: Place, gy: Place) -> None:
-            at, count = band.span[0] * c * calls.itemsize(work.dtype), (band.span[1] - band.span[0]) * c
-            to.call(maps.add(work.dtype), g + at, gy + at, g + at, count)
+        def add(to: Recorder, band: Band, g: Place, gy: Place) -> None:
+            at, count = band.span[0] * c * calls.itemsize(dtype), (band.span[1] - band.span[0]) * c
+            to.call(maps.add(dtype), g + at, gy + at, g + at, count)
 
-        work.link(add, first.x, g, gy)
+        self.link(add, first.x, g, gy)
 
     # Squeeze-and-excite.
 
-    def excite(self, stage: Stage, se: Squeeze, scale: OpRecord, below: Stage | None, g: Array, number: int) -> Array:
+    def excite(self, stage: Stage, se: Squeeze, scale: OpRecord, below: Stage | None, g: Slot) -> Slot:
         """Through the convolution, then through the gate and through the means it was made of."""
-        work, c, area = self.work, stage.x[3], positions(stage.x[1:])
+        dtype, c, area = self.dtype, stage.x[3], positions(stage.x[1:])
         g = self.pass_on(stage, None, g)
-        dots, itself = work.new((work.count, 1, 1, c)), calls.itemsize(work.dtype)
+        dots, itself = self.new((self.count, 1, 1, c)), calls.itemsize(dtype)
 
-        def multiply(to: Recorder, _: Unit, band: Band, g: Place, x: Place, dots: Place) -> None:
+        def multiply(to: Recorder, band: Band, g: Place, x: Place, dots: Place) -> None:
             if band.rows[1] == stage.x[1]:
                 totals, n = to.scratch(c * 8), band.n
-                dots_call(to, (n * area, (n + 1) * area), c, work.dtype, g, x, totals)
-                to.call(channels.divide(work.dtype), totals, dots + n * c * itself, c, 1)
+                dots_call(to, (n * area, (n + 1) * area), c, dtype, g, x, totals)
+                to.call(channels.divide(dtype), totals, dots + n * c * itself, c, 1)
 
-        work.link(multiply, stage.x, g, self.kept(scale, "x"), dots)
-        self.barrier(("back", number, "gate"))
-        more = self.through_means(se, dots, number)
-        step, arrays = self.down(below, g) if below else (None, (g,))
+        self.link(multiply, stage.x, g, self.kept[scale, "x"], dots)
+        self.barrier()
+        more = self.through_means(se, dots)
+        step, slots = self.down(below, g) if below else (None, (g,))
 
-        def spread(to: Recorder, unit: Unit, band: Band, gate: Place, more: Place, g: Place, *places: Place) -> None:
+        def spread(to: Recorder, band: Band, gate: Place, more: Place, g: Place, *places: Place) -> None:
             own, plus = (at + band.n * c * itself for at in (gate, more))
-            gate_call(to, band.span, c, work.dtype, (g, g, own, plus))
+            gate_call(to, band.span, c, dtype, (g, g, own, plus))
             if step:
-                step(to, unit, band, g, g, *places)
+                step(to, band, g, g, *places)
 
-        work.link(spread, stage.x, self.kept(scale, "gate"), more, *arrays)
+        self.link(spread, stage.x, self.kept[scale, "gate"], more, *slots)
         return g
 
-    def through_means(self, se: Squeeze, slopes: Array, number: int) -> Array:
+    def through_means(self, se: Squeeze, slopes: Slot) -> Slot:
         """What every position gets back through the gate's layers, and through the means."""
-        name = "back", number, "excite"
-        slopes, weights, biases = excite_back(se, slopes, lambda r: self.records[r].saved, self.values, self.work, name)
+        slopes, weights, biases = excite_back(self, se, slopes, self.kept)
         self.gradients |= weights
         for bias, sums in biases.items():
             self.sum_up(bias, sums)
-        out = self.work.new(slopes.shape)
-        if not self.work.dry:
-            np.divide(slopes, positions(se.pool.shapes[0][1:]), out=out)
+        area, out = positions(se.pool.shapes[0][1:]), self.new(slopes.shape)
+        self.do(lambda slopes, out: np.divide(slopes, area, out=out), slopes, out)
         return out
 
-    def gated(self, stage: Stage, se: Squeeze, g: Array, number: int) -> Array:
+    def gated(self, stage: Stage, se: Squeeze, g: Slot) -> Slot:
         """The weight's and the gate's gradient of a convolution that takes the gate (see `ops.gated_conv`).
 
         Returns what every position gets back through the gate.
         """
-        work, record, parameter = self.work, stage.conv, stage.conv.parameters[0]
-        gw = self.gradients[parameter] = work.new(parameter.value.shape)
-        of_gate = work.zeros((work.count, 1, 1, stage.x[3]), "float64")
-
-        def record_all(to: Recorder) -> None:
-            calls.grad_gated(to, stage, work.dtype, tuple(Place(i) for i in range(2, 8)))
-
-        arrays = self.kept(record, "x"), g, gw, self.values[parameter], self.kept(record, "gate"), of_gate
-        work.recorded(("back", number, "weight"), record_all, lambda: calls.gated_scratch(stage, work.dtype), *arrays)
-        slopes = work.new((work.count, 1, 1, stage.x[3]))
-        if not work.dry:
-            slopes[:] = of_gate
-        return self.through_means(se, slopes, number)
+        conv, parameter = stage.conv, stage.conv.parameters[0]
+        gw = self.gradients[parameter] = self.new(parameter.value.shape)
+        of_gate = self.zeros((self.count, 1, 1, stage.x[3]), "float64")
+        record_all = partial(calls.grad_gated, stage=stage, dtype=self.dtype)
+        slots = self.kept[conv, "x"], g, gw, self.values[parameter], self.kept[conv, "gate"], of_gate
+        self.recorded(record_all, *slots, part=partial(record_all, samples=1))
+        slopes = self.new((self.count, 1, 1, stage.x[3]))
+        self.do(lambda of_gate, slopes: np.copyto(slopes, of_gate), of_gate, slopes)
+        return self.through_means(se, slopes)

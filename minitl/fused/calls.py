@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from minitl import ops
 from minitl.arrays import Array, positions, size
+from minitl.fused.links import Band, Rows
+from minitl.fused.plan import Slot, Tasks
 from minitl.fused.program import Stage
-from minitl.fused.work import Band, Rows, Unit
 from minitl.kernels import dense, depthwise, elementwise, pointwise
 from minitl.kernels.compile import Lazily
 from minitl.kernels.groups import group_size
@@ -17,6 +19,7 @@ from minitl.kernels.pointwise import NO_END, End
 from minitl.kernels.sums import join_groups
 from minitl.kernels.target import target
 from minitl.kernels.tasks import Place, Recorder
+from minitl.records import OpRecord
 
 channels, sums = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.sums")
 pixels = Lazily("minitl.kernels.compiled.pixels")
@@ -29,25 +32,46 @@ def itemsize(dtype: str) -> int:
     return np.dtype(dtype).itemsize
 
 
-def filter_size(stage: Stage, dtype: str, *, back: bool = False) -> int:
+def filter_size(conv: OpRecord, dtype: str, *, back: bool = False) -> int:
     """Numbers in the weight as the convolution (or its input gradient) reads it."""
-    weight = stage.conv.shapes[-1] if stage.gated else stage.conv.shapes[1]
-    if stage.pointwise:
-        return pointwise.packed_size(weight[:2], dtype, not back)
-    return size(weight) if back or stage.depthwise else dense.panels_size(weight, dtype)
+    weight = conv.parameters[0].value.shape
+    if conv.op is ops.conv:
+        return dense.panels_size(weight, dtype)
+    return size(weight) if conv.op is ops.depthwise_conv else pointwise.packed_size(weight[:2], dtype, not back)
 
 
-def prepare(stage: Stage, weight: Array, dtype: str, out: Array, *, back: bool = False) -> None:
-    """Write the weight into `out` as the convolution, or its input gradient, reads it."""
-    if stage.pointwise:
-        pointwise.pack_table(weight.shape[:2], dtype, not back).run(weight, out)
-    elif stage.depthwise:
-        out.reshape(*weight.shape[2:], -1)[...] = weight[:, 0].transpose(1, 2, 0)
-    elif back:
-        out.reshape(*weight.shape[2:], *weight.shape[:2])[...] = weight.transpose(2, 3, 0, 1)
-    else:
-        matrix = dense.taps_first(weight)
-        pointwise.pack_table(matrix.shape, dtype, False).run(matrix, out)
+def filters(tasks: Tasks, conv: OpRecord, *, back: bool = False) -> Slot:
+    """The weight as the convolution, or its input gradient (`back`), reads it: one of the tasks."""
+    plan = tasks.plan
+    dtype, weight = plan.dtype, plan.values[conv.parameters[0]]
+    out = plan.new((filter_size(conv, dtype, back=back),))
+    if conv.op is ops.conv:
+        matrix = plan.new((size(weight.shape[1:]), weight.shape[0]))
+        plan.do(lambda weight, matrix: np.copyto(matrix, dense.taps_first(weight)), weight, matrix)
+        weight = matrix
+    shape = weight.shape
+
+    def step(to: Recorder, weight: Place, out: Place) -> None:
+        if conv.op is ops.depthwise_conv:
+            taps, turned = size(shape[2:]), pointwise.compiled.pack_panel(dtype, False, True)
+            to.call(turned, weight, taps, taps, shape[0], shape[0], out)
+        else:
+            pointwise.pack_calls(to, shape[:2], dtype, not back and conv.op is not ops.conv, weight, out)
+
+    tasks.add(step, weight, out)
+    return out
+
+
+def norm_factors(tasks: Tasks, norm: OpRecord) -> tuple[Slot, Slot]:
+    """The scale and the shift of a frozen norm: one of the tasks."""
+    plan, c, eps = tasks.plan, norm.shapes[0][3], norm.attrs["eps"]
+    scale, shift = plan.new((c,)), plan.new((c,))
+
+    def step(to: Recorder, *places: Place) -> None:
+        to.call(channels.factors(plan.dtype, eps), *places, c)
+
+    tasks.add(step, *(plan.values[p] for p in norm.parameters), scale, shift)
+    return scale, shift
 
 
 def convolve(
@@ -160,24 +184,25 @@ def join_chains(stage: Stage, chains: Array, total: Array, gw: Array) -> None:
 
 
 def up(
-    to: Recorder, stage: Stage, band: Band, unit: Unit, norm: int, dtype: str, places: tuple[Place, ...], edges: Place
+    to: Recorder, stage: Stage, band: Band, size: int, norm: int, dtype: str, places: tuple[Place, ...], edges: Place
 ) -> None:
     """Norm, activation and codes of a band; `places` as in `elementwise.up_call`, `edges` has a row per unit.
 
-    Where the unit's first byte of codes is the unit before's too, its bits go to its own row of `edges`.
+    Of a unit, `size` samples, whose first byte of codes is the unit before's too, the bits go to its row of `edges`.
     """
     channels, per_byte = stage.y[3], 8 // (stage.codes.bits if stage.codes else 8)
-    packed, first = places[-1], unit.first * positions(stage.y[1:])
-    edge = edges + unit.number * channels if band.span[0] == first else packed + band.span[0] // per_byte * channels
+    packed, unit = places[-1], band.n // size
+    begins = band.span[0] == unit * size * positions(stage.y[1:])
+    edge = edges + unit * channels if begins else packed + band.span[0] // per_byte * channels
     elementwise.up_call(to, band.span, channels, dtype, (norm, *stage.names), places, edge)
 
 
-def grad_gated(to: Recorder, stage: Stage, dtype: str, places: tuple[Place, ...], samples: int = 0) -> None:
-    """All tasks of gW and of the gate's gradient: a panel of columns each. Places: x, gy, gw, weight, gate, of_gate.
+def grad_gated(to: Recorder, stage: Stage, dtype: str, samples: int = 0) -> None:
+    """All tasks of gW and of the gate's gradient: a panel of columns each. Arrays: x, gy, gw, weight, gate, of_gate.
 
     G_n, a chain over a sample's positions, goes to both: summed over o with W, and over n with the gate.
     """
-    x, gy, gw, weight, gate, of_gate = places
+    x, gy, gw, weight, gate, of_gate = (Place(i) for i in range(2, 8))
     (n, height, width, inputs), outputs, itself = stage.x, stage.y[3], itemsize(dtype)
     at = pointwise.sides(inputs, outputs, alone=True)
     for j, vecs in pointwise.panel_widths(inputs, dtype):
@@ -192,10 +217,3 @@ def grad_gated(to: Recorder, stage: Stage, dtype: str, places: tuple[Place, ...]
             own = weight + j * itself, inputs, gate + (i * inputs + j) * itself, of_gate + (i * inputs + j) * 8
             to.call(channels.gate_gradient(dtype), chain, total, outputs, stop - j, *own, i == 0)
         to.call(sums.round_rows(dtype), total, outputs, stop - j, gw + j * itself, inputs)
-
-
-def gated_scratch(stage: Stage, dtype: str) -> tuple[int, int]:
-    """Scratch bytes per thread of that, and its number of tasks."""
-    recorder = Recorder()
-    grad_gated(recorder, stage, dtype, tuple(Place(i) for i in range(2, 8)), samples=1)
-    return recorder.size

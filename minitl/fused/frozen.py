@@ -9,126 +9,80 @@ squeeze-and-excite takes the means of.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from minitl.arrays import Array, positions, size
+from minitl.arrays import positions, size
 from minitl.fused import calls
 from minitl.fused.calls import itemsize
-from minitl.fused.program import Program, Squeeze, Stage, Values
-from minitl.fused.work import PASSING, Band, Rows, Work
+from minitl.fused.links import Band, Rows
+from minitl.fused.plan import Plan, Slot, Tasks
+from minitl.fused.program import Program, Squeeze, Stage
 from minitl.kernels import elementwise, pointwise
 from minitl.kernels.channels import gate_call, sums_call
 from minitl.kernels.compile import Lazily
 from minitl.kernels.elementwise import FROZEN, NONE
 from minitl.kernels.pointwise import End
 from minitl.kernels.tasks import Place, Recorder
-from minitl.ops.norms.frozen_norm import scale_and_shift
 from minitl.records import OpRecord
 
 channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
 NEAR = 1 << 17  # bytes of a wide map's rows
 WHOLE = 1 << 19  # bytes of a block's output that is not cut into rows
-LINE = 16  # numbers: pieces begin at a cache line
 LARGE = 1 << 18  # numbers of a weight that is read as it is
 FEW = 64  # positions of a map that is turned, rather than its weight (see `pointwise.turned_calls`)
 
-X, Y, STORE, TABLE, WEIGHTS = 2, 3, 4, 5, 6  # numbers of the arrays
+
+def frozen_forward(programs: Sequence[Program]) -> Plan:
+    """The plan of `programs`, one after another: of x and their parameters, the last one's output."""
+    return programs[0].planned(tuple(programs), lambda: _plan(programs))
 
 
-def frozen_forward(programs: Sequence[Program], x: Array, values: Values, work: Work) -> Array:
-    """The output of `programs`, one after another, for x."""
-    key = tuple(programs), work.dtype
-    way = programs[0].ways[key] = programs[0].ways.get(key) or _Way(programs, work.dtype)
-    y, store = work.new((work.count, *way.output)), work.new((way.constants.count,))
+def _plan(programs: Sequence[Program]) -> Plan:
+    way = _Way(programs)
+    count, *_ = shape = way.links[0].stage.x
+    plan = Plan(way.dtype, [shape], (p for program in programs for p in program.parameters))
+    y, ready, slots = plan.new((count, *way.output)), Tasks(plan), list[Slot]()
 
-    def fill() -> tuple[Array, ...]:
-        way.constants.fill(store, values)
-        return ()
+    def place(*found: Slot) -> tuple[Place, ...]:
+        slots.extend(found)
+        return tuple(Place(2 + len(slots) - len(found) + i) for i in range(len(found)))
 
-    work.numbers(0, PASSING * sum(link.stage.y[3] for link in way.links), fill)
+    x, out, table = place(*plan.inputs, y, plan.table(way.links[0].stage))
+    constants = dict[Any, tuple[Place, ...]]()  # of each convolution and norm what is made of their parameters
+    for stage in (link.stage for link in way.links):
+        weight, *_ = (plan.values[p] for p in stage.conv.parameters)
+        constants[stage.conv] = place(weight if _turned(stage) else calls.filters(ready, stage.conv))
+        constants[stage.norm] = place(*calls.norm_factors(ready, stage.norm))
+        for conv in (stage.squeeze.fc1, stage.squeeze.fc2) if stage.squeeze else ():
+            constants[conv] = place(calls.filters(ready, conv), plan.values[conv.parameters[1]])
+    ready.run()
 
     def record(to: Recorder, samples: int) -> None:
         for number in range(samples):
             to.task()
-            _Sample(to, number, way).run()
+            _Sample(to, number, way, (x, out, table), constants).run()
 
-    def scratch() -> tuple[int, int]:
-        one = Recorder()
-        record(one, 1)
-        return one.size[0], work.count
-
-    table = work.table(way.links[0].stage)
-    weights = (values[stage.conv.parameters[0]] for stage in way.constants.as_they_are)
-    work.recorded(("frozen", way), lambda to: record(to, work.count), scratch, x, y, store, table, *weights)
-    return y
+    plan.recorded(partial(record, samples=count), *slots, part=partial(record, samples=1), tasks=count)
+    return plan.finish([y])
 
 
 def weights_size(program: Program, dtype: str) -> int:
-    """Numbers that the program's weights take, as the kernels read them."""
-    if dtype not in program.ways:
-        constants = _Constants(program.stages, dtype)
-        program.ways[dtype] = constants.count + sum(size(stage.conv.shapes[1]) for stage in constants.as_they_are)
-    return int(program.ways[dtype])
+    """Numbers that the program's weights and norms take, as the kernels read them."""
+
+    def count() -> int:
+        convs = [(s.conv, _turned(s)) for s in program.stages]
+        convs += [(conv, False) for s in program.stages if s.squeeze for conv in (s.squeeze.fc1, s.squeeze.fc2)]
+        weights = (size(c.shapes[1]) if as_it_is else calls.filter_size(c, dtype) for c, as_it_is in convs)
+        return sum(weights) + sum(2 * s.y[3] for s in program.stages)
+
+    return program.planned(dtype, count)
 
 
 def _turned(stage: Stage) -> bool:
     """Whether the map is so small, and the weight so large, that a sample's map is made ready instead of the weight."""
     return stage.pointwise and positions(stage.y[1:]) <= FEW and size(stage.conv.shapes[1]) > LARGE
-
-
-class _Constants:
-    """Where in one array the filters, norms and gates of all stages stand."""
-
-    def __init__(self, stages: Sequence[Stage], dtype: str) -> None:
-        self.dtype, self.count = dtype, 0
-        self.filters: dict[Stage, int] = {}
-        self.norms: dict[Stage, tuple[int, int]] = {}  # scale and shift
-        self.dense: dict[int, tuple[int, int]] = {}  # weight and bias of a squeeze's convolutions, by record
-        self.as_they_are = [stage for stage in stages if _turned(stage)]
-        self._stages = stages
-        for stage in stages:
-            if not _turned(stage):
-                self.filters[stage] = self._take(calls.filter_size(stage, dtype))
-            for conv in _convolutions(stage.squeeze):
-                weight = conv.shapes[1]
-                packed = pointwise.packed_size(weight[:2], dtype, True)
-                self.dense[id(conv)] = self._take(packed), self._take(weight[0])
-
-        ends = list(accumulate(stage.y[3] for stage in stages))
-        scales, shifts = self._take(ends[-1]), self._take(ends[-1])
-        self._scales, self._shifts = slice(scales, scales + ends[-1]), slice(shifts, shifts + ends[-1])
-        self._eps = np.concatenate([np.full(stage.y[3], stage.norm.attrs["eps"]) for stage in stages])
-        for stage, start in zip(stages, [0, *ends], strict=False):
-            self.norms[stage] = scales + start, shifts + start
-
-    def _take(self, count: int) -> int:
-        start = self.count
-        self.count += -(-count // LINE) * LINE
-        return start
-
-    def fill(self, store: Array, values: Values) -> None:
-        """Write all of them."""
-        for stage, start in self.filters.items():
-            out = store[start : start + calls.filter_size(stage, self.dtype)]
-            calls.prepare(stage, values[stage.conv.parameters[0]], self.dtype, out)
-        parameters = zip(*(stage.norm.parameters for stage in self._stages), strict=True)
-        norms = [np.concatenate([values[p] for p in same]) for same in parameters]  # each kind's of all stages
-        store[self._scales], store[self._shifts] = scale_and_shift(norms, self._eps)
-        for stage in self._stages:
-            for conv in _convolutions(stage.squeeze):
-                weight, bias = (values[p] for p in conv.parameters)
-                at, at_bias = self.dense[id(conv)]
-                packed = pointwise.packed_size(weight.shape[:2], self.dtype, True)
-                pointwise.pack_table(weight.shape[:2], self.dtype, True).run(weight, store[at : at + packed])
-                store[at_bias : at_bias + len(bias)] = bias
-
-
-def _convolutions(squeeze: Squeeze | None) -> tuple[OpRecord, ...]:
-    return (squeeze.fc1, squeeze.fc2) if squeeze else ()
 
 
 class _Link(NamedTuple):
@@ -173,11 +127,10 @@ class _Step(NamedTuple):
 class _Way:
     """What a sample goes through: links in chains, each up to a whole map; and where in the scratch memory maps lie."""
 
-    def __init__(self, programs: Sequence[Program], dtype: str) -> None:
-        self.dtype, self.bytes, self.pool = dtype, itemsize(dtype), programs[-1].pool
-        self.links = tuple(_links(programs, dtype))
+    def __init__(self, programs: Sequence[Program]) -> None:
+        self.dtype, self.pool = programs[0].dtype, programs[-1].pool
+        self.bytes, self.links = itemsize(self.dtype), tuple(_links(programs, self.dtype))
         self.input_bytes = 1 if self.links[0].stage.normalisation else self.bytes
-        self.constants = _Constants([link.stage for link in self.links], dtype)
         ends = [i for i, link in enumerate(self.links) if link.whole]
         self.chains = [_steps(self.links, a + 1, b, self.bytes) for a, b in zip([-1, *ends], ends, strict=False)]
         self.rooms = dict(self._rooms())
@@ -209,9 +162,9 @@ class _Way:
                 yield number, (start, count)
                 start += _aligned(count)
         at += max(sum(map(_aligned, rings.values())) for rings in chains)
-        turned = (stage.conv.shapes[1][:2] for stage in self.constants.as_they_are)
-        areas = (positions(stage.y[1:]) for stage in self.constants.as_they_are)
-        room = max((pointwise.turned_size(*both, self.dtype) for both in zip(turned, areas, strict=True)), default=0)
+        turned = (link.stage for link in self.links if _turned(link.stage))
+        rooms = (pointwise.turned_size(s.conv.shapes[1][:2], positions(s.y[1:]), self.dtype) for s in turned)
+        room = max(rooms, default=0)
         yield "turned", (at, room * self.bytes)
         at += _aligned(room * self.bytes)
         vectors = max((self._vectors(link.stage) for link in self.links), default=0)
@@ -275,8 +228,11 @@ def _rows_near(stage: Stage, itself: int) -> int:
 class _Sample:
     """One sample's way through: records its calls."""
 
-    def __init__(self, to: Recorder, number: int, way: _Way) -> None:
-        self.to, self.number, self.way = to, number, way
+    def __init__(
+        self, to: Recorder, number: int, way: _Way, places: tuple[Place, ...], constants: dict[Any, tuple[Place, ...]]
+    ) -> None:
+        self.to, self.number, self.way, self.constants = to, number, way, constants
+        self.x, self.y, self.table = places
         self.dtype, self.bytes, self.last = way.dtype, way.bytes, len(way.links)
         self.fronts = [0] * (self.last + 1)  # the rows that the maps' rooms begin with
         self.rooms = {what: to.scratch(count, at) for what, (at, count) in way.rooms.items()}
@@ -291,7 +247,7 @@ class _Sample:
                 self.make(step)
         if self.way.pool:
             h, w, c = self.way.shape(self.last)
-            totals, means = self.rooms["vectors"], Place(Y) + self.number * c * self.bytes
+            totals, means = self.rooms["vectors"], self.y + self.number * c * self.bytes
             sums_call(self.to, (0, h * w), c, self.dtype, self.at(self.last), totals)
             self.to.call(channels.divide(self.dtype), totals, means, c, h * w)
 
@@ -300,7 +256,7 @@ class _Sample:
         _, w, c = shape = self.way.shape(number)
         if number in self.rooms:
             return self.rooms[number] + (row - self.fronts[number]) * w * c * self.bytes
-        place, itself = (Place(Y), self.bytes) if number else (Place(X), self.way.input_bytes)
+        place, itself = (self.y, self.bytes) if number else (self.x, self.way.input_bytes)
         return place + (self.number * size(shape) + row * w * c) * itself
 
     def make(self, step: _Step) -> None:
@@ -318,30 +274,20 @@ class _Sample:
 
     def stage(self, stage: Stage, rows: Rows, x: Place, y: Place) -> None:
         """Convolution, norm and activation of some rows."""
-        store, constants = Place(STORE), self.way.constants
         span = (rows[0] * stage.y[2], rows[1] * stage.y[2])
-        scale, shift = (store + at * self.bytes for at in constants.norms[stage])
-        if stage in constants.filters:
-            at = self.rooms["numbers"].offset
-            x = calls.as_numbers(self.to, stage, Band(0, rows, span), self.dtype, x, Place(TABLE), at)
-            filters, end = store + constants.filters[stage] * self.bytes, End(stage.names[0], scale, shift)
-            calls.convolve(self.to, stage, Band(0, rows, span), self.dtype, x, filters, y, end)
-        else:
-            weight = Place(WEIGHTS + constants.as_they_are.index(stage))
+        (weight,), (scale, shift) = self.constants[stage.conv], self.constants[stage.norm]
+        if _turned(stage):
             shape = stage.conv.shapes[1][:2]
             pointwise.turned_calls(self.to, shape, span[1], self.dtype, (x, weight, y), self.rooms["turned"])
-            self.elementwise(span, stage.y[3], (FROZEN, stage.names[0], ""), y, (scale, shift))
+            self.elementwise(span, stage.y[3], (FROZEN, stage.names[0], ""), y, scale, shift)
+        else:
+            band, at = Band(0, rows, span), self.rooms["numbers"].offset
+            x = calls.as_numbers(self.to, stage, band, self.dtype, x, self.table, at)
+            calls.convolve(self.to, stage, band, self.dtype, x, weight, y, End(stage.names[0], scale, shift))
 
-    def elementwise(
-        self,
-        span: Rows,
-        count: int,
-        what: tuple[int, str, str],
-        x: Place,
-        norm: tuple[Place | int, Place | int] = (0, 0),
-    ) -> None:
+    def elementwise(self, span: Rows, count: int, what: tuple[int, str, str], x: Place, *norm: Place) -> None:
         """A pass in place."""
-        elementwise.up_call(self.to, span, count, self.dtype, what, (x, x, *norm, 0, 0, 0, 0, 0))
+        elementwise.up_call(self.to, span, count, self.dtype, what, (x, x, *(norm or (0, 0)), 0, 0, 0, 0, 0))
 
     def excite(self, stage: Stage, squeeze: Squeeze, x: Place) -> None:
         """Make the gate of a whole map, and multiply the map by it."""
@@ -356,9 +302,9 @@ class _Sample:
         self.elementwise((0, 1), hidden, (NONE, squeeze.act.name, ""), inner)
         self.dense(squeeze.fc2, (hidden, count), inner, gate)
         self.elementwise((0, 1), count, (NONE, squeeze.gate.name, ""), gate)
-        gate_call(self.to, (0, area), count, self.dtype, (x, x, gate))
+        gate_call(self.to, (0, area), count, self.dtype, (x, x, gate, 0))
 
     def dense(self, conv: OpRecord, sizes: tuple[int, int], x: Place, y: Place) -> None:
         """A convolution of one position, with its bias."""
-        weight, bias = (Place(STORE) + at * self.bytes for at in self.way.constants.dense[id(conv)])
+        weight, bias = self.constants[conv]
         pointwise.product_calls(self.to, (0, 1), *sizes, self.dtype, (x, weight, y), bias)

@@ -9,23 +9,24 @@ of this form run op by op, and `compile_records` says why.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm
-from typing import Any
+from typing import Any, TypeVar
 
 from minitl import ops
-from minitl.arrays import Array, Shape
+from minitl.arrays import Shape
 from minitl.kernels.groups import group_size
 from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of
-from minitl.kernels.tasks import Table
 from minitl.kernels.window import Window
 from minitl.ops.convolutions.window import window
 from minitl.ops.op import NORMALISATION
 from minitl.parameters import Parameter
 from minitl.pixels import Normalisation
-from minitl.records import Checkpoint, Holding, OpRecord, Record
+from minitl.records import Checkpoint, Holding, OpRecord
+
+T = TypeVar("T")
 
 NORMS = (ops.frozen_norm, ops.batch_norm)
 CONVS = (ops.pointwise_conv, ops.depthwise_conv, ops.conv)
@@ -119,11 +120,6 @@ class Stage:
         return isinstance(self.rule, FromOutput)
 
     @cached_property
-    def keeps_codes_only(self) -> bool:
-        """Whether backward reads codes and nothing else."""
-        return isinstance(self.rule, Codes)
-
-    @cached_property
     def names(self) -> tuple[str, str]:
         """The activation, and its rule where its backward is wanted."""
         return (self.act.name, self.act.rule if self.rule else "") if self.act else ("identity", "")
@@ -132,9 +128,6 @@ class Stage:
     def codes(self) -> Codes | None:
         """The codes that the rule keeps."""
         return codes_of(self.rule)
-
-
-Values = dict[Parameter, Array]  # the numbers of each parameter
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +142,15 @@ class Program:
     pool: OpRecord | None
     records: tuple[OpRecord, ...]
     holdings: tuple[Holding, ...]
-    tables: dict[Any, Table] = field(default_factory=dict)  # recorded calls, by the phase they are for
-    ways: dict[Any, Any] = field(default_factory=dict)  # through it and those after it, where nothing trains
+    _planned: dict[Any, Any] = field(default_factory=dict)
     _placed: dict[tuple[int, int], tuple[OpRecord, ...]] = field(default_factory=dict)
+
+    def planned(self, key: Any, make: Callable[[], T]) -> T:
+        """What follows from the program, made when it is first asked for."""
+        if key not in self._planned:
+            self._planned[key] = make()
+        found: T = self._planned[key]
+        return found
 
     def records_at(self, first: int, source: int) -> tuple[OpRecord, ...]:
         """The records on a tape that holds `first` before, of an input that `source` made.
@@ -184,14 +183,6 @@ class Program:
     def unit(self) -> int:
         """Samples that one thread takes at a time: whole groups of every map."""
         return lcm(*(group_size(shape) for stage in self.stages for shape in (stage.x, stage.y)))
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One forward pass of a program: a tape's records of it by the program's own."""
-
-    program: Program
-    records: dict[Record, OpRecord]
 
 
 def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence[Holding]) -> Program | str:

@@ -176,10 +176,11 @@ def combine_call(record: Recorder, span: Span, channels: int, dtype: str, places
     record.call(kernel, *places[:3], *span, channels, *places[3:])
 
 
-def gate_call(record: Recorder, span: Span, channels: int, dtype: str, places: tuple[Place, ...]) -> None:
-    """Record out = x factor, or x factor + more, of positions `span`; places are of x, out, factor (and more)."""
-    kernel = maps.gate(dtype, len(places) > 3, masked(channels, dtype))
-    record.call(kernel, *places[:2], *span, channels, *places[2:], *([0] if len(places) < 4 else []))
+def gate_call(record: Recorder, span: Span, channels: int, dtype: str, places: tuple[Place | int, ...]) -> None:
+    """Record out = x factor + more of positions `span`; places are of x, out, factor, more (0: none)."""
+    x, out, factor, more = places
+    kernel = maps.gate(dtype, factor != 0, more != 0, masked(channels, dtype))
+    record.call(kernel, x, out, *span, channels, factor, more)
 
 
 @lru_cache(maxsize=1024)

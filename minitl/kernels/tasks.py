@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -145,9 +145,16 @@ class Recorder:
     def table(self) -> Table:
         """All that was recorded."""
         rows = np.zeros((len(self._rows), WIDTH), np.int64)
-        arrays = np.zeros((len(self._rows), WIDTH), np.uint8)
+        arrays = np.zeros((len(self._rows), WIDTH), np.int64)
         for i, (_, arguments) in enumerate(self._rows):
             for j, argument in enumerate(arguments, FIRST):
                 arrays[i, j], rows[i, j] = argument if isinstance(argument, Place) else (0, argument)
         starts = np.array([*self._starts, len(self._rows)], np.int64)
         return Table(rows, arrays, starts, [kernel for kernel, _ in self._rows], self._scratch)
+
+
+def recorded(record: Callable[[Recorder], object]) -> Recorder:
+    """What `record` tells a recorder."""
+    recorder = Recorder()
+    record(recorder)
+    return recorder

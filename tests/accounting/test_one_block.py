@@ -25,7 +25,7 @@ from minitl.accounting import arena, trace
 from minitl.accounting.arena import Arena, Buffer, Placed, place
 from minitl.accounting.array_memory import ArrayMemory, counting
 from minitl.arrays import Array
-from minitl.fused.work import Work
+from minitl.fused.plan import Work
 from minitl.networks import Model
 from minitl.pixels import NORMALISATIONS
 from minitl.step import forward_backward
@@ -60,7 +60,7 @@ class Places:
 
 
 TAPE = ("labels", "_read", "_forward", "_backward", "_ones_like", "_accumulate")
-WORK = ("new", "zeros", "numbers", "recorded")
+WORK = ("new", "table", "do", "run")
 
 
 def watch(patch: pytest.MonkeyPatch, places: Places, tape: type[Tape], work: type[Work]) -> None:

@@ -16,7 +16,7 @@ from minitl.accounting.array_memory import counting
 from minitl.arrays import Array
 from minitl.data.preprocess import Preprocessing
 from minitl.errors import MinitlError
-from minitl.fused import work
+from minitl.fused import plan
 from minitl.layers import LayerPlan
 from minitl.pixels import NORMALISATIONS, Normalisation, as_normalisation, normalise
 from minitl.tape import Tape
@@ -67,14 +67,14 @@ def test_the_numbers_are_the_data_s(monkeypatch: pytest.MonkeyPatch) -> None:
     model.normalisation = "none"
     right = step(model, values)["logits"]
     assert right == step(model, Preprocessing(16, "none").normalise(values, "float32"))["logits"]
-    table = work.table
+    table = plan.table
 
     def wrong(by: Normalisation, dtype: str) -> Array:
         numbers = table(by, dtype)
         numbers[255, 2] += 1
         return numbers
 
-    monkeypatch.setattr(work, "table", wrong)
+    monkeypatch.setattr(plan, "table", wrong)
     assert step(model, values)["logits"] != right
 
 

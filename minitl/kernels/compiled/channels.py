@@ -120,6 +120,25 @@ def gate_gradient(dtype: str) -> Kernel:
 
 
 @cache
+def factors(dtype: str, eps: float) -> Kernel:
+    """scale = gamma / sqrt(var + eps), shift = beta - mean scale per channel, in float64, rounded: a frozen norm's."""
+    version, kind = sources(), np.dtype(dtype).type
+
+    @kernel
+    def run(p: int) -> None:
+        gamma, beta, mean, var, scale, shift, channels = arguments(p, 7, version)
+        by, plus = carray(pointer(gamma), (channels,), kind), carray(pointer(beta), (channels,), kind)
+        middle, spread = carray(pointer(mean), (channels,), kind), carray(pointer(var), (channels,), kind)
+        scales, shifts = carray(pointer(scale), (channels,), kind), carray(pointer(shift), (channels,), kind)
+        for c in range(channels):
+            factor = np.float64(by[c]) / np.sqrt(np.float64(spread[c]) + eps)
+            scales[c] = factor
+            shifts[c] = np.float64(plus[c]) - np.float64(middle[c]) * factor
+
+    return run
+
+
+@cache
 def divide(dtype: str) -> Kernel:
     """out[c] = total[c] / count, rounded from float64: a mean."""
     version, kind = sources(), np.dtype(dtype).type

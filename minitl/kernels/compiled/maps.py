@@ -45,8 +45,8 @@ def combine(dtype: str, masked: bool) -> Kernel:
 
 
 @cache
-def gate(dtype: str, added: bool, masked: bool) -> Kernel:
-    """out = x factor (+ more) per channel for positions m0..m1, of one sample: `factor` and `more` are its own."""
+def gate(dtype: str, scaled: bool, added: bool, masked: bool) -> Kernel:
+    """out = x (factor) (+ more) per channel for positions m0..m1, of one sample: `factor` and `more` are its own."""
     version, rows, bits, mask = sources(), ROWS, 8 * np.dtype(dtype).itemsize, int(masked)
     lanes = target().lanes(bits // 8)
 
@@ -57,14 +57,18 @@ def gate(dtype: str, added: bool, masked: bool) -> Kernel:
         for m in range(m0, whole, rows):
             for c in range(0, channels, lanes):
                 at, left = m * channels + c, channels - c
-                t = times(read(zeros(rows, w), x, at, channels, left), factor, c, left)
+                t = read(zeros(rows, w), x, at, channels, left)
+                if scaled:
+                    t = times(t, factor, c, left)
                 if added:
                     t = plus(t, fill(zeros(rows, w), more, c, left))
                 store(t, out, at, channels, left)
         for m in range(whole, m1):
             for c in range(0, channels, lanes):
                 at, left = m * channels + c, channels - c
-                s = times(read(zeros(1, w), x, at, channels, left), factor, c, left)
+                s = read(zeros(1, w), x, at, channels, left)
+                if scaled:
+                    s = times(s, factor, c, left)
                 if added:
                     s = plus(s, fill(zeros(1, w), more, c, left))
                 store(s, out, at, channels, left)

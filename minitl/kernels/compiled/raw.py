@@ -45,16 +45,6 @@ def load64(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
-def load8(typingctx: Any, address: Any) -> Any:
-    """The byte at an address."""
-
-    def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
-        return b.zext(b.load(b.inttoptr(values[0], I8.as_pointer())), I64)
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
 def store64(typingctx: Any, address: Any, value: Any) -> Any:
     """Write an int64 to an address."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 
 from minitl.kernels.compile import Kernel, kernel, sources
-from minitl.kernels.compiled.raw import arguments, call, load8, load64, pause, store64, swap, take, watch
+from minitl.kernels.compiled.raw import arguments, call, load64, pause, store64, swap, take, watch
 
 ASLEEP, WAITING = 0, 1  # what is in a mailbox that has no job
 
@@ -38,7 +38,7 @@ def runner(width: int, head: int) -> Kernel:
                 break
             for row in range(load64(starts + 8 * task), load64(starts + 8 * task + 8)):
                 for i in range(1, width):
-                    base = load64(bases + 8 * load8(arrays + row * width + i))
+                    base = load64(bases + 8 * load64(arrays + 8 * (row * width + i)))
                     store64(room + 8 * (i - 1), load64(rows + 8 * (row * width + i)) + base)
                 call(load64(rows + 8 * row * width), room)
 
