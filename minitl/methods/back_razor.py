@@ -23,6 +23,6 @@ back_razor = Method(
     "back-razor",
     "all but norms; half of each convolution's input is kept (ties by index)",
     policy,
-    keeps="half of each convolution's input, a bit a place",
+    keeps="half of each convolution's input, one bit per element",
     published="Jiang et al., NeurIPS 2022; ties: here",
 )

@@ -2,7 +2,7 @@
 
 LoRA (Hu et al., ICLR 2022, arXiv:2106.09685) is here as the counter-example: a few parameters train, but the first
 factor keeps the layer's whole input, as the weight itself would, and the second its own. LoRA-FA (Zhang et al. 2023,
-arXiv:2308.03303) freezes the first factor at its random start: of each input r numbers a position are kept. (Beside a
+arXiv:2308.03303) freezes the first factor at its random start: of each input r numbers per position are kept. (Beside a
 depthwise convolution the factors would hold more numbers than its weight; there are none.) Norms are frozen.
 """
 
@@ -41,10 +41,10 @@ lora = Method(
 )
 lora_fa = Method(
     "lora-fa",
-    "as lora, the first factor frozen: keeps 8 numbers a position",
+    "as lora, the first factor frozen: keeps 8 numbers per position",
     second,
     takes_blocks=True,
     rank=rank,
-    keeps="8 numbers a position, slopes",
+    keeps="8 numbers per position, slopes",
     published="Zhang et al. 2023, arXiv:2308.03303",
 )

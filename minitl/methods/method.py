@@ -29,7 +29,7 @@ class Method:
     user's choice; where it is not, `blocks` is None.
 
     Options of every method: `quantised` holds the weights of convolutions and linear layers that
-    are not trained as int8, with one scale an output channel, and multiplies them out where they
+    are not trained as int8, with one scale per output channel, and multiplies them out where they
     are used; norms and biases stay as they are. `checkpoint` keeps only the input of each tuned
     block and runs the block again in backward. `rules` are pairs of a role or an activation's
     name and the backward rule it takes instead of the policy's.

@@ -4,7 +4,7 @@ Chiang, Frumkin, Liang, Marculescu: MobileTL (AAAI 2023, arXiv:2212.03246). In t
 
 1. the two inner norms (after expand and after depthwise) train their shift only, with frozen
    scale and statistics: they keep nothing, where a batch norm keeps its normalised input;
-2. inner activations, and the head's, use the sign rule gx = gy 1[x >= 0]: 1 bit an element,
+2. inner activations, and the head's, use the sign rule gx = gy 1[x >= 0]: 1 bit per element,
    where ReLU6 takes 2 and Hard-Swish 32. (ReLU's own slope already is one bit, and exact.)
 
 All else (convolutions, squeeze-and-excite, the block's last norm, the head) is trained as

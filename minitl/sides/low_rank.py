@@ -3,7 +3,7 @@
     y + (x A^T) B^T          A (r, I) at random, B (O, r) from 0: attached, it changes nothing
 
 LoRA (Hu et al., ICLR 2022, arXiv:2106.09685); its factor alpha / r is 1. Training A keeps x, as training the
-layer's own weight would; training B keeps x A^T, r numbers a position. A late adaptor (SLoPe, ICLR 2025,
+layer's own weight would; training B keeps x A^T, r numbers per position. A late adaptor (SLoPe, ICLR 2025,
 arXiv:2405.16325) does not run in training until its factors train.
 """
 

@@ -157,7 +157,7 @@ def tell_file(args: argparse.Namespace, path: Path, more: str = "") -> None:
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
     """What every method can be combined with."""
-    parser.add_argument("--int8", action="store_true", help="hold frozen weights as int8, a scale an output channel")
+    parser.add_argument("--int8", action="store_true", help="hold frozen weights as int8, one scale per output channel")
     parser.add_argument(
         "--checkpoint", action="store_true", help="keep only the tuned blocks' inputs and run the blocks again"
     )

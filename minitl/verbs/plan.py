@@ -278,7 +278,7 @@ def _why(found: Plan, line: Timeline) -> list[str]:
     lines = []
     for of, way in bests(found).items():
         if way and way != found.best:
-            over = " over the budget" * (way.peak_bytes > found.budget)
+            over = ", over the budget" * (way.peak_bytes > found.budget)
             lines.append(f"by {of} alone: {way.name}, {_amount(way.need(of), of)}; it peaks at "
                          f"{_amount(way.peak_bytes, 'peak')}{over}")  # fmt: skip
     alive = sorted(((n[line.peak.at], kind) for kind, n in line.by_kind().items()), reverse=True)

@@ -2,7 +2,7 @@
 
     y = value(x),   gx = gy slope, the slope by the rule:
 
-    Codes        the number of x's interval, 1 to 4 bits an element, and a level for each
+    Codes        the number of x's interval, 1 to 4 bits per element, and a level for each
     FromInput    x itself
     FromOutput   y itself, free of charge where the next op keeps it too, and perhaps a bit
 

@@ -1,6 +1,6 @@
 """Dropout:  y = x / (1 - p) where a coin with P(heads) = 1 - p lands heads, else 0;  gx the same of gy.
 
-The mask is one packed bit an element. The coins are drawn from `seed` alone, so a step can be
+The mask is one packed bit per element. The coins are drawn from `seed` alone, so a step can be
 repeated to the bit. (Srivastava et al. 2014, JMLR 15.)
 """
 
