@@ -308,7 +308,8 @@ check("10a", largest_batch)
 
 # %% [markdown]
 # **10b.** A policy of your own for the V2 block above: exact slopes, less than a million bytes kept,
-# and more trained numbers than the 15,648 of ours. (Which inputs are small?) A plan is
+# and more trained numbers than the 15,648 of ours. (Which inputs are small?) What is below the tuned
+# blocks, `layer.height > blocks`, stays frozen. A plan is
 # `LayerPlan(train=frozenset(), statistics="frozen", rule="")`, here with what it says if you leave
 # everything out: the names of the parameters to train ("weight", "bias"); "batch" or "frozen"
 # statistics of a norm; an activation's rule. The roles are expand, expand_norm, expand_act, depthwise,
