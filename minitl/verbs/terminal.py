@@ -9,6 +9,7 @@ from typing import Any
 
 from minitl.accounting.table import Table
 
+SHORTEST = 12  # characters of a name that may stand in a row
 PLAIN = "NUMBA_DISABLE_JIT is set: the peak is that of the plain loops, not of the compiled kernels"
 
 
@@ -39,7 +40,8 @@ def _show_fitted(part: Table) -> None:
     if console is None:
         print(cells)
     else:
-        console.print(_rich(cells), soft_wrap=False)
+        room = max(SHORTEST, cells.widths[0] - max(0, cells.width - width))
+        console.print(_rich(cells, room), soft_wrap=False)
     if left_out:
         show(f"(no room for {', '.join(left_out)}: see them in a wider terminal, a pipe, or --json)")
 
@@ -53,8 +55,18 @@ def _console() -> Any:
     return Console(file=sys.stdout, highlight=False, markup=False)
 
 
-def _rich(cells: Any) -> Any:
-    """The cells as rich's table; what is still too wide is folded within its column."""
+def broken(name: str, room: int) -> str:
+    """A layer's name in rows of at most `room` characters, broken after a dot where there is one."""
+    rows = []
+    while len(name) > room:
+        end = name.rfind(".", 0, room) + 1 or room
+        rows.append(name[:end])
+        name = name[end:]
+    return "\n".join([*rows, name])
+
+
+def _rich(cells: Any, room: int) -> Any:
+    """The cells as rich's table, `room` characters for the first column; what is too wide is folded in its column."""
     from rich import box
     from rich.table import Table as Drawn
     from rich.text import Text
@@ -65,6 +77,6 @@ def _rich(cells: Any) -> Any:
         drawn.add_column(
             Text(name), justify="right" if right else "left", style="cyan" if number == 0 else "", overflow="fold"
         )
-    for row in cells.rows:
-        drawn.add_row(*map(Text, row))
+    for name, *rest in cells.rows:
+        drawn.add_row(*map(Text, (broken(name, room), *rest)))
     return drawn

@@ -11,6 +11,7 @@ from typing import Any
 
 from minitl import data, methods, networks
 from minitl.accounting import Ledger, predict
+from minitl.accounting.table import mb
 from minitl.data.augment import Augmentation
 from minitl.data.source import Source
 from minitl.errors import UsageError
@@ -219,7 +220,7 @@ def _introduction(job: Job) -> list[str]:
         f"{len(trainer.train)} images to train on, {len(trainer.held_out)} held out, "
         f"{len(trainer.train.source.classes)} classes",
         f"{network.name}, {network.method}{blocks}: trains {trained:,} parameters; "
-        f"keeps {total.kept_bytes / 1e6:,.3f} MB, peak {(total.peak_bytes or 0) / 1e6:,.3f} MB",
+        f"keeps {mb(total.kept_bytes)}, peak {mb(total.peak_bytes or 0)}",
     ]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from minitl.accounting.table import table
 from minitl.cli import main
-from minitl.verbs.terminal import show
+from minitl.verbs.terminal import broken, show
 
 DIGITS = ("inspect", "digits_irb", "--batch", "2")
 ABOUT = ["network", "method", "blocks", "batch", "resolution"]
@@ -173,6 +173,15 @@ def test_a_real_terminal_of_80_columns_is_wide_enough(line: str) -> None:
     rows = re.sub(r"\x1b\[[0-9;]*m", "", got.stdout).splitlines()
     assert rows
     assert [row for row in rows if len(row) > 80] == []
+
+
+@pytest.mark.parametrize("name", ["features.4.conv.2.scale_activation", "a.b", "a" * 50, f"{'a' * 30}.{'b' * 30}", ""])
+def test_a_long_name_is_broken_after_a_dot(name: str) -> None:
+    for room in (12, 20, 26, 34):
+        rows = broken(name, room).split("\n")
+        assert "".join(rows) == name
+        assert max(map(len, rows)) <= room
+    assert broken("features.4.conv.2.activation", 26) == "features.4.conv.2.\nactivation"
 
 
 # Completion
