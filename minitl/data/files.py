@@ -19,9 +19,10 @@ def open_file(path: Path) -> BinaryIO:
     """A regular file, opened for reading; raises DataError. (A pipe would wait for ever.)"""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        kind = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(kind):
             os.close(descriptor)
-            raise DataError("is not a regular file", layer=str(path))
+            raise DataError(f"is {'a folder' if stat.S_ISDIR(kind) else 'not a regular file'}", layer=str(path))
         return open(descriptor, "rb")
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         if isinstance(error, DataError):

@@ -523,6 +523,7 @@ BAD: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "other data": (lambda p: ["train", p / "more", "--resume", "--out", p / "m"], "was begun with other images"),
     "no model": (lambda p: ["train", p / "photos", "--resume", "--out", p / "text"], "not a safetensors file"),
     "no model to evaluate": (lambda p: ["evaluate", p / "text", p / "photos"], "not a safetensors file"),
+    "data before the model": (lambda p: ["evaluate", p / "photos", p / "m"], "photos: is a folder"),
     "no batch": (lambda p: ["evaluate", p / "m", p / "photos", "--batch", 0], "--batch of at least 1"),
     "no image": (lambda p: ["predict", p / "m", p / "text"], "; remove it, or save it anew"),
     "a folder of images": (lambda p: ["predict", p / "m", p / "photos"], "is a folder; give its images: "),
