@@ -1,4 +1,4 @@
-"""The page on photographs: its command is one, and what its table says of memory is what that command predicts."""
+"""The page on photographs: its command is one, and its table says of memory and rates what that command does."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from minitl import cli
 from minitl.kernels.compile import interpreted
 from minitl.training.choice import Choice
+from minitl.training.settings import default_learning_rate
 from minitl.training.trials import OwnComparison
 from minitl.verbs import compare_own, recipe_options
 
@@ -48,3 +49,7 @@ def test_the_table_holds_what_the_command_predicts(tmp_path: Path) -> None:
         assert row["keeps, MB"] == f"{totals.kept_bytes / 1e6:.2f}"
         assert row["peak, MB"] == f"{totals.peak_bytes / 1e6:.1f}" or interpreted()  # the plain loops have their own
         assert row["trains"] == f"{account.trained_parameters:,}"
+        assert row["default rate"] == f"{default_learning_rate(choice.method, 'adam', pretrained=True):g}"
+        found = [float(rate) for rate in row["at rates, by seed"].split(", ")]
+        assert len(found) == args.seeds
+        assert set(found) <= set(rates)
