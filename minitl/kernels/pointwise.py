@@ -123,10 +123,10 @@ def few_calls(
 ) -> None:
     """Record that rows of y^T (O, count) go on with W x^T; places are of the weight, x^T and y^T."""
     weight, x, y = places
-    for first, last, vecs, uneven in panel_runs(count, dtype):
+    for first, last, vecs, how in tile_runs((0, count), dtype):
         chain = y + (rows[0] * count + first) * np.dtype(dtype).itemsize
         record.call(
-            compiled.outer(dtype, vecs, uneven), weight, 1, inputs, *rows, x, count, first, last, 0, inputs, chain,
+            compiled.outer(dtype, vecs, how), weight, 1, inputs, *rows, x, count, first, last, 0, inputs, chain,
             count, False,
         )  # fmt: skip
 
@@ -152,7 +152,7 @@ def plain_call(
     (outputs, inputs), itemsize, (first, last, vecs, uneven) = weight, np.dtype(dtype).itemsize, columns
     gy, matrix, gx = places
     record.call(
-        compiled.product(dtype, vecs, uneven, False), gy, outputs, matrix + first * itemsize, inputs,
+        compiled.product(dtype, vecs, int(uneven), False), gy, outputs, matrix + first * itemsize, inputs,
         vecs * target().lanes(itemsize), gx, inputs, first, last, 0, count,
     )  # fmt: skip
 
@@ -205,13 +205,14 @@ def product_calls(
 ) -> None:  # fmt: skip
     """Record y = x B + b for the positions of `span`, and what y `end`s with; places are of x, the panels and y."""
     itemsize, (x, panels, y) = np.dtype(dtype).itemsize, places
-    for first, last, vecs, uneven in panel_runs(columns, dtype):
-        width = vecs * target().lanes(itemsize)
-        record.call(
-            compiled.product(dtype, vecs, uneven, bias is not None, end.name), x, inner,
-            panels + first * inner * itemsize, width, inner * width, y, columns, first, last, *span, bias or 0,
-            end.scale, end.shift,
-        )  # fmt: skip
+    for j, stop, wide, _ in panel_runs(columns, dtype):
+        width = wide * target().lanes(itemsize)
+        for first, last, vecs, how in tile_runs((j, stop), dtype):
+            record.call(
+                compiled.product(dtype, vecs, how, bias is not None, end.name), x, inner,
+                panels + (j * inner + first - j) * itemsize, width, inner * width, y, columns, first, last, *span,
+                bias or 0, end.scale, end.shift,
+            )  # fmt: skip
 
 
 def turned_calls(
@@ -244,6 +245,22 @@ def panel_runs(columns: int, dtype: str, most: int = 0) -> Iterator[tuple[int, i
         yield 0, full, most, False
     if full < columns:
         yield full, columns, -(-(columns - full) // lanes), masked(columns, dtype)
+
+
+def tile_runs(columns: Span, dtype: str) -> Iterator[tuple[int, int, int, int]]:
+    """Those runs as tiles: first and last column, vectors, and how wide (see `compiled.tile.wide`).
+
+    A vector of 64 bytes of which at most half is left goes alone, and is a half one: some processors take half as long.
+    """
+    lanes = target().lanes(np.dtype(dtype).itemsize)
+    for first, last, vecs, uneven in panel_runs(columns[1] - columns[0], dtype):
+        start, stop, left = columns[0] + first, columns[0] + last, (last - first) % lanes
+        if target().vector_bytes == 64 and 0 < left <= lanes // 2:
+            if vecs > 1:
+                yield start, stop - left, vecs - 1, 0
+            yield stop - left, stop, 1, 2 + (left < lanes // 2)
+        else:
+            yield start, stop, vecs, int(uneven)
 
 
 @lru_cache(maxsize=1024)
@@ -295,10 +312,10 @@ def outer_calls(
 
     Rows of the piece are `width` apart in `chain`.
     """
-    for first, last, vecs, uneven in panel_runs(columns[1] - columns[0], dtype):
+    for first, last, vecs, how in tile_runs(columns, dtype):
         record.call(
-            compiled.outer(dtype, vecs, uneven), maps[0], at.rows, 1, *rows, maps[1], at.columns, columns[0] + first,
-            columns[0] + last, *span, chain + first * np.dtype(dtype).itemsize, width, begins,
+            compiled.outer(dtype, vecs, how), maps[0], at.rows, 1, *rows, maps[1], at.columns, first, last, *span,
+            chain + (first - columns[0]) * np.dtype(dtype).itemsize, width, begins,
         )  # fmt: skip
 
 

@@ -57,20 +57,20 @@ def pack_panel(dtype: str, gated: bool, transposed: bool) -> Kernel:
 
 
 @cache
-def product(dtype: str, vecs: int, masked: bool, biased: bool, name: str = "") -> Kernel:
-    """y = x B (+ b) for positions m0..m1 and columns j0..j1, in tiles of `vecs` vectors.
+def product(dtype: str, vecs: int, how: int, biased: bool, name: str = "") -> Kernel:
+    """y = x B (+ b) for positions m0..m1 and columns j0..j1, in tiles of `vecs` vectors (and `how`: see `tile.wide`).
 
     B lies in panels of that width: steps between its rows and between panels are given, so it may be a plain matrix.
     Where an activation is named, a tile goes through a frozen norm and that before it is stored.
     """
     version, bits, rows = sources() + ending(name), 8 * np.dtype(dtype).itemsize, target().rows
-    width, mask = vecs * target().lanes(bits // 8), int(masked)
+    width = vecs * (target().lanes(bits // 8) >> how // 2)
     block = BLOCK // rows * rows
 
     @kernel
     def multiply(p: int) -> None:
         x, inner, panels, row, panel, y, columns, j0, j1, m0, m1, bias, scale, shift = arguments(p, 14, version)
-        w = wide(vecs, bits, mask)
+        w = wide(vecs, bits, how)
         for start in range(m0, m1, block):
             stop = min(start + block, m1)
             for j in range(j0, j1, width):
@@ -96,18 +96,18 @@ def product(dtype: str, vecs: int, masked: bool, biased: bool, name: str = "") -
 
 
 @cache
-def outer(dtype: str, vecs: int, masked: bool) -> Kernel:
+def outer(dtype: str, vecs: int, how: int) -> Kernel:
     """chain[o - o0, j - j0] goes on, or begins, with a[m a_step + o a_row] b[m, j] over positions m0..m1.
 
-    Tiles have `vecs` vectors of columns j0..j1; a row of the chain is `width` long.
+    Tiles have `vecs` vectors of columns j0..j1 (and `how`: see `tile.wide`); a row of the chain is `width` long.
     """
-    version, bits, rows, mask = sources(), 8 * np.dtype(dtype).itemsize, target().outer_rows, int(masked)
-    across = vecs * target().lanes(bits // 8)
+    version, bits, rows = sources(), 8 * np.dtype(dtype).itemsize, target().outer_rows
+    across = vecs * (target().lanes(bits // 8) >> how // 2)
 
     @kernel
     def multiply(p: int) -> None:
         a, a_step, a_row, o0, o1, b, b_step, j0, j1, m0, m1, chain, width, begins = arguments(p, 14, version)
-        w = wide(vecs, bits, mask)
+        w = wide(vecs, bits, how)
         for start in range(m0, m1, NEAR):
             stop, fresh = min(start + NEAR, m1), begins and start == m0
             for j in range(j0, j1, across):

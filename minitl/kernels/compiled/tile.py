@@ -37,11 +37,12 @@ NAMES = {32: "float32", 64: "float64"}
 
 
 class Wide(types.Type):
-    """The type of a width: `vecs` vectors of floats of that many bits, the last of them perhaps masked."""
+    """The type of a width: `vecs` vectors, perhaps `half`, of floats of that many bits, the last perhaps masked."""
 
-    def __init__(self, vecs: int, bits: int, masked: bool) -> None:
+    def __init__(self, vecs: int, bits: int, masked: bool, half: bool) -> None:
         self.vecs, self.bits, self.masked = vecs, bits, masked
-        super().__init__(f"Wide({vecs},{bits},{masked})")
+        self.lanes = target().lanes(bits // 8) >> half
+        super().__init__(f"Wide({vecs},{bits},{masked},{half})")
 
 
 class TileType(types.Type):
@@ -49,7 +50,7 @@ class TileType(types.Type):
 
     def __init__(self, rows: int, width: Wide) -> None:
         self.rows, self.vecs, self.bits, self.masked = rows, width.vecs, width.bits, width.masked
-        self.lanes = target().lanes(width.bits // 8)
+        self.lanes = width.lanes
         super().__init__(f"Tile({rows},{width.name})")
 
     @property
@@ -197,7 +198,9 @@ def tile_op(result: Callable[..., Any] = _same, **options: bool) -> Callable[[Ca
             out = result(*kinds)
 
             def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-                tile = next((k for k in (*kinds, out) if isinstance(k, TileType)), TileType(1, Wide(1, 32, False)))
+                tile = next(
+                    (k for k in (*kinds, out) if isinstance(k, TileType)), TileType(1, Wide(1, 32, False, False))
+                )
                 return f(Writer(builder, tile), literals, *values) or context.get_dummy_value()
 
             return out(*kinds), generate
@@ -214,10 +217,11 @@ literal_op = partial(tile_op, prefer_literal=True)
 
 
 @intrinsic(prefer_literal=True)
-def wide(typingctx: Any, vecs: Any, bits: Any, masked: Any) -> Any:
-    """A width: that many vectors of floats of that many bits, the last of them perhaps masked (0 or 1)."""
-    width = Wide(vecs.literal_value, bits.literal_value, bool(masked.literal_value))
-    return width(vecs, bits, masked), lambda c, b, s, a: c.get_dummy_value()
+def wide(typingctx: Any, vecs: Any, bits: Any, how: Any) -> Any:
+    """A width: that many vectors of floats of that many bits; 1 in `how`: the last is masked; 2: they are half ones."""
+    half, masked = divmod(how.literal_value, 2)
+    width = Wide(vecs.literal_value, bits.literal_value, bool(masked), bool(half))
+    return width(vecs, bits, how), lambda c, b, s, a: c.get_dummy_value()
 
 
 @intrinsic(prefer_literal=True)
