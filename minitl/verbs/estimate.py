@@ -14,8 +14,7 @@ from minitl.verbs.terminal import show
 HELP = "time and energy of a training step on a device: known, bound or unknown"
 DESCRIPTION = """Says of every pass of every layer how long it takes on a device: known from a published model, at
 least so long (a bound from published peak rates), or unknown, with the reason. The three are never added up to one
-number. Whether the step's peak fits the device's memory is answered exactly. Example:
-minitl estimate mobilenet_v2 --device ef-train --method mobiletl --blocks 5"""
+number. Whether the step's peak fits the device's memory is answered exactly."""
 EXAMPLES = """
 minitl estimate mobilenet_v2 --device ef-train --method mobiletl --blocks 5
 minitl estimate mobilenet_v3_small --device raspberry-pi-4 --json

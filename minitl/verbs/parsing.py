@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import textwrap
 from typing import Any, NoReturn
@@ -10,6 +11,8 @@ from typing import Any, NoReturn
 from minitl.errors import did_you_mean
 
 EXAMPLES = "examples:"
+VALUE, HARD = re.compile(r"(--[a-z-]+) (?!-)"), "\xa0"  # an option and its value stay together in a row
+LONG = 30  # characters of a word that is a list
 LONGEST = 2000  # characters of an error
 MOST = 10**12  # of anything that is counted
 
@@ -21,6 +24,9 @@ class Help(argparse.HelpFormatter):
         text = action.help or ""
         shown = action.default not in (None, False, argparse.SUPPRESS) and action.default != []
         return f"{text} (default: %(default)s)" if shown and "default" not in text else text
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrapped(text, width)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n  " not in text:
@@ -78,8 +84,22 @@ def _rows(line: str, width: int) -> list[str]:
         hanging = " " * 20 if line.startswith(" ") else ""
         return textwrap.wrap(line, width, subsequent_indent=hanging, break_on_hyphens=False)
     command, _, comment = line.partition("  #")
-    rows = textwrap.wrap(command, width - 2, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
+    together = VALUE.sub(f"\\1{HARD}", command)
+    rows = textwrap.wrap(together, width - 2, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
+    rows = [row.replace(HARD, " ") for row in rows]
     return [*([f"  #{comment}"] if comment else []), *(f"{row} \\" for row in rows[:-1]), rows[-1]]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The text in rows, broken between words, and in a long list after a comma; never in a method's name."""
+    rows = [""]
+    for word in text.split():
+        pieces = re.findall(r"[^,]+,?", word) if len(word) > LONG else [word]
+        for piece in (*pieces[:-1], f"{pieces[-1]} "):
+            if rows[-1] and len(rows[-1]) + len(piece.rstrip()) > width:
+                rows.append("")
+            rows[-1] += piece
+    return [row.rstrip() for row in rows]
 
 
 def one_line(text: str) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from minitl.accounting.table import table
 from minitl.cli import main
+from minitl.verbs.parsing import wrapped
 from minitl.verbs.terminal import broken, show
 
 DIGITS = ("inspect", "digits_irb", "--batch", "2")
@@ -173,6 +174,22 @@ def test_a_real_terminal_of_80_columns_is_wide_enough(line: str) -> None:
     rows = re.sub(r"\x1b\[[0-9;]*m", "", got.stdout).splitlines()
     assert rows
     assert [row for row in rows if len(row) > 80] == []
+
+
+def test_help_is_broken_between_words_and_in_a_long_list_after_a_comma(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in ("60", "80", "100"):
+        monkeypatch.setenv("COLUMNS", columns)
+        for verb in ("compare", "train", "inspect", "estimate"):
+            with pytest.raises(SystemExit):
+                main([verb, "--help"])
+            rows = capsys.readouterr().out.splitlines()
+            assert not any(re.search(r"\w-$|--\w+ \\\\$", row) for row in rows)
+            assert columns == "60" or max(map(len, rows)) <= int(columns)
+    assert wrapped("a" * 10 + " bc,d " + "efg-h," * 6 + "i", 12) == [
+        "aaaaaaaaaa", "bc,d efg-h,", "efg-h,efg-h,", "efg-h,efg-h,", "efg-h,i",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["features.4.conv.2.scale_activation", "a.b", "a" * 50, f"{'a' * 30}.{'b' * 30}", ""])
