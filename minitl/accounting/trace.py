@@ -15,7 +15,6 @@ from minitl.gradients import Sink
 from minitl.kernels.tasks import Table
 from minitl.ops.op import Attrs, Gradients, Op
 from minitl.parameters import Parameter
-from minitl.pixels import Normalisation
 from minitl.records import OpRecord, Record, Take, Var
 from minitl.saved import Saved
 from minitl.shadow import Meter, Phantom, ShadowTape
@@ -152,13 +151,8 @@ class TracingWork(Work):
         elif len(shape) == 1 and dtype != "float64":
             self.trace.say("packed weights", "packed", "weights as the kernel reads them")
         else:
-            self.trace.say("scratch", "sums", "sums, codes and factors of a norm")
+            self.trace.say("scratch", "sums", "sums, codes, factors of a norm, the numbers that pixels stand for")
         return super().new(shape, dtype)
-
-    def table(self, by: Normalisation, shape: Shape, dtype: str) -> Array:
-        """See `Work`."""
-        self.trace.say("scratch", "table", "the numbers that pixels stand for")
-        return super().table(by, shape, dtype)
 
     def do(self, function: Callable[..., object], passing: int, arrays: Arrays) -> None:
         """See `Work`."""

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minitl.arrays import Array, Shape
 from minitl.fused.program import Stage
 from minitl.kernels.tasks import NOTHING, Place, Recorder, Table, recorded, scratch_bytes
 from minitl.parameters import Parameter
-from minitl.pixels import Normalisation, table
+from minitl.pixels import table
 from minitl.records import Take
 
 PASSING = 7  # float64 vectors per channel that the few numbers of a norm take while they are made
@@ -50,13 +52,6 @@ class Work:
     def new(self, shape: Shape, dtype: str) -> Array:
         """An uninitialised array."""
         return self.allocate(shape, dtype)
-
-    def table(self, by: Normalisation, shape: Shape, dtype: str) -> Array:
-        """The numbers that pixels stand for."""
-        numbers = self.allocate(shape, dtype)
-        if not self.dry:
-            numbers[...] = table(by, dtype)
-        return numbers
 
     def do(self, function: Callable[..., object], passing: int, arrays: Arrays) -> None:
         """Compute something with NumPy, which takes `passing` float64 numbers meanwhile."""
@@ -96,19 +91,16 @@ class Plan:
         """What follows is for that stage."""
         self._step(lambda work, at: work.enter(stage))
 
-    def _made(self, shape: Shape, make: Callable[[Work], Array]) -> Slot:
-        slot = self._slot(shape)
-
-        def step(work: Work, at: Arrays) -> None:
-            at[slot.number] = make(work)
-
-        self._step(step, slot)
-        return slot
-
     def new(self, shape: Shape, dtype: str = "") -> Slot:
         """An uninitialised array."""
-        kind = dtype or self.dtype
-        return self._made(shape, lambda work: work.new(shape, kind))
+        slot, kind = self._slot(shape), dtype or self.dtype
+        number = slot.number
+
+        def make(work: Work, at: Arrays) -> None:
+            at[number] = work.new(shape, kind)
+
+        self._step(make, slot)
+        return slot
 
     def zeros(self, shape: Shape, dtype: str) -> Slot:
         """An array of zeros."""
@@ -118,8 +110,11 @@ class Plan:
 
     def table(self, stage: Stage) -> Slot:
         """The numbers that pixels stand for, where the stage's input is images in pixels (see `minitl.pixels`)."""
-        by, shape = stage.normalisation, (256, stage.x[3])
-        return self._made(shape, lambda work: work.table(by, shape, self.dtype)) if by else NO_SLOT
+        if not (by := stage.normalisation):
+            return NO_SLOT
+        slot = self.new((256, stage.x[3]))
+        self.do(lambda numbers: np.copyto(numbers, table(by, self.dtype)), slot)
+        return slot
 
     def do(self, function: Callable[..., object], *slots: Slot, passing: int = 0) -> None:
         """Call `function` on these arrays, which takes `passing` float64 numbers meanwhile."""

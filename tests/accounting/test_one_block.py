@@ -60,7 +60,7 @@ class Places:
 
 
 TAPE = ("labels", "_read", "_forward", "_backward", "_ones_like", "_accumulate")
-WORK = ("new", "table", "do", "run")
+WORK = ("new", "do", "run")
 
 
 def watch(patch: pytest.MonkeyPatch, places: Places, tape: type[Tape], work: type[Work]) -> None:
