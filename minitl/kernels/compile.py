@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import os
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -78,15 +79,29 @@ def _compile(function: Callable[[int], None]) -> Any:
 
     options: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
     config: Any = numba.config
-    level = config.OPT
-    config.OPT = min(level, type(level)(ENOUGH))
+    before = config.OPT, config.CACHE_DIR
+    config.OPT, config.CACHE_DIR = min(config.OPT, type(config.OPT)(ENOUGH)), config.CACHE_DIR or _cache_of_user()
     try:
         return numba.cfunc("void(int64)", cache=True, **options)(function)
     except Exception as error:  # anything at all may be wrong with a file in the cache, or with the disk under it
         _warn(error)
         return numba.cfunc("void(int64)", **options)(function)
     finally:
-        config.OPT = level
+        config.OPT, config.CACHE_DIR = before
+
+
+def _cache_of_user() -> str:
+    """The folder for compiled kernels of an installed package; else "": beside their source, where Numba puts them.
+
+    pip leaves behind what it did not install, and an empty folder `minitl` would hide a package installed otherwise.
+    """
+    if not HERE.is_relative_to(sysconfig.get_path("purelib")):
+        return ""
+    from numba.misc import appdirs
+
+    found: Callable[..., str] = appdirs.user_cache_dir
+    folder = found("minitl", appauthor=False)
+    return folder if os.path.isabs(folder) else ""
 
 
 def _warn(error: Exception) -> None:
@@ -95,7 +110,7 @@ def _warn(error: Exception) -> None:
     if _warned or "no locator" in str(error):
         return
     _warned = True
-    folder = os.environ.get("NUMBA_CACHE_DIR") or str(HERE / "__pycache__")
+    folder = os.environ.get("NUMBA_CACHE_DIR") or _cache_of_user() or str(HERE / "compiled" / "__pycache__")
     print(
         f"minitl: compiling without a cache ({type(error).__name__}: {error}); emptying {folder} may mend it",
         file=sys.stderr,

@@ -88,6 +88,27 @@ def test_kernels_run_where_nothing_can_be_cached(tmp_path: Path, writable: bool)
     assert out[1:3] == [expected(), "3"]
 
 
+INSTALLED = (
+    """
+import sys, sysconfig
+sysconfig.get_path = lambda scheme: sys.argv[1]
+"""
+    + UNCACHED
+)
+
+
+def test_an_installed_package_caches_for_its_user(tmp_path: Path) -> None:
+    """Nothing is left in the folder of the package, which pip would not take away; where it must be, it runs too."""
+    package, home = isolated(tmp_path), tmp_path / "home"
+    settings = {"HOME": str(home), "XDG_CACHE_HOME": None, "NUMBA_CACHE_DIR": None, "PYTHONDONTWRITEBYTECODE": "1"}
+    for installed in (tmp_path, tmp_path / "elsewhere"):
+        out = run_script(INSTALLED, installed, path=tmp_path, **settings).split("\n")
+        assert out[1] == expected()
+        beside = list(package.rglob("*.nbi"))
+        assert bool(beside) == (installed != tmp_path)
+        assert list(home.rglob("*.nbi"))
+
+
 DAMAGED = """
 import contextlib, io, os, sys
 from numba import config

@@ -324,6 +324,7 @@ def test_the_example_for_test_suites_runs(tmp_path: Path) -> None:
         (tmp_path / "mine.py").write_text(script.partition("\n\nfor case in")[0].replace("x >= 0", f"x {strict} 0"))
         (tmp_path / "test_mine.py").write_text(example.replace('"hard_swish-*"', '"hard_swish-sign"'))
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        plain = {**os.environ, "PYTEST_ADDOPTS": ""}
+        done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True)
         assert done.returncode == code, done.stdout
         assert ("[nhwc" in done.stdout or "nhwc]" in done.stdout) == bool(code)
