@@ -24,11 +24,6 @@ def join_groups(chains: Array, total: Array) -> None:
         total += chain
 
 
-def chains_bytes(groups: int, count: int, itemsize: int) -> int:
-    """Bytes of that many groups' chains of `count` numbers each, and of their sum."""
-    return count * (groups * itemsize + 8)
-
-
 def in_order(rows: Array) -> Array:
     """The sum of the rows, one after the other (NumPy's own order depends on the machine)."""
     total = np.zeros(rows.shape[1:], rows.dtype)

@@ -151,6 +151,10 @@ class Op:
         """An op that comes back from a pickle is that op, where it is the one of its name."""
         return (_op_named, (self.name,)) if _named[self.name] is self else super().__reduce_ex__(protocol)
 
+    def own(self, attrs: Attrs) -> Attrs:
+        """Those of the attributes that are this op's: the others are of an op made from it."""
+        return {name: value for name, value in attrs.items() if name in self.attrs}
+
     def output_shape(self, shapes: Sequence[Shape], attrs: Attrs) -> Shape:
         """Shape of the output; raises ShapeError where the inputs' shapes do not fit."""
         return self.functions.output_shape(shapes, attrs)
@@ -274,6 +278,23 @@ def expect_values(op: str, shape: Shape) -> Shape:
     if not shape or 0 in shape:
         raise ShapeError(op=op, expected="an array (..., C) with no empty axis", got=f"shape {shape}")
     return shape
+
+
+def expect_same(op: str, shapes: Sequence[Shape]) -> Shape:
+    """The shape of two inputs; ShapeError unless it is one (there is no broadcasting), with no empty axis."""
+    a, b = shapes
+    if a != b:
+        raise ShapeError(op=op, expected="two arrays of one shape", got=f"{a} and {b}")
+    return expect_values(op, a)
+
+
+def expect_factors(op: str, name: str, shapes: Sequence[Shape]) -> Shape:
+    """The shape of a map (N, H, W, C), or ShapeError unless the input beside it, `name`, is (N, 1, 1, C)."""
+    x, factors = shapes
+    expect_map(op, x)
+    if factors != (x[0], 1, 1, x[3]):
+        raise ShapeError(op=op, expected=f"{name} ({x[0]}, 1, 1, {x[3]}) for x {x}", got=f"{name} {factors}")
+    return x
 
 
 def expect_map(op: str, shape: Shape, channels: int | None = None) -> None:

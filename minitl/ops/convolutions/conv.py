@@ -20,11 +20,11 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import RuleError
-from minitl.kernels import channels, dense
+from minitl.kernels import dense
 from minitl.kernels.groups import Groups, group_size
-from minitl.kernels.sums import chains_bytes
+from minitl.ops.convolutions.products import grad_bias, products_cost, saved_input
 from minitl.ops.convolutions.window import conv_shape, window
-from minitl.ops.op import NORMALISATION, Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, keeps_input
+from minitl.ops.op import NORMALISATION, Attrs, Cost, Functions, Gradients, Needs, Op
 from minitl.pixels import PIXELS, Normalisation, normalise
 from minitl.saved import Saved
 
@@ -38,14 +38,12 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
     """The formula above; keeps x when the weight is trained."""
     y = np.empty(output_shape((x.shape, weight.shape), attrs), weight.dtype)
     at = window("conv", x.shape, y.shape, weight.shape[2], attrs)
-    for n in range(len(x) if NORMALISATION in attrs else 0):
-        dense.forward(_numbers(x[n : n + 1], attrs, y), weight, bias[0] if bias else None, at, y[n : n + 1])
-    if NORMALISATION not in attrs:
+    if NORMALISATION in attrs:
+        for n in range(len(x)):
+            dense.forward(_numbers(x[n : n + 1], attrs, y), weight, bias[0] if bias else None, at, y[n : n + 1])
+    else:
         dense.forward(x, weight, bias[0] if bias else None, at, y)
-    saved = Saved()
-    if needs[1]:
-        saved.keep("x", x, ("grad_weight",))
-    return y, saved
+    return y, saved_input(x.shape, x if needs[1] else None)
 
 
 def _numbers(x: Array, attrs: Attrs, like: Array) -> Array:
@@ -54,7 +52,7 @@ def _numbers(x: Array, attrs: Attrs, like: Array) -> Array:
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx, gW and gb: those that `needs` asks for."""
-    weight, gx, gw, gb = params[0], None, None, None
+    weight, gx, gw = params[0], None, None
     at = window("conv", saved.input_shape, gy.shape, weight.shape[2], attrs)
     if needs[0]:
         gx = np.empty(saved.input_shape, gy.dtype)
@@ -64,35 +62,23 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
         dense.grad_weight(
             saved["x"], gy, at, gw, partial(_numbers, attrs=attrs, like=gy) if NORMALISATION in attrs else None
         )
-    if len(needs) > 2 and needs[2]:
-        gb = channels.sums(gy).astype(gy.dtype)
-    return (gx, gw, gb)[: len(needs)]
+    return (gx, gw, grad_bias(gy, needs))[: len(needs)]
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """N Ho Wo k k C O multiply-adds (taps in the padding included) for each of y, gx and gW."""
-    x, w, *bias = shapes
-    y, pixels = output_shape(shapes, attrs), NORMALISATION in attrs
+    (x, w), y, pixels = shapes[:2], output_shape(shapes, attrs), NORMALISATION in attrs
     if pixels and needs[0]:
         raise RuleError("has no gradient for pixels", op="conv", remedy="give it the images as numbers")
     one, group = (pixels * nbytes((n, *x[1:]), dtype) for n in (1, min(x[0], group_size(y))))  # in numbers
-    m, bias_grad = size(y) * size(w[1:]), len(needs) > 2 and needs[2]
-    macs = Split(m, needs[0] * m, needs[1] * m)
-    taps, gx, gw = nbytes(w, dtype), needs[0] * nbytes(x, dtype), needs[1] * nbytes(w, dtype)
-    return Cost(
-        output=y,
-        kept=(keeps_input("x", 0, x, PIXELS if pixels else dtype, ("grad_weight",)),) if needs[1] else (),
-        macs=macs,
-        flops=Split(2 * m + len(bias) * size(y), 2 * macs.grad_input, 2 * macs.grad_weight + bias_grad * size(y)),
-        forward_workspace=one + taps + dense.panels_size(w, dtype) * np.dtype(dtype).itemsize,
-        backward_workspace=beyond(
-            gx + gw,
-            needs[0] * (gx + taps),
-            needs[1] * (gx + gw + chains_bytes(len(Groups(y)), size(w), np.dtype(dtype).itemsize)),
-            needs[1] * (gx + gw + nbytes((len(Groups(y)), *w), dtype) + group),
-            bias_grad * (gx + gw + channels.sums_workspace(y)),
-        ),
-    )
+    taps, chains = nbytes(w, dtype), nbytes((len(Groups(y)), *w), dtype)
+    return products_cost(
+        shapes, y, size(y) * size(w[1:]), dtype, needs,
+        forward=one + taps + dense.panels_size(w, dtype) * np.dtype(dtype).itemsize,
+        grad_input=taps,
+        grad_weight=chains + max(group, nbytes(w, "float64")),
+        kept=PIXELS if pixels else dtype,
+    )  # fmt: skip
 
 
 conv = Op(

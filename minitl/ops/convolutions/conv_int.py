@@ -12,25 +12,24 @@ Gradients are approximate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
-from minitl.ops.convolutions.grouped_conv import grouped_conv
+from minitl.ops.convolutions.grouped_conv import grouped_conv, groups_of
 from minitl.ops.convolutions.integers import RULES, product, product_room, quantise, rounding_room
+from minitl.ops.convolutions.products import FOR
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, beyond
 from minitl.ops.room import room_bytes
 from minitl.saved import Kept, Saved
-
-FOR = ("grad_weight",)
 
 
 def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """y in integers, scaled; keeps the codes of x when the weight is trained."""
     (codes, sx), (filters, sw) = quantise(x), quantise(weight)
     y = np.empty(grouped_conv.output_shape((x.shape, weight.shape), attrs), x.dtype)
-    for into, out in _groups(x.shape[3], len(weight), attrs):
+    for into, out in groups_of(x.shape[3], len(weight), attrs):
         rows = _rows(filters[out])
         for sample, result in zip(codes[..., into], y[..., out], strict=True):
             sums = product(_columns(sample, weight.shape[2], attrs.get("stride", 1)), rows, rule)
@@ -52,7 +51,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     filters, sw = quantise(weight)
     gx = np.empty(saved.input_shape, gy.dtype) if needs[0] else None
     gw = np.empty(weight.shape, gy.dtype) if needs[1] else None
-    for into, out in _groups(saved.input_shape[3], len(weight), attrs):
+    for into, out in groups_of(saved.input_shape[3], len(weight), attrs):
         rows = _rows(filters[out])
         total = np.zeros(rows.shape, np.int64)
         for n in range(len(gy)):
@@ -72,8 +71,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """The multiply-adds of the grouped convolution; in passing codes, and of a sample patches, sums and products."""
     x, w = shapes
-    inner = {name: value for name, value in attrs.items() if name in grouped_conv.attrs}
-    exact = grouped_conv.cost(shapes, dtype, attrs=inner, needs=needs)
+    exact = grouped_conv.cost(shapes, dtype, attrs=grouped_conv.own(attrs), needs=needs)
     kept = (
         Kept("codes", x, "int8", 8, size(x), FOR),
         Kept("scale", (1,), dtype, 8 * np.dtype(dtype).itemsize, nbytes((1,), dtype), FOR),
@@ -116,12 +114,6 @@ def _backward_workspace(x: Shape, w: Shape, y: Shape, dtype: str, attrs: Attrs, 
         needs[0] * (within + nbytes((area, terms), "int32") + spread),
         needs[1] * (within + columns + max(_padded(x, w), room_bytes(grad))),
     )
-
-
-def _groups(inputs: int, outputs: int, attrs: Attrs) -> Iterator[tuple[slice, slice]]:
-    groups = attrs.get("groups", 1)
-    wide, tall = inputs // groups, outputs // groups
-    return ((slice(g * wide, (g + 1) * wide), slice(g * tall, (g + 1) * tall)) for g in range(groups))
 
 
 def _rows(filters: Array) -> Array:

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
-from minitl.kernels import channels, depthwise
+from minitl.kernels import depthwise
 from minitl.kernels.groups import Groups
-from minitl.kernels.sums import chains_bytes
+from minitl.ops.convolutions.products import grad_bias, products_cost, saved_input
 from minitl.ops.convolutions.window import conv_shape, window
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, keeps_input
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op
 from minitl.saved import Saved
 
 
@@ -36,15 +36,12 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
     depthwise.forward(x, taps_first(weight), at, y)
     if bias:
         y += bias[0]
-    saved = Saved()
-    if needs[1]:
-        saved.keep("x", x, ("grad_weight",))
-    return y, saved
+    return y, saved_input(x.shape, x if needs[1] else None)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx, gW and gb: those that `needs` asks for."""
-    weight, gx, gw, gb = params[0], None, None, None
+    weight, gx, gw = params[0], None, None
     at = window("depthwise_conv", saved.input_shape, gy.shape, weight.shape[2], attrs)
     if needs[0]:
         gx = np.empty(saved.input_shape, gy.dtype)
@@ -52,31 +49,17 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     if needs[1]:
         gw = np.empty(weight.shape, gy.dtype)
         depthwise.grad_weight(saved["x"], gy, at, gw)
-    if len(needs) > 2 and needs[2]:
-        gb = channels.sums(gy).astype(gy.dtype)
-    return (gx, gw, gb)[: len(needs)]
+    return (gx, gw, grad_bias(gy, needs))[: len(needs)]
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """N Ho Wo C k k multiply-adds (taps in the padding included) for each of y, gx and gW."""
-    x, w, *bias = shapes
-    y = output_shape(shapes, attrs)
-    m, bias_grad = size(y) * size(w[2:]), len(needs) > 2 and needs[2]
-    macs = Split(m, needs[0] * m, needs[1] * m)
-    taps, gx, gw = nbytes(w, dtype), needs[0] * nbytes(x, dtype), needs[1] * nbytes(w, dtype)
-    return Cost(
-        output=y,
-        kept=(keeps_input("x", 0, x, dtype, ("grad_weight",)),) if needs[1] else (),
-        macs=macs,
-        flops=Split(2 * m + len(bias) * size(y), 2 * macs.grad_input, 2 * macs.grad_weight + bias_grad * size(y)),
-        forward_workspace=taps,
-        backward_workspace=beyond(
-            gx + gw,
-            needs[0] * (gx + taps),
-            needs[1] * (gx + gw + chains_bytes(len(Groups(y)), size(w), np.dtype(dtype).itemsize)),
-            bias_grad * (gx + gw + channels.sums_workspace(y)),
-        ),
-    )
+    w, y = shapes[1], output_shape(shapes, attrs)
+    taps, chains = nbytes(w, dtype), nbytes((len(Groups(y)), *w), dtype)
+    return products_cost(
+        shapes, y, size(y) * size(w[2:]), dtype, needs,
+        forward=taps, grad_input=taps, grad_weight=chains + nbytes(w, "float64"),
+    )  # fmt: skip
 
 
 def taps_first(weight: Array) -> Array:

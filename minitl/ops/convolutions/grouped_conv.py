@@ -13,6 +13,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes
 from minitl.errors import ShapeError
 from minitl.ops.convolutions.conv import conv
+from minitl.ops.convolutions.products import saved_input
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, keeps_input
 from minitl.saved import Saved
 
@@ -24,19 +25,16 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     if groups < 1 or x[3] % groups or len(w) != 4 or w[0] % groups:
         expected = f"groups that divide the channels in, {x[3]}, and out, {w[0]}"
         raise ShapeError(op="grouped_conv", expected=expected, got=f"groups={groups}")
-    y = conv.output_shape(((*x[:3], x[3] // groups), w), _inner(attrs))
+    y = conv.output_shape(((*x[:3], x[3] // groups), w), conv.own(attrs))
     return (*y[:3], w[0])
 
 
 def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """Each group's convolution; keeps x when the weight is trained."""
     y = np.empty(output_shape((x.shape, weight.shape), attrs), x.dtype)
-    for into, out in _groups(x.shape[3], len(weight), attrs):
-        y[..., out], _ = conv.forward(x[..., into], weight[out], attrs=_inner(attrs), needs=(False, False))
-    saved = Saved()
-    if needs[1]:
-        saved.keep("x", x, ("grad_weight",))
-    return y, saved
+    for into, out in groups_of(x.shape[3], len(weight), attrs):
+        y[..., out], _ = conv.forward(x[..., into], weight[out], attrs=conv.own(attrs), needs=(False, False))
+    return y, saved_input(x.shape, x if needs[1] else None)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
@@ -44,7 +42,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     (weight,) = params
     gx = np.empty(saved.input_shape, gy.dtype) if needs[0] else None
     gw = np.empty(weight.shape, gy.dtype) if needs[1] else None
-    for into, out in _groups(saved.input_shape[3], len(weight), attrs) if any(needs) else ():
+    for into, out in groups_of(saved.input_shape[3], len(weight), attrs) if any(needs) else ():
         _group_backward(saved, gy[..., out], weight[out], attrs, into, (gx, None if gw is None else gw[out]))
     return gx, gw
 
@@ -53,7 +51,7 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     """G times a group's work; in passing one group's x, y or gradients, and what `conv` holds."""
     (x, w), groups = shapes, attrs.get("groups", 1)
     part_x, part_w = (*x[:3], x[3] // groups), (w[0] // groups, *w[1:])
-    one = conv.cost((part_x, part_w), dtype, attrs=_inner(attrs), needs=needs)
+    one = conv.cost((part_x, part_w), dtype, attrs=conv.own(attrs), needs=needs)
     copied = nbytes(part_x, dtype) * (groups > 1)
     y, gy = nbytes(one.output, dtype), nbytes(one.output, dtype) * (groups > 1)
     gradients = needs[0] * nbytes(part_x, dtype) + needs[1] * nbytes(part_w, dtype)
@@ -72,23 +70,17 @@ def _group_backward(
 ) -> None:
     """One group's gradients, into its channels of gx and its filters of gW."""
     gx, gw = out
-    part = Saved()
-    part.input_shape = (*saved.input_shape[:3], into.stop - into.start)
-    if gw is not None:
-        part.keep("x", np.ascontiguousarray(saved["x"][..., into]), ("grad_weight",))
+    x = None if gw is None else np.ascontiguousarray(saved["x"][..., into])
+    part = saved_input((*saved.input_shape[:3], into.stop - into.start), x)
     needs = (gx is not None, gw is not None)
-    of_x, of_w = conv.backward(part, gy, attrs=_inner(attrs), needs=needs, params=(weight,))
+    of_x, of_w = conv.backward(part, gy, attrs=conv.own(attrs), needs=needs, params=(weight,))
     if gx is not None:
         gx[..., into] = of_x
     if gw is not None:
         gw[:] = of_w
 
 
-def _inner(attrs: Attrs) -> Attrs:
-    return {name: value for name, value in attrs.items() if name in conv.attrs}
-
-
-def _groups(inputs: int, outputs: int, attrs: Attrs) -> Iterator[tuple[slice, slice]]:
+def groups_of(inputs: int, outputs: int, attrs: Attrs) -> Iterator[tuple[slice, slice]]:
     """The channels each group reads, and those it writes."""
     groups = attrs.get("groups", 1)
     wide, tall = inputs // groups, outputs // groups

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, nbytes, positions
+from minitl.arrays import Array, Shape, positions
 from minitl.errors import ShapeError
-from minitl.kernels import channels, pointwise
+from minitl.kernels import pointwise
 from minitl.kernels.tasks import scratch_bytes
+from minitl.ops.convolutions.products import grad_bias, products_cost, saved_input
 from minitl.ops.op import (
     Attrs,
     Cost,
@@ -26,11 +27,8 @@ from minitl.ops.op import (
     Gradients,
     Needs,
     Op,
-    Split,
-    beyond,
     expect_map,
     expect_vectors,
-    keeps_input,
 )
 from minitl.saved import Saved
 
@@ -60,49 +58,32 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
     """y = x W^T + b; keeps x when the weight is trained."""
     y = np.empty((*x.shape[:-1], len(weight)), x.dtype)
     pointwise.forward(x, weight.reshape(len(weight), -1), bias[0] if bias else None, y)
-    saved = Saved()
-    if needs[1]:
-        saved.keep("x", x, ("grad_weight",))
-    return y, saved
+    return y, saved_input(x.shape, x if needs[1] else None)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx = gy W, gW = gy^T x, gb = sum gy: those that `needs` asks for."""
     weight = params[0]
-    gx = gw = gb = None
+    gx = gw = None
     if needs[0]:
         gx = np.empty((*gy.shape[:-1], weight.shape[1]), gy.dtype)
         pointwise.grad_input(gy, weight.reshape(len(weight), -1), gx)
     if needs[1]:
         gw = np.empty(weight.shape, gy.dtype)
         pointwise.grad_weight(saved["x"], gy, gw.reshape(len(weight), -1))
-    if len(needs) > 2 and needs[2]:
-        gb = channels.sums(gy).astype(gy.dtype)
-    return (gx, gw, gb)[: len(needs)]
+    return (gx, gw, grad_bias(gy, needs))[: len(needs)]
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """M I O multiply-adds for each of y, gx and gW; a bias adds M O to forward and to its gradient."""
-    x, w, *bias = shapes
-    m, i, o = positions(x), x[-1], w[0]
-    macs = Split(m * i * o, needs[0] * m * i * o, needs[1] * m * i * o)
-    bias_grad = len(needs) > 2 and needs[2]
-    gx, gw = needs[0] * nbytes(x, dtype), needs[1] * nbytes(w, dtype)
-    return Cost(
-        output=(*x[:-1], o),
-        kept=(keeps_input("x", 0, x, dtype, ("grad_weight",)),) if needs[1] else (),
-        macs=macs,
-        flops=Split(
-            2 * macs.forward + len(bias) * m * o, 2 * macs.grad_input, 2 * macs.grad_weight + bias_grad * m * o
-        ),
-        forward_workspace=pointwise.product_workspace(m, (o, i), dtype, True),
-        backward_workspace=beyond(
-            gx + gw,
-            needs[0] * (gx + pointwise.product_workspace(m, (o, i), dtype, False)),
-            needs[1] * (gx + gw + scratch_bytes(*pointwise.grad_weight_scratch(x, o, dtype))),
-            bias_grad * (gx + gw + channels.sums_workspace((*x[:-1], o))),
-        ),
-    )
+    x, (o, i) = shapes[0], shapes[1][:2]
+    m = positions(x)
+    return products_cost(
+        shapes, (*x[:-1], o), m * i * o, dtype, needs,
+        forward=pointwise.product_workspace(m, (o, i), dtype, True),
+        grad_input=pointwise.product_workspace(m, (o, i), dtype, False),
+        grad_weight=scratch_bytes(*pointwise.grad_weight_scratch(x, o, dtype)),
+    )  # fmt: skip
 
 
 linear = Op("linear", ("x", "weight", "bias"), Functions(linear_shape, forward, backward, cost), optional=1)

@@ -10,18 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
-from minitl.errors import ShapeError
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_factors
 from minitl.saved import Saved
 
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); v is (N, 1, 1, C)."""
-    x, v = shapes
-    expect_map("add_channels", x)
-    if v != (x[0], 1, 1, x[3]):
-        raise ShapeError(op="add_channels", expected=f"v ({x[0]}, 1, 1, {x[3]}) for x {x}", got=f"v {v}")
-    return x
+    return expect_factors("add_channels", "v", shapes)
 
 
 def forward(x: Array, v: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:

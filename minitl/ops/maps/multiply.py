@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minitl.arrays import Array, Shape, size
-from minitl.errors import ShapeError
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_values, keeps_input
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_same, keeps_input
 from minitl.saved import Saved
 
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     """That of both inputs; there is no broadcasting."""
-    a, b = shapes
-    if a != b:
-        raise ShapeError(op="multiply", expected="two arrays of one shape", got=f"{a} and {b}")
-    return expect_values("multiply", a)
+    return expect_same("multiply", shapes)
 
 
 def forward(a: Array, b: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:

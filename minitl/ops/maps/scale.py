@@ -13,19 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from minitl.arrays import Array, Shape, size
-from minitl.errors import ShapeError
 from minitl.kernels import channels
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, keeps_input
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_factors, keeps_input
 from minitl.saved import Saved
 
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); the gate is (N, 1, 1, C)."""
-    x, gate = shapes
-    expect_map("scale", x)
-    if gate != (x[0], 1, 1, x[3]):
-        raise ShapeError(op="scale", expected=f"gate ({x[0]}, 1, 1, {x[3]}) for x {x}", got=f"gate {gate}")
-    return x
+    return expect_factors("scale", "gate", shapes)
 
 
 def forward(x: Array, gate: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:

@@ -29,7 +29,7 @@ from minitl.kernels.elementwise import BATCH, Down, Up
 from minitl.kernels.groups import Groups
 from minitl.kernels.sums import in_order
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, expect_vectors, keeps_array
-from minitl.saved import Saved
+from minitl.saved import Kept, Saved
 
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
@@ -65,12 +65,7 @@ def forward(
     p = Up(BATCH, scale=weight, shift=bias, mean=mean.astype(x.dtype), inv_std=inv_std, x_hat=x_hat)
     elementwise.up(x, y, p)
     move_statistics(running_mean, running_var, mean, squares, positions(x.shape), attrs)
-    saved = Saved()
-    if needs[0] or needs[1]:
-        saved.keep("x_hat", x_hat, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1])
-    if needs[0]:
-        saved.keep("inv_std", inv_std, ("grad_input",))
-    return y, saved
+    return y, keep_normalised(x_hat, inv_std, needs)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
@@ -91,6 +86,23 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
         None,
         None,
     )
+
+
+def keep_normalised(x_hat: Array, inv_std: Array, needs: Needs) -> Saved:
+    """x_hat for gx and the scale's gradient, inv_std for gx."""
+    saved = Saved()
+    if needs[0] or needs[1]:
+        saved.keep("x_hat", x_hat, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1])
+    if needs[0]:
+        saved.keep("inv_std", inv_std, ("grad_input",))
+    return saved
+
+
+def keeps_normalised(x_hat: Shape, inv_std: Shape, dtype: str, needs: Needs) -> tuple[Kept, ...]:
+    """What that keeps, of these shapes."""
+    normal = keeps_array("x_hat", x_hat, dtype, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1])
+    deviation = keeps_array("inv_std", inv_std, dtype, ("grad_input",))
+    return (normal,) * (needs[0] or needs[1]) + (deviation,) * needs[0]
 
 
 def inverse_deviation(squares: Array, shape: Shape, attrs: Attrs, dtype: np.dtype[Any]) -> Array:
@@ -119,14 +131,10 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     x, c = shapes[0], shapes[0][3]
     n = size(x)
     gx_flops = n * (4 + (not needs[1]) * 2 + (not needs[2])) if needs[0] else 0
-    kept = []
-    if needs[0] or needs[1]:
-        kept.append(keeps_array("x_hat", x, dtype, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1]))
-    if needs[0]:
-        kept.append(keeps_array("inv_std", (c,), dtype, ("grad_input",)))
+    kept = keeps_normalised(x, (c,), dtype, needs)
     return Cost(
         output=x,
-        kept=tuple(kept),
+        kept=kept,
         flops=Split(7 * n, gx_flops, needs[1] * 2 * n + needs[2] * n),
         forward_workspace=0 if kept else nbytes(x, dtype),  # x_hat is made either way
     )

@@ -18,7 +18,8 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ShapeError
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, expect_vectors, keeps_array
+from minitl.ops.norms.batch_norm import keep_normalised, keeps_normalised
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, expect_vectors
 from minitl.saved import Saved
 
 
@@ -44,12 +45,7 @@ def forward(x: Array, weight: Array, bias: Array, *, attrs: Attrs, needs: Needs,
         normal *= _spread(scale, image)
     y = x_hat * weight
     y += bias
-    saved = Saved()
-    if needs[0] or needs[1]:
-        saved.keep("x_hat", x_hat, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1])
-    if needs[0]:
-        saved.keep("inv_std", inv_std, ("grad_input",))
-    return y, saved
+    return y, keep_normalised(x_hat, inv_std, needs)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
@@ -71,14 +67,10 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """7 operations per value forward; backward 1 for gbias, 2 for gweight, 8 for gx; in passing a sample's map."""
     x, n = shapes[0], size(shapes[0])
-    kept = []
-    if needs[0] or needs[1]:
-        kept.append(keeps_array("x_hat", x, dtype, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1]))
-    if needs[0]:
-        kept.append(keeps_array("inv_std", (x[0], attrs.get("groups", 1)), dtype, ("grad_input",)))
+    kept = keeps_normalised(x, (x[0], attrs.get("groups", 1)), dtype, needs)
     return Cost(
         output=x,
-        kept=tuple(kept),
+        kept=kept,
         flops=Split(7 * n, needs[0] * 8 * n, needs[1] * 2 * n + needs[2] * n),
         forward_workspace=0 if kept else nbytes(x, dtype),  # x_hat is made either way; then a sample's squares fit in y
         backward_workspace=(needs[0] or needs[1]) * nbytes(x[1:], dtype),

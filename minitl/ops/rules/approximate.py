@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
+from minitl.ops.convolutions.products import FOR, saved_input
 from minitl.ops.op import EXACT, Attrs, Cost, Functions, Gradients, Needs, Op, beyond
 from minitl.ops.room import gradient_bytes, room_bytes
 from minitl.ops.rules import channels, gradient_filter, quantised, razor
@@ -26,7 +27,6 @@ from minitl.ops.rules.gradient_filter import PATCH
 from minitl.ops.rules.quantised import BITS
 from minitl.saved import Saved
 
-FOR = ("grad_weight",)
 RAZOR, CHANNELS = "razor", "channels"
 CODED = (*BITS, RAZOR, CHANNELS)
 RULES = (*CODED, *PATCH)
@@ -46,7 +46,7 @@ def with_rules(op: Op) -> Op:
 
 def forward(op: Op, *arrays: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """The op's output; keeps its input as the rule says, where the weight is trained."""
-    own = _own(op, attrs)
+    own = op.own(attrs)
     if rule == EXACT:
         return op.functions.forward(*arrays, attrs=own, needs=needs, rule=EXACT)
     y, saved = op.functions.forward(*arrays, attrs=own, needs=(False,) * len(needs), rule=EXACT)
@@ -64,7 +64,7 @@ def forward(op: Op, *arrays: Array, attrs: Attrs, needs: Needs, rule: str) -> tu
 
 def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """The op's gradients from what was kept of its input."""
-    own = _own(op, attrs)
+    own = op.own(attrs)
     if saved.rule in PATCH:
         gx, gw = gradient_filter.gradients(saved, gy, params[0], PATCH[saved.rule], attrs.get("stride", 1), needs)
         bias = (False, False, *needs[2:])
@@ -72,16 +72,13 @@ def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, par
     if saved.rule == CHANNELS and needs[1]:
         some = attrs["channels"]
         return channels.gradients(op, saved, gy, attrs=own, needs=needs, params=params, channels=some)
-    decoded = Saved()
-    decoded.input_shape = saved.input_shape
-    if needs[1]:
-        decoded.keep("x", _decoded(saved, gy.dtype), FOR)
+    decoded = saved_input(saved.input_shape, _decoded(saved, gy.dtype) if needs[1] else None)
     return op.functions.backward(decoded, gy, attrs=own, needs=needs, params=params)
 
 
 def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """The op's own, with what the rule keeps; in passing what encoding and decoding take, and x decoded."""
-    own = _own(op, attrs)
+    own = op.own(attrs)
     exact = op.cost(shapes, dtype, attrs=own, needs=needs)
     if rule == EXACT or not (needs[1] or rule in PATCH):
         return exact
@@ -110,7 +107,3 @@ def _decoded(saved: Saved, dtype: np.dtype[np.floating]) -> Array:
     if saved.rule == EXACT:
         return saved["x"]
     return quantised.read(saved, dtype) if "codes" in saved else razor.read(saved)
-
-
-def _own(op: Op, attrs: Attrs) -> Attrs:
-    return {name: value for name, value in attrs.items() if name in op.attrs}

@@ -13,10 +13,9 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
 from minitl.errors import ShapeError
+from minitl.ops.convolutions.products import FOR, saved_input
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, keeps_array
 from minitl.saved import Saved
-
-FOR = ("grad_weight",)
 
 
 def expect_channels(op: Op, x: Shape, attrs: Attrs) -> list[int]:
@@ -38,9 +37,7 @@ def gradients(
 ) -> Gradients:
     """gx and gb of the op, and gW of the op on what was kept."""
     gx, _, *gb = op.functions.backward(saved, gy, attrs=attrs, needs=_without_weight(needs), params=params)
-    weight, part = params[0], Saved()
-    part.input_shape = saved["x"].shape
-    part.keep("x", saved["x"], FOR)
+    weight, part = params[0], saved_input(saved["x"].shape, saved["x"])
     gw = np.zeros(weight.shape, gy.dtype)
     chosen, few = _of_weight(weight.shape, saved.input_shape, channels)
     of_them = gy if few[0] == gy.shape[-1] else _part(gy, channels)

@@ -21,6 +21,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, positions, size
 from minitl.kernels import channels
 from minitl.ops.convolutions.linear import pointwise_conv
+from minitl.ops.convolutions.products import saved_input
 from minitl.ops.op import Cost, Needs, Split, beyond, keeps_array
 from minitl.saved import Kept, Saved
 
@@ -116,10 +117,7 @@ def _products(saved: Saved, means: Array, weight: Array, needs: Needs) -> tuple[
     taps = np.empty((*weight.shape[:2], 1, 1), weight.dtype)
     weight.sum(axis=(2, 3), keepdims=True, out=taps)
     if saved.input_shape[3] == weight.shape[1]:
-        part = Saved()
-        part.input_shape = (*means.shape[:3], weight.shape[1])
-        if needs[1]:
-            part.keep("x", saved["x_sums"], ("grad_weight",))
+        part = saved_input((*means.shape[:3], weight.shape[1]), saved["x_sums"] if needs[1] else None)
         gx, gw = pointwise_conv.backward(part, means, needs=(needs[0], needs[1]), params=(taps,))
         return gx, gw
     gx = means * taps[:, 0, 0, 0] if needs[0] else None

@@ -29,6 +29,7 @@ from minitl.kernels.tasks import scratch_bytes
 from minitl.ops.convolutions.conv import conv
 from minitl.ops.convolutions.depthwise_conv import depthwise_conv
 from minitl.ops.convolutions.linear import pointwise_conv
+from minitl.ops.convolutions.products import FOR, saved_input
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, keeps_array
 from minitl.ops.room import Room, made, room_bytes
 from minitl.saved import Saved
@@ -36,7 +37,6 @@ from minitl.saved import Saved
 FOLLOWS, FIXED = RULES = ("subspace", "subspace_fixed")
 BASES = ("basis_h", "basis_w", "basis_c")
 AXES = (3, 1, 2)  # in the order they are encoded: that of the channels makes the map small first
-FOR = ("grad_weight",)
 SPATIAL, CHANNELS = 2, 8  # by default a rank is this part of its axis
 
 
@@ -82,17 +82,17 @@ def forward(
 def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
     """gx, and gW of the restored input; none for the bases."""
     weight, *bases = params
-    restored = Saved()
-    restored.input_shape = saved.input_shape
-    if needs[1]:
-        x = saved["core"]
-        for axis in reversed(AXES):
-            x = along(x, axis, bases[axis - 1].T)
-        restored.keep("x", x, FOR)
+    restored = saved_input(saved.input_shape, _restored(saved["core"], bases) if needs[1] else None)
     return (
         *op.functions.backward(restored, gy, attrs=attrs, needs=needs[:2], params=(weight,)),
         *(None for _ in bases),
     )
+
+
+def _restored(x: Array, bases: Sequence[Array]) -> Array:
+    for axis in reversed(AXES):
+        x = along(x, axis, bases[axis - 1].T)
+    return x
 
 
 def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
