@@ -127,7 +127,7 @@ def forward_calls(
     """Record output rows `rows` of one sample, and what they `end` with; places are of its x, the panels and its y."""
     for first, last, vecs, uneven in panel_runs(y[3], dtype):
         record.call(
-            compiled.convolve(dtype, at.k, at.s, vecs, uneven, bias is not None, end.name), places[0],
+            compiled.convolve(dtype, at.k, at.s, vecs, uneven, end.name), places[0],
             places[1] + first * at.k * at.k * x[3] * np.dtype(dtype).itemsize, places[2], x[3], y[3], at.height,
             at.width, at.out_width, at.top, at.before, first, last, *rows, bias or 0, end.scale,
             end.shift,

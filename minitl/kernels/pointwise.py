@@ -152,7 +152,7 @@ def plain_call(
     (outputs, inputs), itemsize, (first, last, vecs, uneven) = weight, np.dtype(dtype).itemsize, columns
     gy, matrix, gx = places
     record.call(
-        compiled.product(dtype, vecs, int(uneven), False), gy, outputs, matrix + first * itemsize, inputs,
+        compiled.product(dtype, vecs, int(uneven)), gy, outputs, matrix + first * itemsize, inputs,
         vecs * target().lanes(itemsize), gx, inputs, first, last, 0, count,
     )  # fmt: skip
 
@@ -209,7 +209,7 @@ def product_calls(
         width = wide * target().lanes(itemsize)
         for first, last, vecs, how in tile_runs((j, stop), dtype):
             record.call(
-                compiled.product(dtype, vecs, how, bias is not None, end.name), x, inner,
+                compiled.product(dtype, vecs, how, end.name), x, inner,
                 panels + (j * inner + first - j) * itemsize, width, inner * width, y, columns, first, last, *span,
                 bias or 0, end.scale, end.shift,
             )  # fmt: skip

@@ -16,10 +16,11 @@ from minitl.kernels.target import target
 
 
 @cache
-def convolve(dtype: str, k: int, s: int, vecs: int, masked: bool, biased: bool, name: str = "") -> Kernel:
+def convolve(dtype: str, k: int, s: int, vecs: int, masked: bool, name: str = "") -> Kernel:
     """Output rows r0..r1 and channels j0..j1 of one sample: tiles of neighbouring columns, each with all its taps.
 
-    Where an activation is named, a tile goes through a frozen norm and that before it is stored.
+    A chain begins at the bias, or at 0 where that address is. Where an activation is named, a tile goes through a
+    frozen norm and that before it is stored.
     """
     version, bits, rows, mask = sources() + ending(name), 8 * np.dtype(dtype).itemsize, target().rows, int(masked)
     width = vecs * target().lanes(bits // 8)
@@ -32,39 +33,28 @@ def convolve(dtype: str, k: int, s: int, vecs: int, masked: bool, biased: bool, 
         w = wide(vecs, bits, mask)
         first = min(wide_out, (before + s - 1) // s)  # columns whose taps all lie on the map
         last = max(first, min(wide_out, (wide_in + before - k) // s + 1))
+
+        def tile(many: int, i: int, j: int, q: int) -> None:
+            h, column, left = i * s - top, q * s - before, outputs - j
+            t = zeros(many, w)
+            if bias:
+                t = fill(t, bias, j, left)
+            for u in range(max(0, -h), min(k, height - h)):
+                at, b = ((h + u) * wide_in + column) * inputs, ((j - j0) * k + u * width) * k * inputs
+                for e in range(max(0, -column) * inputs, min(k, wide_in - column) * inputs):
+                    t = add_outer(t, x, at + e, s * inputs, panels, b + e * width, left)  # a row's taps and channels
+            store(ended(name, t, scale, shift, j, left), y, (i * wide_out + q) * outputs + j, outputs, left)
+
         for i in range(r0, r1):
-            h = i * s - top
-            u0, u1 = max(0, -h), min(k, height - h)
             for j in range(j0, j1, width):
-                b = (j - j0) * k * k * inputs
-                for q in range(first, last - rows + 1, rows):
-                    t = zeros(rows, w)
-                    if biased:
-                        t = fill(t, bias, j, outputs - j)
-                    for u in range(u0, u1):
-                        at = ((h + u) * wide_in + q * s - before) * inputs
-                        for e in range(k * inputs):  # taps of a row and their channels lie side by side
-                            t = add_outer(
-                                t, x, at + e, s * inputs, panels, b + (u * k * inputs + e) * width, outputs - j
-                            )
-                    t = ended(name, t, scale, shift, j, outputs - j)
-                    store(t, y, (i * wide_out + q) * outputs + j, outputs, outputs - j)
-                rest = last - (last - first) % rows
-                for part in range(2):
-                    for q in range(0 if part == 0 else rest, first if part == 0 else wide_out):
-                        one = zeros(1, w)
-                        if biased:
-                            one = fill(one, bias, j, outputs - j)
-                        column = q * s - before
-                        e0, e1 = max(0, -column) * inputs, min(k, wide_in - column) * inputs
-                        for u in range(u0, u1):
-                            at = ((h + u) * wide_in + column) * inputs
-                            for e in range(e0, e1):
-                                one = add_outer(
-                                    one, x, at + e, s * inputs, panels, b + (u * k * inputs + e) * width, outputs - j
-                                )
-                        one = ended(name, one, scale, shift, j, outputs - j)
-                        store(one, y, (i * wide_out + q) * outputs + j, outputs, outputs - j)
+                q = 0
+                while q < wide_out:
+                    if first <= q <= last - rows:
+                        tile(rows, i, j, q)
+                        q += rows
+                    else:
+                        tile(1, i, j, q)
+                        q += 1
 
     return run
 
@@ -87,27 +77,26 @@ def add_up(dtype: str, k: int, s: int, rows: int, vecs: int, masked: bool) -> Ke
         first = min(wide_out, (before + s - 1) // s)  # columns whose taps all lie on the map
         last = max(first, min(wide_out, (wide_in + before - k) // s + 1))
         for u in range(k):
+            i_first, i_stop = max(i0, -((u - top) // s)), min(i1, (height - 1 - u + top) // s + 1)
             for j in range(j0, j1, across):
                 left = outputs - j
                 for e in range(0, k * inputs, rows):
+                    here = (u * k * inputs + e) * outputs + j
                     t = zeros(rows, w)
                     if not begins:
-                        t = read(t, chain, (u * k * inputs + e) * outputs + j, outputs, left)
-                    for i in range(max(i0, -((u - top) // s)), min(i1, (height - 1 - u + top) // s + 1)):
-                        at, g = ((i * s + u - top) * wide_in - before) * inputs + e, i * wide_out * outputs + j
+                        t = read(t, chain, here, outputs, left)
+                    for i in range(i_first, i_stop):
+                        row, g = (i * s + u - top) * wide_in * inputs, i * wide_out * outputs + j
                         for q in range(first):
-                            t = add_outer_some(
-                                t, x, at + q * s * inputs, (before - q * s) * inputs - e,
-                                (wide_in + before - q * s) * inputs - e, gy, g + q * outputs, left,
-                            )  # fmt: skip
+                            at = (q * s - before) * inputs + e
+                            t = add_outer_some(t, x, row + at, -at, wide_in * inputs - at, gy, g + q * outputs, left)
                         for q in range(first, last):
-                            t = add_outer(t, x, at + q * s * inputs, 1, gy, g + q * outputs, left)
+                            at = (q * s - before) * inputs + e
+                            t = add_outer(t, x, row + at, 1, gy, g + q * outputs, left)
                         for q in range(last, wide_out):
-                            t = add_outer_some(
-                                t, x, at + q * s * inputs, (before - q * s) * inputs - e,
-                                (wide_in + before - q * s) * inputs - e, gy, g + q * outputs, left,
-                            )  # fmt: skip
-                    store(t, chain, (u * k * inputs + e) * outputs + j, outputs, left)
+                            at = (q * s - before) * inputs + e
+                            t = add_outer_some(t, x, row + at, -at, wide_in * inputs - at, gy, g + q * outputs, left)
+                    store(t, chain, here, outputs, left)
 
     return run
 
@@ -129,15 +118,11 @@ def convolve_back(dtype: str, k: int, s: int) -> Kernel:
         for n in range(n0, n1):
             for i in range(out_height):
                 for j in range(out_width):
-                    for u in range(k):
-                        h = i * s + u - top
-                        if 0 <= h < height:
-                            for v in range(k):
-                                q = j * s + v - before
-                                if 0 <= q < width:
-                                    for o in range(outputs):
-                                        slope = gy[n, i, j, o]
-                                        for c in range(inputs):
-                                            gx[n, h, q, c] = fma(taps[u, v, o, c], slope, gx[n, h, q, c])
+                    for u in range(max(0, top - i * s), min(k, height + top - i * s)):
+                        for v in range(max(0, before - j * s), min(k, width + before - j * s)):
+                            pixel = gx[n, i * s + u - top, j * s + v - before]
+                            for o in range(outputs):
+                                for c in range(inputs):
+                                    pixel[c] = fma(taps[u, v, o, c], gy[n, i, j, o], pixel[c])
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -71,39 +72,28 @@ def convolve_back(dtype: str, k: int, s: int, before: int, masked: bool) -> Kern
     @kernel
     def run(p: int) -> None:
         gy, taps, gx, width, out_height, out_width, channels, top, r0, r1 = arguments(p, 10, version)
-        w = wide(1, bits, mask)
-        rest = width - width % many
+        w, whole = wide(1, bits, mask), width - width % many
+        pairs = width - (width - whole) % s
+
+        def tiles(some: int, h: int, q: int, near: int) -> None:
+            j = q // s
+            for c in range(near, min(near + NEAR, channels), lanes):
+                t, left = zeros(some, w), channels - c
+                for i in range(max(0, (h + top - k + s) // s), min(out_height, (h + top) // s + 1)):
+                    t = add_taps_back(
+                        k, s, before, t, gy, (i * out_width + j) * channels + c, channels,
+                        taps, (h + top - i * s) * k * channels + c, -j, out_width - j, left,
+                    )  # fmt: skip
+                store(t, gx, (h * width + q) * channels + c, channels, left)
+
         for near in range(0, channels, NEAR):
-            stop = min(near + NEAR, channels)
             for h in range(r0, r1):
-                i0, i1 = max(0, (h + top - k + s) // s), min(out_height, (h + top) // s + 1)
-                for q in range(0, width - many + 1, many):
-                    for c in range(near, stop, lanes):
-                        t = zeros(many, w)
-                        for i in range(i0, i1):
-                            t = add_taps_back(
-                                k, s, before, t, gy, (i * out_width + q // s) * channels + c, channels, taps,
-                                (h + top - i * s) * k * channels + c, -(q // s), out_width - q // s, channels - c,
-                            )  # fmt: skip
-                        store(t, gx, (h * width + q) * channels + c, channels, channels - c)
-                for q in range(rest, width - s + 1, s):
-                    for c in range(near, stop, lanes):
-                        few = zeros(s, w)
-                        for i in range(i0, i1):
-                            few = add_taps_back(
-                                k, s, before, few, gy, (i * out_width + q // s) * channels + c, channels, taps,
-                                (h + top - i * s) * k * channels + c, -(q // s), out_width - q // s, channels - c,
-                            )  # fmt: skip
-                        store(few, gx, (h * width + q) * channels + c, channels, channels - c)
-                for q in range(width - (width - rest) % s, width):
-                    for c in range(near, stop, lanes):
-                        one = zeros(1, w)
-                        for i in range(i0, i1):
-                            one = add_taps_back(
-                                k, s, before, one, gy, (i * out_width + q // s) * channels + c, channels, taps,
-                                (h + top - i * s) * k * channels + c, -(q // s), out_width - q // s, channels - c,
-                            )  # fmt: skip
-                        store(one, gx, (h * width + q) * channels + c, channels, channels - c)
+                for q in range(0, whole, many):
+                    tiles(many, h, q, near)
+                for q in range(whole, pairs, s):
+                    tiles(s, h, q, near)
+                for q in range(pairs, width):
+                    tiles(1, h, q, near)
 
     return run
 
@@ -119,27 +109,25 @@ def add_up(dtype: str, k: int, s: int, u0: int, u1: int, masked: bool) -> Kernel
         x, gy, height, width, out_width, channels, top, before, i0, i1, c0, c1, chain, begins = arguments(
             p, 14, version
         )
-        w = wide(1, bits, mask)
+        w, whole = wide(1, bits, mask), out_width - out_width % COLUMNS
+
+        def add(t: Any, many: int, i: int, j: int, c: int) -> Any:
+            h, column = i * s - top, j * s - before
+            return add_products(
+                k, s, many, u0, t,
+                x, (h * width + column) * channels + c, width * channels, channels,
+                gy, (i * out_width + j) * channels + c, -column, width - column, -h, height - h, channels - c,
+            )  # fmt: skip
+
         for c in range(c0, c1, lanes):
             t, at = zeros(rows, w), u0 * k * channels + c
             if not begins:
                 t = read(t, chain, at, channels, channels - c)
             for i in range(i0, i1):
-                h = i * s - top
-                for j in range(0, out_width - COLUMNS + 1, COLUMNS):
-                    column = j * s - before
-                    t = add_products(
-                        k, s, COLUMNS, u0, t,
-                        x, (h * width + column) * channels + c, width * channels, channels,
-                        gy, (i * out_width + j) * channels + c, -column, width - column, -h, height - h, channels - c,
-                    )  # fmt: skip
-                for j in range(out_width - out_width % COLUMNS, out_width):
-                    column = j * s - before
-                    t = add_products(
-                        k, s, 1, u0, t,
-                        x, (h * width + column) * channels + c, width * channels, channels,
-                        gy, (i * out_width + j) * channels + c, -column, width - column, -h, height - h, channels - c,
-                    )  # fmt: skip
+                for j in range(0, whole, COLUMNS):
+                    t = add(t, COLUMNS, i, j, c)
+                for j in range(whole, out_width):
+                    t = add(t, 1, i, j, c)
             store(t, chain, at, channels, channels - c)
 
     return run

@@ -57,11 +57,12 @@ def pack_panel(dtype: str, gated: bool, transposed: bool) -> Kernel:
 
 
 @cache
-def product(dtype: str, vecs: int, how: int, biased: bool, name: str = "") -> Kernel:
+def product(dtype: str, vecs: int, how: int, name: str = "") -> Kernel:
     """y = x B (+ b) for positions m0..m1 and columns j0..j1, in tiles of `vecs` vectors (and `how`: see `tile.wide`).
 
     B lies in panels of that width: steps between its rows and between panels are given, so it may be a plain matrix.
-    Where an activation is named, a tile goes through a frozen norm and that before it is stored.
+    A chain begins at b, or at 0 where that address is. Where an activation is named, a tile goes through a frozen
+    norm and that before it is stored.
     """
     version, bits, rows = sources() + ending(name), 8 * np.dtype(dtype).itemsize, target().rows
     width = vecs * (target().lanes(bits // 8) >> how // 2)
@@ -71,26 +72,23 @@ def product(dtype: str, vecs: int, how: int, biased: bool, name: str = "") -> Ke
     def multiply(p: int) -> None:
         x, inner, panels, row, panel, y, columns, j0, j1, m0, m1, bias, scale, shift = arguments(p, 14, version)
         w = wide(vecs, bits, how)
+
+        def tile(many: int, m: int, j: int) -> None:
+            left, b = columns - j, (j - j0) // width * panel
+            t = zeros(many, w)
+            if bias:
+                t = fill(t, bias, j, left)
+            for k in range(inner):
+                t = add_outer(t, x, m * inner + k, inner, panels, b + k * row, left)
+            store(ended(name, t, scale, shift, j, left), y, m * columns + j, columns, left)
+
         for start in range(m0, m1, block):
             stop = min(start + block, m1)
             for j in range(j0, j1, width):
-                b = (j - j0) // width * panel
                 for m in range(start, stop - rows + 1, rows):
-                    t = zeros(rows, w)
-                    if biased:
-                        t = fill(t, bias, j, columns - j)
-                    for k in range(inner):
-                        t = add_outer(t, x, m * inner + k, inner, panels, b + k * row, columns - j)
-                    t = ended(name, t, scale, shift, j, columns - j)
-                    store(t, y, m * columns + j, columns, columns - j)
+                    tile(rows, m, j)
                 for m in range(stop - (stop - start) % rows, stop):
-                    s = zeros(1, w)
-                    if biased:
-                        s = fill(s, bias, j, columns - j)
-                    for k in range(inner):
-                        s = add_outer(s, x, m * inner + k, inner, panels, b + k * row, columns - j)
-                    s = ended(name, s, scale, shift, j, columns - j)
-                    store(s, y, m * columns + j, columns, columns - j)
+                    tile(1, m, j)
 
     return multiply
 

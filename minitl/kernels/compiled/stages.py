@@ -6,6 +6,7 @@ The tile's row i is position m + i of the map; vectors of channels begin at chan
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from llvmlite import ir
@@ -92,29 +93,25 @@ def _kept(literals: dict[str, str]) -> Codes:
 
 @literal_op(_nothing)
 def put_codes(
-    w: Writer, literals: dict[str, str], name: Any, rule: Any, t: Any, packed: Any, byte: Any, step: Any, left: Any
-) -> None:
-    """Write the codes of a tile of 8 rows and one vector, whole bytes: packed[byte + r step] for r < bits."""
-    kept, (mask,) = _kept(literals), w.masks(left)
+    w: Writer, literals: dict[str, str],
+    name: Any, rule: Any, t: Any, packed: Any, byte: Any, step: Any, shift: Any, left: Any,
+) -> None:  # fmt: skip
+    """Write the codes of a tile of 8 rows and one vector, whole bytes: packed[byte + r step] for r < bits.
+
+    Those of a single row are joined to what is there, at bit `shift`.
+    """
+    kept, (mask,) = codes_of(rule_of(literals["name"], literals["rule"])), w.masks(left)
+    assert kept
     codes, per_byte = [_code(w, kept, v) for v, _, _ in w.each(t)], 8 // kept.bits
-    for r in range(kept.bits):
-        word = codes[r * per_byte]
-        for i in range(1, per_byte):
-            word = w.b.or_(word, w.b.shl(codes[r * per_byte + i], w.constant(i * kept.bits, I32)))
-        place = w.at(packed, byte, w.b.mul(step, I64(r)), kind=I8)
-        w.save(w.b.trunc(word, ir.VectorType(I8, w.lanes)), place, mask)
-
-
-@literal_op(_nothing)
-def add_codes(
-    w: Writer, literals: dict[str, str], name: Any, rule: Any, t: Any, packed: Any, byte: Any, shift: Any, left: Any
-) -> None:
-    """OR the codes of one row and one vector into packed[byte], at bit `shift`."""
-    kept, (mask,) = _kept(literals), w.masks(left)
-    ((v, _, _),) = w.each(t)
-    word = w.b.shl(_code(w, kept, v), w.splat(w.b.trunc(shift, I32)))
-    place = w.at(packed, byte, kind=I8)
-    w.save(w.b.or_(w.load(place, mask, I8), w.b.trunc(word, ir.VectorType(I8, w.lanes))), place, mask)
+    for r in range(0, len(codes), per_byte):
+        word = codes[r]
+        for i, code in enumerate(codes[r + 1 : r + per_byte], start=1):
+            word = w.b.or_(word, w.b.shl(code, w.constant(i * kept.bits, I32)))
+        place = w.at(packed, byte, w.b.mul(step, I64(r // per_byte)), kind=I8)
+        if len(codes) == 1:
+            word = w.b.shl(word, w.splat(w.b.trunc(shift, I32)))
+        written = w.b.trunc(word, ir.VectorType(I8, w.lanes))
+        w.save(w.b.or_(w.load(place, mask, I8), written) if len(codes) == 1 else written, place, mask)
 
 
 def _slope(w: Writer, literals: dict[str, str], code: Any, y: Any) -> Any:
@@ -135,10 +132,9 @@ def _slope(w: Writer, literals: dict[str, str], code: Any, y: Any) -> Any:
 @literal_op(_tile_of)
 def times_slope(
     w: Writer, literals: dict[str, str],
-    name: Any, rule: Any, t: Any, packed: Any, byte: Any, step: Any, shift: Any, kept: Any, at: Any, kept_step: Any,
-    left: Any,
+    name: Any, rule: Any, t: Any, packed: Any, byte: Any, shift: Any, kept: Any, at: Any, step: Any, left: Any,
 ) -> Any:  # fmt: skip
-    """t times the slopes of its rows: codes packed[byte + r step] (row 0 at bit `shift`), kept[at + i kept_step].
+    """t times the slopes of its rows: codes packed[byte + r step] (row 0 at bit `shift`), kept[at + i step].
 
     A tile of 8 rows begins at bit 0.
     """
@@ -158,7 +154,7 @@ def times_slope(
             r, place = divmod(i * codes.bits, 8)
             code = w.b.and_(w.b.lshr(words[r], w.constant(place, I32)), w.constant(2**codes.bits - 1, I32))
         if not isinstance(found, Codes):
-            y = w.load(w.at(kept, at, w.b.mul(kept_step, I64(i))), mask)
+            y = w.load(w.at(kept, at, w.b.mul(step, I64(i))), mask)
         return w.b.fmul(v, _slope(w, literals, code, y))
 
     return w.map(t, multiply)
@@ -168,32 +164,34 @@ def _doubles(w: Writer, v: Any) -> Any:
     return v if w.tile.bits == 64 else w.b.fpext(v, ir.VectorType(DOUBLE, w.lanes))
 
 
+def _add_in_order(w: Writer, sums: Any, at: Any, mask: Any, terms: Iterable[Any]) -> None:
+    """sums[at :] (float64) += the terms, vectors of doubles, one after the other."""
+    place = w.at(sums, at, kind=DOUBLE)
+    total = w.load(place, mask, DOUBLE)
+    for term in terms:
+        total = w.b.fadd(total, term)
+    w.save(total, place, mask)
+
+
 @tile_op(_nothing)
 def add_rows(w: Writer, _: Any, t: Any, sums: Any, at: Any, left: Any) -> None:
     """sums[at :] (float64) += the rows of a tile of one vector, one after the other."""
-    (mask,), place = w.masks(left), w.at(sums, at, kind=DOUBLE)
-    total = w.load(place, mask, DOUBLE)
-    for v, _, _ in w.each(t):
-        total = w.b.fadd(total, _doubles(w, v))
-    w.save(total, place, mask)
+    (mask,) = w.masks(left)
+    _add_in_order(w, sums, at, mask, (_doubles(w, v) for v, _, _ in w.each(t)))
 
 
 @tile_op(_nothing)
 def add_squares(w: Writer, _: Any, t: Any, mean: Any, sums: Any, at: Any, left: Any) -> None:
     """sums[at :] (float64) += the squares of the rows less mean[at :] (float64), one after the other."""
-    (mask,), place = w.masks(left), w.at(sums, at, kind=DOUBLE)
-    total, middle = w.load(place, mask, DOUBLE), w.load(w.at(mean, at, kind=DOUBLE), mask, DOUBLE)
-    for v, _, _ in w.each(t):
-        off = w.b.fsub(_doubles(w, v), middle)
-        total = w.b.fadd(total, w.b.fmul(off, off))
-    w.save(total, place, mask)
+    (mask,) = w.masks(left)
+    middle = w.load(w.at(mean, at, kind=DOUBLE), mask, DOUBLE)
+    off = [w.b.fsub(_doubles(w, v), middle) for v, _, _ in w.each(t)]
+    _add_in_order(w, sums, at, mask, (w.b.fmul(d, d) for d in off))
 
 
 @tile_op(_nothing)
 def add_dots(w: Writer, _: Any, t: Any, u: Any, sums: Any, at: Any, left: Any) -> None:
     """sums[at :] (float64) += the products of the rows of two tiles, made in float64, one after the other."""
-    (mask,), place = w.masks(left), w.at(sums, at, kind=DOUBLE)
-    total = w.load(place, mask, DOUBLE)
-    for (v, _, _), (z, _, _) in zip(w.each(t), w.each(u), strict=True):
-        total = w.b.fadd(total, w.b.fmul(_doubles(w, v), _doubles(w, z)))
-    w.save(total, place, mask)
+    (mask,) = w.masks(left)
+    pairs = zip(w.each(t), w.each(u), strict=True)
+    _add_in_order(w, sums, at, mask, (w.b.fmul(_doubles(w, v), _doubles(w, z)) for (v, _, _), (z, _, _) in pairs))
