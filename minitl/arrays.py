@@ -55,6 +55,12 @@ def is_count(value: object, least: int) -> bool:
     return as_count(value, least) is not None
 
 
+@cache
+def itemsize(dtype: str) -> int:
+    """Bytes of a number."""
+    return np.dtype(dtype).itemsize
+
+
 def size(shape: Shape) -> int:
     """Number of elements in `shape` (1 for the scalar shape)."""
     count = 1

@@ -6,7 +6,8 @@ NumPy's lines define the results; the kernels give the same bits.
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,20 +16,14 @@ from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, by_groups
 from minitl.kernels.pointwise import Span, masked, spans
 from minitl.kernels.sums import in_order
-from minitl.kernels.tasks import Place, Recorder, Table
+from minitl.kernels.tasks import Place, Recorder, table_of
 
 compiled, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
 
 def sums(x: Array) -> Array:
     """The sum of x (..., C) per channel, float64 (C,)."""
-    partial = np.empty((len(Groups(x.shape)), x.shape[-1]))
-    if interpreted():
-        for total, rows in zip(partial, by_groups(x), strict=True):
-            total[:] = in_order(rows.astype(np.float64))
-    else:
-        sums_table(x.shape, x.dtype.name).run(x, partial)
-    return in_order(partial)
+    return in_order(_sums(x))
 
 
 def sums_workspace(shape: Shape) -> int:
@@ -38,35 +33,32 @@ def sums_workspace(shape: Shape) -> int:
 
 def dots(x: Array, z: Array) -> Array:
     """The sum of x z (..., C) per channel, float64 (C,), the products made in float64."""
-    partial = np.empty((len(Groups(x.shape)), x.shape[-1]))
-    if interpreted():
-        for total, rows, others in zip(partial, by_groups(x), by_groups(z), strict=True):
-            total[:] = in_order(rows.astype(np.float64) * others)
-    else:
-        dots_table(x.shape, x.dtype.name).run(x, z, partial)
-    return in_order(partial)
+    return in_order(_sums(x, z))
 
 
 def sample_means(x: Array, means: Array) -> None:
     """means (N, C) of x (N, H, W, C) over its positions: a float64 sum, divided, and rounded."""
-    totals = np.empty(means.shape)
-    if interpreted():
-        for total, image in zip(totals, x, strict=True):
-            total[:] = in_order(image.reshape(-1, x.shape[3]).astype(np.float64))
-    else:
-        sample_sums_table(x.shape, x.dtype.name).run(x, totals)
-    means[:] = totals / (x.shape[1] * x.shape[2])
+    means[:] = _sums(x, samples=True) / (x.shape[1] * x.shape[2])
 
 
 def sample_dots(x: Array, z: Array, out: Array) -> None:
     """out (N, C): the sum of x z over the positions of each sample, in float64, rounded."""
-    totals = np.empty(out.shape)
+    out[:] = _sums(x, z, samples=True)
+
+
+def _sums(x: Array, *z: Array, samples: bool = False) -> Array:
+    """The sums of x, or of x z, over the positions of each group, or of each sample: float64 (groups or N, C)."""
+    totals = np.empty((len(x) if samples else len(Groups(x.shape)), x.shape[-1]))
     if interpreted():
-        for total, a, b in zip(totals, x, z, strict=True):
-            total[:] = in_order((a.astype(np.float64) * b).reshape(-1, x.shape[3]))
+        for total, rows, *factors in zip(totals, *(_parts(a, samples) for a in (x, *z)), strict=True):
+            total[:] = in_order(math.prod(factors, start=rows.astype(np.float64)))
     else:
-        sample_dots_table(x.shape, x.dtype.name).run(x, z, totals)
-    out[:] = totals
+        sums_table(x.shape, x.dtype.name, bool(z), samples).run(x, *z, totals)
+    return totals
+
+
+def _parts(x: Array, samples: bool) -> Iterable[Array]:
+    return x.reshape(len(x), -1, x.shape[-1]) if samples else by_groups(x)
 
 
 def moments(x: Array) -> tuple[Array, Array]:
@@ -101,56 +93,26 @@ def combine(gy: Array, x_hat: Array, out: Array, a: Array, b: Array, shift: Arra
         combine_table(gy.shape, gy.dtype.name).run(gy, x_hat, out, a, b, shift)
 
 
-@lru_cache(maxsize=1024)
-def sums_table(x: Shape, dtype: str) -> Table:
-    """x, sums of groups."""
-    record = Recorder()
-    for number, span in enumerate(Groups(x)):
+@table_of
+def sums_table(record: Recorder, x: Shape, dtype: str, dotted: bool, samples: bool) -> None:
+    """x, perhaps z, and the sums of groups, or of samples."""
+    area = positions(x[1:])
+    for number, span in enumerate(((n * area, (n + 1) * area) for n in range(x[0])) if samples else Groups(x)):
+        total = Place(3 + dotted, number * x[-1] * 8)
         record.task()
-        sums_call(record, span, x[-1], dtype, Place(2), Place(3, number * x[-1] * 8))
-    return record.table()
+        if dotted:
+            dots_call(record, span, x[-1], dtype, Place(2), Place(3), total)
+        else:
+            sums_call(record, span, x[-1], dtype, Place(2), total)
 
 
-@lru_cache(maxsize=1024)
-def dots_table(x: Shape, dtype: str) -> Table:
-    """x, z, sums of groups."""
-    record = Recorder()
-    for number, span in enumerate(Groups(x)):
-        record.task()
-        dots_call(record, span, x[-1], dtype, Place(2), Place(3), Place(4, number * x[-1] * 8))
-    return record.table()
-
-
-@lru_cache(maxsize=1024)
-def sample_sums_table(x: Shape, dtype: str) -> Table:
-    """x, sums of samples."""
-    record, area = Recorder(), positions(x[1:])
-    for n in range(x[0]):
-        record.task()
-        sums_call(record, (n * area, (n + 1) * area), x[-1], dtype, Place(2), Place(3, n * x[-1] * 8))
-    return record.table()
-
-
-@lru_cache(maxsize=1024)
-def sample_dots_table(x: Shape, dtype: str) -> Table:
-    """x, z, sums of samples."""
-    record, area = Recorder(), positions(x[1:])
-    for n in range(x[0]):
-        record.task()
-        span = n * area, (n + 1) * area
-        dots_call(record, span, x[-1], dtype, Place(2), Place(3), Place(4, n * x[-1] * 8))
-    return record.table()
-
-
-@lru_cache(maxsize=1024)
-def moments_table(x: Shape, dtype: str) -> Table:
+@table_of
+def moments_table(record: Recorder, x: Shape, dtype: str) -> None:
     """x, means of groups, their squares."""
-    record = Recorder()
     for number, span in enumerate(Groups(x)):
         record.task()
         offset = number * x[-1] * 8
         moments_call(record, span, x[-1], dtype, Place(2), Place(3, offset), Place(4, offset))
-    return record.table()
 
 
 def sums_call(record: Recorder, span: Span, channels: int, dtype: str, x: Place, total: Place) -> None:
@@ -183,11 +145,9 @@ def gate_call(record: Recorder, span: Span, channels: int, dtype: str, places: t
     record.call(kernel, x, out, *span, channels, factor, more)
 
 
-@lru_cache(maxsize=1024)
-def combine_table(x: Shape, dtype: str) -> Table:
+@table_of
+def combine_table(record: Recorder, x: Shape, dtype: str) -> None:
     """gy, x_hat, out, a, b, shift."""
-    record = Recorder()
     for span in spans(positions(x), 1):
         record.task()
         combine_call(record, span, x[-1], dtype, tuple(Place(i) for i in range(2, 8)))
-    return record.table()

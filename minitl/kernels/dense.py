@@ -10,18 +10,17 @@ Taps in the padding contribute nothing. The plain loops below define the product
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 
-from minitl.arrays import Array, Shape
+from minitl.arrays import Array, Shape, itemsize, nbytes
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, group_size
 from minitl.kernels.loops import fma
 from minitl.kernels.pointwise import NO_END, End, pack_table, packed_size, panel_runs, spans
 from minitl.kernels.sums import add_groups, join_groups
 from minitl.kernels.target import target
-from minitl.kernels.tasks import Place, Recorder, Table
+from minitl.kernels.tasks import Place, Recorder, sample, table_of
 from minitl.kernels.window import Window
 
 compiled = Lazily("minitl.kernels.compiled.dense")
@@ -128,51 +127,43 @@ def forward_calls(
     for first, last, vecs, uneven in panel_runs(y[3], dtype):
         record.call(
             compiled.convolve(dtype, at.k, at.s, vecs, uneven, end.name), places[0],
-            places[1] + first * at.k * at.k * x[3] * np.dtype(dtype).itemsize, places[2], x[3], y[3], at.height,
+            places[1] + first * at.k * at.k * x[3] * itemsize(dtype), places[2], x[3], y[3], at.height,
             at.width, at.out_width, at.top, at.before, first, last, *rows, bias or 0, end.scale,
             end.shift,
         )  # fmt: skip
 
 
-@lru_cache(maxsize=1024)
-def forward_table(x: Shape, y: Shape, at: Window, dtype: str, biased: bool) -> Table:
+@table_of
+def forward_table(record: Recorder, x: Shape, y: Shape, at: Window, dtype: str, biased: bool) -> None:
     """x, panels, y and perhaps a bias."""
-    record, itemsize = Recorder(), np.dtype(dtype).itemsize
     for n in range(x[0]):
         for rows in spans(at.out_height, 1):
-            places = (
-                Place(2, n * int(np.prod(x[1:])) * itemsize), Place(3), Place(4, n * int(np.prod(y[1:])) * itemsize)
-            )  # fmt: skip
             record.task()
+            places = sample(2, n, x, dtype), Place(3), sample(4, n, y, dtype)
             forward_calls(record, x, y, at, dtype, rows, places, Place(5) if biased else None)
-    return record.table()
 
 
-@lru_cache(maxsize=1024)
-def grad_input_table(x: Shape, y: Shape, at: Window, dtype: str) -> Table:
+@table_of
+def grad_input_table(record: Recorder, x: Shape, y: Shape, at: Window, dtype: str) -> None:
     """gy, taps (k, k, O, C), gx."""
-    record = Recorder()
     for n in range(x[0]):
         record.task()
         record.call(
             compiled.convolve_back(dtype, at.k, at.s), Place(2), Place(3), Place(4), x[0], x[3], y[3], at.height,
             at.width, at.out_height, at.out_width, at.top, at.before, n, n + 1,
         )  # fmt: skip
-    return record.table()
 
 
-@lru_cache(maxsize=1024)
-def grad_weight_table(x: Shape, y: Shape, at: Window, dtype: str) -> Table:
+@table_of
+def grad_weight_table(record: Recorder, x: Shape, y: Shape, at: Window, dtype: str) -> None:
     """x, gy and the chains (groups, k, k, C, O): a task for each group."""
-    record = Recorder()
-    groups, itemsize = Groups(y), np.dtype(dtype).itemsize
+    size = group_size(y)
     for n in range(x[0]):
-        if n % groups.size == 0:
+        if n % size == 0:
             record.task()
-        chain = Place(4, n // groups.size * at.k * at.k * x[3] * y[3] * itemsize)
-        places = (Place(2, n * int(np.prod(x[1:])) * itemsize), Place(3, n * int(np.prod(y[1:])) * itemsize), chain)
-        grad_weight_call(record, x, y, at, dtype, (0, at.out_height), places, n % groups.size == 0)
-    return record.table()
+        chain = Place(4, n // size * nbytes((at.k, at.k, x[3], y[3]), dtype))
+        places = sample(2, n, x, dtype), sample(3, n, y, dtype), chain
+        grad_weight_call(record, x, y, at, dtype, (0, at.out_height), places, n % size == 0)
 
 
 def grad_weight_call(

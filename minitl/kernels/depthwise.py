@@ -10,18 +10,16 @@ give the same bits, from register tiles of neighbouring columns (y, gx) or of ta
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
-from minitl.arrays import Array, Shape
+from minitl.arrays import Array, Shape, nbytes
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, group_size
 from minitl.kernels.loops import fma
-from minitl.kernels.pointwise import NO_END, End, masked, spans
+from minitl.kernels.pointwise import NO_END, End, lanes, masked, spans
 from minitl.kernels.sums import add_groups, join_groups
 from minitl.kernels.target import target
-from minitl.kernels.tasks import Place, Recorder, Table
+from minitl.kernels.tasks import Place, Recorder, sample, table_of
 from minitl.kernels.window import Window
 
 compiled = Lazily("minitl.kernels.compiled.depthwise")
@@ -118,26 +116,26 @@ def grad_input_call(
     record.call(rule, gy, taps, gx, at.width, at.out_height, at.out_width, channels, at.top, *rows)
 
 
-@lru_cache(maxsize=1024)
-def forward_table(x: Shape, at: Window, dtype: str) -> Table:
+@table_of
+def forward_table(record: Recorder, x: Shape, at: Window, dtype: str) -> None:
     """x, taps, y."""
-    record, itemsize = Recorder(), np.dtype(dtype).itemsize
-    per_x, per_y = (h * w * x[3] * itemsize for h, w in ((at.height, at.width), (at.out_height, at.out_width)))
     for n, rows in _bands(x[0], at.out_height):
         record.task()
-        forward_call(record, at, x[3], dtype, rows, (Place(2, n * per_x), Place(3), Place(4, n * per_y)))
-    return record.table()
+        places = sample(2, n, x, dtype), Place(3), sample(4, n, _output(x, at), dtype)
+        forward_call(record, at, x[3], dtype, rows, places)
 
 
-@lru_cache(maxsize=1024)
-def grad_input_table(x: Shape, at: Window, dtype: str) -> Table:
+@table_of
+def grad_input_table(record: Recorder, x: Shape, at: Window, dtype: str) -> None:
     """gy, taps, gx."""
-    record, itemsize = Recorder(), np.dtype(dtype).itemsize
-    per_x, per_y = (h * w * x[3] * itemsize for h, w in ((at.height, at.width), (at.out_height, at.out_width)))
     for n, rows in _bands(x[0], at.height):
         record.task()
-        grad_input_call(record, at, x[3], dtype, rows, (Place(2, n * per_y), Place(3), Place(4, n * per_x)))
-    return record.table()
+        places = sample(2, n, _output(x, at), dtype), Place(3), sample(4, n, x, dtype)
+        grad_input_call(record, at, x[3], dtype, rows, places)
+
+
+def _output(x: Shape, at: Window) -> Shape:
+    return x[0], at.out_height, at.out_width, x[3]
 
 
 def _bands(samples: int, height: int) -> list[tuple[int, tuple[int, int]]]:
@@ -145,20 +143,18 @@ def _bands(samples: int, height: int) -> list[tuple[int, tuple[int, int]]]:
     return [(n, rows) for n in range(samples) for rows in spans(height, 4)]
 
 
-@lru_cache(maxsize=1024)
-def grad_weight_table(x: Shape, at: Window, dtype: str) -> Table:
+@table_of
+def grad_weight_table(record: Recorder, x: Shape, at: Window, dtype: str) -> None:
     """x, gy and the chains (groups, k, k, C): a task for some channels of each group."""
-    record, itemsize, channels = Recorder(), np.dtype(dtype).itemsize, x[3]
-    per_x, per_y = (h * w * channels * itemsize for h, w in ((at.height, at.width), (at.out_height, at.out_width)))
-    groups = Groups((x[0], at.out_height, at.out_width, channels))
-    for number, (first, last) in enumerate(groups):
-        for some in spans(channels, target().lanes(itemsize)):
+    y = _output(x, at)
+    size = group_size(y)
+    for first in range(0, x[0], size):
+        chain = Place(4, first // size * nbytes((at.k, at.k, x[3]), dtype))
+        for some in spans(x[3], lanes(dtype)):
             record.task()
-            for n in range(first // groups.area, last // groups.area):
-                places = Place(2, n * per_x), Place(3, n * per_y), Place(4, number * at.k * at.k * channels * itemsize)
-                begins = n == first // groups.area
-                grad_weight_calls(record, at, channels, dtype, (0, at.out_height), some, places, begins)
-    return record.table()
+            for n in range(first, min(first + size, x[0])):
+                places = sample(2, n, x, dtype), sample(3, n, y, dtype), chain
+                grad_weight_calls(record, at, x[3], dtype, (0, at.out_height), some, places, n == first)
 
 
 def grad_weight_calls(

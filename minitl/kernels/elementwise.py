@@ -10,7 +10,6 @@ kernels give the same bits in one pass, and for a whole block the same calls run
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from minitl.kernels.groups import Groups, by_groups
 from minitl.kernels.pointwise import masked, spans
 from minitl.kernels.rules import Codes, FromInput, FromOutput, codes_of, formula, rule_of
 from minitl.kernels.sums import in_order
-from minitl.kernels.tasks import NOTHING, Place, Recorder, Table
+from minitl.kernels.tasks import NOTHING, Place, Recorder, table_of
 
 compiled = Lazily("minitl.kernels.compiled.elementwise")
 
@@ -31,7 +30,7 @@ IDENTITY = "identity"
 
 
 class Up(NamedTuple):
-    """The arrays of a pass up, beside x and y; those without use stay NOTHING."""
+    """The arrays of a pass up beside x and y, in the kernel's order; those without use stay NOTHING."""
 
     norm: int = NONE
     name: str = IDENTITY
@@ -44,14 +43,9 @@ class Up(NamedTuple):
     kept: Array = NOTHING
     packed: Array = NOTHING
 
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """In the order that the kernel takes them."""
-        return self.scale, self.shift, self.mean, self.inv_std, self.x_hat, self.kept, self.packed
-
 
 class Down(NamedTuple):
-    """The arrays of a pass down, beside gy and g; `sums` and `dots` are (groups, C), float64."""
+    """The arrays of a pass down beside gy and g, in the kernel's order; `sums` and `dots` are (groups, C), float64."""
 
     norm: int = NONE
     name: str = IDENTITY
@@ -63,11 +57,6 @@ class Down(NamedTuple):
     sums: Array = NOTHING
     dots: Array = NOTHING
 
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """In the order that the kernel takes them."""
-        return self.scale, self.x_hat, self.kept, self.packed, self.sums, self.dots
-
 
 def up(x: Array, y: Array, p: Up) -> None:
     """Run the pass up; y may be x."""
@@ -76,7 +65,7 @@ def up(x: Array, y: Array, p: Up) -> None:
     else:
         if codes_of(rule_of(p.name, p.rule) if p.rule else None):
             p.packed[:] = 0
-        up_table(x.shape, x.dtype.name, p.norm, p.name, p.rule).run(x, y, *p.arrays)
+        up_table(x.shape, x.dtype.name, p.norm, p.name, p.rule).run(x, y, *p[3:])
 
 
 def down(gy: Array, g: Array, p: Down) -> None:
@@ -86,7 +75,7 @@ def down(gy: Array, g: Array, p: Down) -> None:
     else:
         for total in (p.sums, p.dots):
             total[:] = 0
-        down_table(gy.shape, gy.dtype.name, p.norm, p.name, p.rule).run(gy, g, *p.arrays)
+        down_table(gy.shape, gy.dtype.name, p.norm, p.name, p.rule).run(gy, g, *p[3:])
 
 
 def _loop_up(x: Array, y: Array, p: Up) -> None:
@@ -117,16 +106,11 @@ def _loop_down(gy: Array, g: Array, p: Down) -> None:
 
 def slopes(rule: Codes | FromInput | FromOutput, packed: Array, kept: Array, shape: Shape, dtype: str) -> Array:
     """What a rule multiplies gy by, from what it kept."""
-    with np.errstate(divide="ignore"):
-        return _slopes(rule, packed, kept, shape, dtype)
-
-
-def _slopes(rule: Codes | FromInput | FromOutput, packed: Array, kept: Array, shape: Shape, dtype: str) -> Array:
     if isinstance(rule, Codes):
         return np.array(rule.levels, dtype)[unpack(packed, rule.bits, shape)]
-    if isinstance(rule, FromOutput) and rule.codes:
-        return np.asarray(rule.slope(kept, unpack(packed, 1, shape) != 0))
-    return np.asarray(rule.slope(kept))
+    bits = (unpack(packed, 1, shape) != 0,) if codes_of(rule) else ()
+    with np.errstate(divide="ignore"):
+        return np.asarray(rule.slope(kept, *bits))
 
 
 def up_call(
@@ -147,20 +131,17 @@ def down_call(
     record.call(compiled.slope(dtype, *what, masked(channels, dtype)), gy, g, *span, channels, *others)
 
 
-@lru_cache(maxsize=1024)
-def up_table(x: Shape, dtype: str, norm: int, name: str, rule: str) -> Table:
+@table_of
+def up_table(record: Recorder, x: Shape, dtype: str, norm: int, name: str, rule: str) -> None:
     """x, y, the arrays of `Up`: in pieces that share no byte of codes."""
-    record = Recorder()
     for span in spans(positions(x), 8):
         record.task()
         up_call(record, span, x[-1], dtype, (norm, name, rule), tuple(Place(i) for i in range(2, 11)))
-    return record.table()
 
 
-@lru_cache(maxsize=1024)
-def down_table(x: Shape, dtype: str, norm: int, name: str, rule: str) -> Table:
+@table_of
+def down_table(record: Recorder, x: Shape, dtype: str, norm: int, name: str, rule: str) -> None:
     """gy, g, the arrays of `Down`: in groups where sums are wanted."""
-    record = Recorder()
     pieces = list(spans(positions(x), 8)) if norm == NONE else Groups(x)
     for number, span in enumerate(pieces):
         sums = number * x[-1] * 8 if norm != NONE else 0
@@ -168,4 +149,3 @@ def down_table(x: Shape, dtype: str, norm: int, name: str, rule: str) -> Table:
         record.task()
         places = (*(Place(i) for i in range(2, 8)), Place(8, sums), Place(9, dots))
         down_call(record, span, x[-1], dtype, (norm, name, rule), places)
-    return record.table()

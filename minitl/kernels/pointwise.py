@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, as_rows, positions
+from minitl.arrays import Array, Shape, as_rows, itemsize, positions
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, by_groups
 from minitl.kernels.loops import fma
 from minitl.kernels.sums import add_groups
 from minitl.kernels.target import target
-from minitl.kernels.tasks import Place, Recorder, Table
+from minitl.kernels.tasks import Place, Recorder, table_of
 
 compiled, sums = Lazily("minitl.kernels.compiled.pointwise"), Lazily("minitl.kernels.compiled.sums")
 
@@ -30,6 +30,11 @@ Span = tuple[int, int]
 FEW = 16  # positions for which a weight is not made ready first
 TASKS = 8  # pieces of work, for up to as many threads
 ROOM = 24576  # elements of a weight's gradient that one task adds up
+
+
+def lanes(dtype: str) -> int:
+    """Numbers in a vector."""
+    return target().lanes(itemsize(dtype))
 
 
 class End(NamedTuple):
@@ -99,23 +104,21 @@ def _multiply(x: Array, weight: Array, bias: Array | None, y: Array, *, transpos
 
 def product_workspace(count: int, weight: Shape, dtype: str, transposed: bool) -> int:
     """Bytes that `forward` (`transposed`) or `grad_input` of `count` positions takes."""
-    itemsize = np.dtype(dtype).itemsize
+    itself = itemsize(dtype)
     if count <= FEW:
-        return count * sum(weight) * itemsize if transposed else 0
-    return packed_size(weight, dtype, transposed) * itemsize
+        return count * sum(weight) * itself if transposed else 0
+    return packed_size(weight, dtype, transposed) * itself
 
 
 # A few positions: the weight is read once, as it is.
 
 
-@lru_cache(maxsize=1024)
-def few_table(weight: Shape, count: int, dtype: str) -> Table:
+@table_of
+def few_table(record: Recorder, weight: Shape, count: int, dtype: str) -> None:
     """weight (O, I), x^T (I, count), and y^T (O, count), which goes on from what is there."""
-    record = Recorder()
     for rows in spans(weight[0], target().outer_rows):
         record.task()
         few_calls(record, weight[1], count, dtype, rows, (Place(2), Place(3), Place(4)))
-    return record.table()
 
 
 def few_calls(
@@ -124,24 +127,21 @@ def few_calls(
     """Record that rows of y^T (O, count) go on with W x^T; places are of the weight, x^T and y^T."""
     weight, x, y = places
     for first, last, vecs, how in tile_runs((0, count), dtype):
-        chain = y + (rows[0] * count + first) * np.dtype(dtype).itemsize
+        chain = y + (rows[0] * count + first) * itemsize(dtype)
         record.call(
             compiled.outer(dtype, vecs, how), weight, 1, inputs, *rows, x, count, first, last, 0, inputs, chain,
             count, False,
         )  # fmt: skip
 
 
-@lru_cache(maxsize=1024)
-def plain_table(count: int, weight: Shape, dtype: str) -> Table:
+@table_of
+def plain_table(record: Recorder, count: int, weight: Shape, dtype: str) -> None:
     """gy (count, O), weight (O, I), gx: tasks are some columns."""
-    record, (outputs, inputs) = Recorder(), weight
-    for first, last, vecs, uneven in panel_runs(inputs, dtype):
-        across = vecs * target().lanes(np.dtype(dtype).itemsize)
-        for j0, j1 in spans(last - first, across):
+    for first, last, vecs, uneven in panel_runs(weight[1], dtype):
+        for j0, j1 in spans(last - first, vecs * lanes(dtype)):
             record.task()
-            plain = first + j0, first + j1, vecs, uneven
-            plain_call(record, count, (outputs, inputs), dtype, plain, (Place(2), Place(3), Place(4)))
-    return record.table()
+            columns = first + j0, first + j1, vecs, uneven
+            plain_call(record, count, weight, dtype, columns, (Place(2), Place(3), Place(4)))
 
 
 def plain_call(
@@ -149,11 +149,10 @@ def plain_call(
     places: tuple[Place, Place, Place],
 ) -> None:  # fmt: skip
     """Record gx = gy W for some columns of W (O, I), which is read as it is; places are of gy, the weight and gx."""
-    (outputs, inputs), itemsize, (first, last, vecs, uneven) = weight, np.dtype(dtype).itemsize, columns
-    gy, matrix, gx = places
+    (outputs, inputs), (first, last, vecs, uneven), (gy, matrix, gx) = weight, columns, places
     record.call(
-        compiled.product(dtype, vecs, int(uneven)), gy, outputs, matrix + first * itemsize, inputs,
-        vecs * target().lanes(itemsize), gx, inputs, first, last, 0, count,
+        compiled.product(dtype, vecs, int(uneven)), gy, outputs, matrix + first * itemsize(dtype), inputs,
+        vecs * lanes(dtype), gx, inputs, first, last, 0, count,
     )  # fmt: skip
 
 
@@ -162,15 +161,15 @@ def plain_call(
 
 def panel_widths(columns: int, dtype: str) -> list[tuple[int, int]]:
     """(first column, vectors) of each panel of that many columns."""
-    lanes, most = target().lanes(np.dtype(dtype).itemsize), target().vecs
-    return [(j, min(most, -(-(columns - j) // lanes))) for j in range(0, columns, most * lanes)]
+    wide, most = lanes(dtype), target().vecs
+    return [(j, min(most, -(-(columns - j) // wide))) for j in range(0, columns, most * wide)]
 
 
 @lru_cache(maxsize=1024)
 def packed_size(weight: Shape, dtype: str, transposed: bool) -> int:
     """Numbers in the panels of W^T, or of W."""
     inner, columns = weight[::-1] if transposed else weight
-    return inner * sum(vecs for _, vecs in panel_widths(columns, dtype)) * target().lanes(np.dtype(dtype).itemsize)
+    return inner * sum(vecs for _, vecs in panel_widths(columns, dtype)) * lanes(dtype)
 
 
 def pack_calls(
@@ -178,25 +177,23 @@ def pack_calls(
     gate: Place | None = None,
 ) -> None:  # fmt: skip
     """Record the packing of W^T (or of W), perhaps of W gate, in one task."""
-    itemsize, (outputs, inputs) = np.dtype(dtype).itemsize, weight
+    itself, (outputs, inputs) = itemsize(dtype), weight
     inner, columns = (inputs, outputs) if transposed else (outputs, inputs)
     for j, vecs in panel_widths(columns, dtype):
-        width = vecs * target().lanes(itemsize)
-        factors = () if gate is None else (gate,) if transposed else (gate + j * itemsize,)
+        width = vecs * lanes(dtype)
+        factors = () if gate is None else (gate,) if transposed else (gate + j * itself,)
         record.call(
             compiled.pack_panel(dtype, gate is not None, transposed),
-            source + (j * inputs if transposed else j) * itemsize, inputs, inner, min(width, columns - j), width,
-            panels + j * inner * itemsize, *factors,
+            source + (j * inputs if transposed else j) * itself, inputs, inner, min(width, columns - j), width,
+            panels + j * inner * itself, *factors,
         )  # fmt: skip
 
 
-@lru_cache(maxsize=1024)
-def pack_table(weight: Shape, dtype: str, transposed: bool) -> Table:
+@table_of
+def pack_table(record: Recorder, weight: Shape, dtype: str, transposed: bool) -> None:
     """weight, panels."""
-    record = Recorder()
     record.task()
     pack_calls(record, weight, dtype, transposed, Place(2), Place(3))
-    return record.table()
 
 
 def product_calls(
@@ -204,13 +201,13 @@ def product_calls(
     bias: Place | None = None, end: End = NO_END,
 ) -> None:  # fmt: skip
     """Record y = x B + b for the positions of `span`, and what y `end`s with; places are of x, the panels and y."""
-    itemsize, (x, panels, y) = np.dtype(dtype).itemsize, places
+    itself, (x, panels, y) = itemsize(dtype), places
     for j, stop, wide, _ in panel_runs(columns, dtype):
-        width = wide * target().lanes(itemsize)
+        width = wide * lanes(dtype)
         for first, last, vecs, how in tile_runs((j, stop), dtype):
             record.call(
                 compiled.product(dtype, vecs, how, end.name), x, inner,
-                panels + (j * inner + first - j) * itemsize, width, inner * width, y, columns, first, last, *span,
+                panels + (j * inner + first - j) * itself, width, inner * width, y, columns, first, last, *span,
                 bias or 0, end.scale, end.shift,
             )  # fmt: skip
 
@@ -223,7 +220,7 @@ def turned_calls(
     The chains are those of `product_calls`. Places are of x, W and y; `room` has `turned_size` numbers.
     """
     (outputs, inputs), (x, matrix, y) = weight, places
-    turned = room + packed_size((count, inputs), dtype, True) * np.dtype(dtype).itemsize
+    turned = room + packed_size((count, inputs), dtype, True) * itemsize(dtype)
     pack_calls(record, (count, inputs), dtype, True, x, room)
     product_calls(record, (0, outputs), inputs, count, dtype, (matrix, room, turned))
     record.call(compiled.pack_panel(dtype, False, True), turned, count, count, outputs, outputs, y)
@@ -239,12 +236,12 @@ def panel_runs(columns: int, dtype: str, most: int = 0) -> Iterator[tuple[int, i
 
     A full panel has `most` vectors, by default as many as the tile of a product.
     """
-    lanes, most = target().lanes(np.dtype(dtype).itemsize), most or target().vecs
-    full = columns // (most * lanes) * most * lanes
+    wide, most = lanes(dtype), most or target().vecs
+    full = columns // (most * wide) * most * wide
     if full:
         yield 0, full, most, False
     if full < columns:
-        yield full, columns, -(-(columns - full) // lanes), masked(columns, dtype)
+        yield full, columns, -(-(columns - full) // wide), masked(columns, dtype)
 
 
 def tile_runs(columns: Span, dtype: str) -> Iterator[tuple[int, int, int, int]]:
@@ -252,30 +249,28 @@ def tile_runs(columns: Span, dtype: str) -> Iterator[tuple[int, int, int, int]]:
 
     A vector of 64 bytes of which at most half is left goes alone, and is a half one: some processors take half as long.
     """
-    lanes = target().lanes(np.dtype(dtype).itemsize)
+    full = lanes(dtype)
     for first, last, vecs, uneven in panel_runs(columns[1] - columns[0], dtype):
-        start, stop, left = columns[0] + first, columns[0] + last, (last - first) % lanes
-        if target().vector_bytes == 64 and 0 < left <= lanes // 2:
+        start, stop, left = columns[0] + first, columns[0] + last, (last - first) % full
+        if target().vector_bytes == 64 and 0 < left <= full // 2:
             if vecs > 1:
                 yield start, stop - left, vecs - 1, 0
-            yield stop - left, stop, 1, 2 + (left < lanes // 2)
+            yield stop - left, stop, 1, 2 + (left < full // 2)
         else:
             yield start, stop, vecs, int(uneven)
 
 
-@lru_cache(maxsize=1024)
-def product_table(x: Shape, y: Shape, dtype: str, biased: bool) -> Table:
+@table_of
+def product_table(record: Recorder, x: Shape, y: Shape, dtype: str, biased: bool) -> None:
     """x, panels, y and perhaps a bias."""
-    record, m = Recorder(), int(np.prod(x[:-1]))
-    for span in spans(m, target().rows):
+    for span in spans(positions(x), target().rows):
         record.task()
         product_calls(record, span, x[-1], y[-1], dtype, (Place(2), Place(3), Place(4)), Place(5) if biased else None)
-    return record.table()
 
 
 def masked(channels: int, dtype: str) -> bool:
     """Whether the last vector of that many channels is not whole."""
-    return channels % target().lanes(np.dtype(dtype).itemsize) != 0
+    return channels % lanes(dtype) != 0
 
 
 def spans(count: int, multiple: int) -> Iterator[tuple[int, int]]:
@@ -315,7 +310,7 @@ def outer_calls(
     for first, last, vecs, how in tile_runs(columns, dtype):
         record.call(
             compiled.outer(dtype, vecs, how), maps[0], at.rows, 1, *rows, maps[1], at.columns, first, last, *span,
-            chain + (first - columns[0]) * np.dtype(dtype).itemsize, width, begins,
+            chain + (first - columns[0]) * itemsize(dtype), width, begins,
         )  # fmt: skip
 
 
@@ -336,13 +331,13 @@ def piece_calls(
     places: tuple[Place, Place, Place],
 ) -> None:  # fmt: skip
     """Record rows and columns `piece` of gw."""
-    (rows, columns), itemsize = piece, np.dtype(dtype).itemsize
+    (rows, columns), itself = piece, itemsize(dtype)
     shape = rows[1] - rows[0], columns[1] - columns[0]
-    out = places[2] + (rows[0] * at.steps[0] + columns[0] * at.steps[1]) * itemsize
+    out = places[2] + (rows[0] * at.steps[0] + columns[0] * at.steps[1]) * itself
     if len(groups) == 1:
         outer_calls(record, at, dtype, at.order(*places[:2]), rows, columns, groups[0], out, at.steps[0], True)
         return
-    chain = record.scratch(shape[0] * shape[1] * itemsize)
+    chain = record.scratch(shape[0] * shape[1] * itself)
     for number, span in enumerate(groups):
         outer_calls(record, at, dtype, at.order(*places[:2]), rows, columns, span, chain, shape[1], True)
         join_call(record, (number, len(groups)), chain, dtype, shape, out, at.steps)
@@ -357,7 +352,7 @@ def join_call(
     The last one rounds into `out`. The sum lies in scratch memory behind a chain's size.
     """
     (number, count), size = group, shape[0] * shape[1]
-    total = record.scratch(size * 8, -(-size * np.dtype(dtype).itemsize // 64) * 64)
+    total = record.scratch(size * 8, -(-size * itemsize(dtype) // 64) * 64)
     if number < count - 1:
         record.call(sums.join_groups(dtype), chain, total, size, number == 0)
     else:
@@ -366,38 +361,37 @@ def join_call(
 
 def _pieces(at: Sides, dtype: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Rows and columns of each piece of a gradient: a panel wide, and as high as scratch memory allows."""
-    lanes = target().lanes(np.dtype(dtype).itemsize)
-    panels = panel_widths(at.columns, dtype)
-    high = min(ROOM // (target().vecs * lanes), max(target().outer_rows, -(-at.rows * len(panels) // TASKS)))
+    wide, panels = lanes(dtype), panel_widths(at.columns, dtype)
+    high = min(ROOM // (target().vecs * wide), max(target().outer_rows, -(-at.rows * len(panels) // TASKS)))
     high = -(-high // target().outer_rows) * target().outer_rows
     for j, vecs in panels:
         for o in range(0, at.rows, high):
-            yield (o, min(o + high, at.rows)), (j, min(j + vecs * lanes, at.columns))
+            yield (o, min(o + high, at.rows)), (j, min(j + vecs * wide, at.columns))
 
 
 def grad_weight_scratch(x: Shape, outputs: int, dtype: str) -> tuple[int, int]:
     """Bytes of scratch memory per thread that the weight's gradient takes, and how many tasks it has."""
-    itemsize = np.dtype(dtype).itemsize
+    itself = itemsize(dtype)
     if len(Groups(x)) == 1:
         return 0, 1
     pieces = list(_pieces(sides(x[-1], outputs), dtype))
     most = max((rows[1] - rows[0]) * (columns[1] - columns[0]) for rows, columns in pieces)
-    return -(-most * itemsize // 64) * 64 + most * 8, len(pieces)
+    return -(-most * itself // 64) * 64 + most * 8, len(pieces)
 
 
 def layer_calls(
     record: Recorder, count: int, weight: Shape, dtype: str, places: tuple[Place, Place, Place], bias: Place
 ) -> None:
     """Record y = x W^T + b of `count` positions, all in the current task; places are of x, the weight and y."""
-    (outputs, inputs), itemsize, (x, matrix, y) = weight, np.dtype(dtype).itemsize, places
+    (outputs, inputs), itself, (x, matrix, y) = weight, itemsize(dtype), places
     if count > FEW:
-        panels = record.scratch(packed_size(weight, dtype, True) * itemsize)
+        panels = record.scratch(packed_size(weight, dtype, True) * itself)
         pack_calls(record, weight, dtype, True, matrix, panels)
         product_calls(record, (0, count), inputs, outputs, dtype, (x, panels, y), bias)
         return
     turn = compiled.pack_panel(dtype, False, True)  # of (columns, inner) a matrix (inner, columns)
-    columns = record.scratch(inputs * count * itemsize)
-    chains = record.scratch(outputs * count * itemsize, -(-inputs * count * itemsize // 64) * 64)
+    columns = record.scratch(inputs * count * itself)
+    chains = record.scratch(outputs * count * itself, -(-inputs * count * itself // 64) * 64)
     record.call(turn, x, inputs, inputs, count, count, columns)
     record.call(turn, bias, 0, outputs, count, count, chains)  # the same row for each position
     few_calls(record, inputs, count, dtype, (0, outputs), (matrix, columns, chains))
@@ -410,7 +404,7 @@ def layer_back_calls(
     """Record gx = gy W of `count` positions, all in the current task; places are of gy, the weight and gx."""
     (outputs, inputs), (gy, matrix, gx) = weight, places
     if count > FEW:
-        panels = record.scratch(packed_size(weight, dtype, False) * np.dtype(dtype).itemsize)
+        panels = record.scratch(packed_size(weight, dtype, False) * itemsize(dtype))
         pack_calls(record, weight, dtype, False, matrix, panels)
         product_calls(record, (0, count), outputs, inputs, dtype, (gy, panels, gx))
         return
@@ -418,9 +412,7 @@ def layer_back_calls(
         plain_call(record, count, weight, dtype, columns, places)
 
 
-@lru_cache(maxsize=1024)
-def grad_weight_table(x: Shape, gy: Shape, dtype: str) -> Table:
+@table_of
+def grad_weight_table(record: Recorder, x: Shape, gy: Shape, dtype: str) -> None:
     """x, gy, gw."""
-    record = Recorder()
     grad_weight_calls(record, x, gy, dtype, (Place(2), Place(3), Place(4)))
-    return record.table()

@@ -13,11 +13,12 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import lru_cache, update_wrapper
+from typing import Any, Concatenate, NamedTuple, ParamSpec, cast
 
 import numpy as np
 
-from minitl.arrays import Array
+from minitl.arrays import Array, Shape, nbytes
 from minitl.kernels import threads
 from minitl.kernels.compile import Kernel, Lazily
 
@@ -44,6 +45,11 @@ class Place(NamedTuple):
 
 
 Argument = int | Place
+
+
+def sample(array: int, n: int, shape: Shape, dtype: str) -> Place:
+    """Where sample n of a map of that shape begins."""
+    return Place(array, n * nbytes(shape[1:], dtype))
 
 
 class Table:
@@ -158,3 +164,15 @@ def recorded(record: Callable[[Recorder], object]) -> Recorder:
     recorder = Recorder()
     record(recorder)
     return recorder
+
+
+P = ParamSpec("P")
+
+
+def table_of(record: Callable[Concatenate[Recorder, P], None]) -> Callable[P, Table]:
+    """The table of what `record(recorder, ...)` records: made once for each of its arguments."""
+
+    def made(*given: Any, **named: Any) -> Table:
+        return recorded(lambda to: record(to, *given, **named)).table()
+
+    return cast(Callable[P, Table], update_wrapper(lru_cache(maxsize=1024)(made), record))
