@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -55,7 +56,10 @@ def kernel(function: Callable[[int], None]) -> Kernel:
     What it closes over becomes part of its name, so that it has an index of its own in the cache: Numba gives one to
     all functions of a name, and where two processes add to it at once, one's kernel may be filed as the other's.
     """
-    names, cells = function.__code__.co_freevars, function.__closure__ or ()
+    code = function.__code__
+    inlines = any(isinstance(constant, CodeType) for constant in code.co_consts)
+    assert not (inlines and "carray" in code.co_names), "Numba drops a carray's writes where it inlines a function"
+    names, cells = code.co_freevars, function.__closure__ or ()
     closed = {name: cell.cell_contents for name, cell in zip(names, cells, strict=True) if name != "version"}
     function.__qualname__ += "_" + hashlib.sha256(repr(closed).encode()).hexdigest()[:16]
     return Kernel(function)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from cases import NAMES, Dims, everything, make, run
 from checks import same_bytes
+from numba import carray
 from scripts import run_script
 
 import minitl
 from minitl.arrays import Array
+from minitl.kernels.compile import kernel
 
 SMALL = Dims(n=2, h=5, w=3, c=3, o=2, k=3, stride=2, flag=True)
 
@@ -107,6 +110,17 @@ def test_an_installed_package_caches_for_its_user(tmp_path: Path) -> None:
         beside = list(package.rglob("*.nbi"))
         assert bool(beside) == (installed != tmp_path)
         assert list(home.rglob("*.nbi"))
+
+
+def test_a_kernel_that_numba_would_not_compile_whole_is_refused() -> None:
+    def run(p: Any) -> None:
+        def inner() -> None: ...
+
+        carray(p, (1,), np.float64)[:] = 0
+        inner()
+
+    with pytest.raises(AssertionError, match="drops a carray's writes"):
+        kernel(run)
 
 
 DAMAGED = """

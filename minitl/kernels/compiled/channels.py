@@ -10,10 +10,8 @@ from numba import carray
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments, pointer
 from minitl.kernels.compiled.stages import add_dots, add_rows, add_squares
-from minitl.kernels.compiled.tile import read, wide, zeros
+from minitl.kernels.compiled.tile import ROWS, read, wide, zeros
 from minitl.kernels.target import target
-
-ROWS = 8
 
 
 @cache
