@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from minitl.arrays import Shape
-
 
 class Window(NamedTuple):
     """A convolution's geometry: kernel k, stride s, padding above and left of the map, sizes of maps in and out."""
@@ -36,11 +34,6 @@ class Window(NamedTuple):
     def columns(self, v: int) -> tuple[slice, slice]:
         """The same of columns."""
         return _meet(v - self.before, self.s, self.width, self.out_width)
-
-
-def window_of(x: Shape, y: Shape, k: int, stride: int, padding: tuple[int, int]) -> Window:
-    """The geometry for maps of these shapes; `padding` is what is above and left of the map."""
-    return Window(k, stride, *padding, *x[1:3], *y[1:3])
 
 
 def _meet(shift: int, stride: int, size: int, outputs: int) -> tuple[slice, slice]:

@@ -21,6 +21,13 @@ from minitl.records import Var
 from minitl.tape import Tape
 
 
+def drawn(shape: tuple[int, ...], rng: np.random.Generator, dtype: str) -> Array:
+    """A weight (O, C, k, k) as torchvision draws it: normal, of variance 2 / (O k k) (He et al. 2015, by fan-out)."""
+    fan_out = shape[0] * shape[2] * shape[3]
+    weight: Array = rng.standard_normal(shape) * np.sqrt(2.0 / fan_out)
+    return weight.astype(dtype)
+
+
 class Conv(Product):
     """Convolution with weight (O, C / groups, k, k): pointwise, depthwise or dense, as its shape says."""
 
@@ -38,9 +45,8 @@ class Conv(Product):
         rng: np.random.Generator,
         dtype: str,
     ) -> None:
-        spread = np.sqrt(2.0 / (outputs * kernel * kernel))  # He et al. 2015, by fan-out, as torchvision does
         shape = (outputs, 1 if depthwise else inputs, kernel, kernel)
-        parameters = {"weight": (rng.standard_normal(shape) * spread).astype(dtype)}
+        parameters = {"weight": drawn(shape, rng, dtype)}
         if bias:
             parameters["bias"] = np.zeros(outputs, dtype)
         super().__init__(path, role, parameters)

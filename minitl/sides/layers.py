@@ -9,6 +9,7 @@ import numpy as np
 from minitl import ops
 from minitl.errors import ValueRangeError
 from minitl.layers import Layer
+from minitl.layers.conv import drawn
 from minitl.records import Var
 from minitl.tape import Tape
 
@@ -49,8 +50,7 @@ class StandardisedConv(Layer):
             expected = f"channels that {groups} groups divide"
             raise ValueRangeError(layer=path, expected=expected, got=f"{inputs} in and {outputs} out")
         shape = (outputs, inputs // groups, kernel, kernel)
-        spread = np.sqrt(2.0 / (outputs * kernel * kernel))
-        super().__init__(path, role, {"weight": (rng.standard_normal(shape) * spread).astype(dtype)})
+        super().__init__(path, role, {"weight": drawn(shape, rng, dtype)})
         self.attrs = {"groups": groups, "stride": stride}
 
     def __call__(self, tape: Tape, x: Var) -> Var:

@@ -8,7 +8,7 @@ the network's and the optimizer's arrays, and how far it is (`Progress`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -26,8 +26,6 @@ from minitl.training.data import spans
 from minitl.training.fit import count_correct
 from minitl.training.settings import Settings
 from minitl.training.steps import take_step
-
-Say = Callable[[str], None]
 
 
 @dataclass

@@ -104,12 +104,13 @@ def test_an_installed_package_caches_for_its_user(tmp_path: Path) -> None:
     """Nothing is left in the folder of the package, which pip would not take away; where it must be, it runs too."""
     package, home = isolated(tmp_path), tmp_path / "home"
     settings = {"HOME": str(home), "XDG_CACHE_HOME": None, "NUMBA_CACHE_DIR": None, "PYTHONDONTWRITEBYTECODE": "1"}
-    for installed in (tmp_path, tmp_path / "elsewhere"):
+    for installed, place, other in ((tmp_path, home, package), (tmp_path / "elsewhere", package, home)):
         out = run_script(INSTALLED, installed, path=tmp_path, **settings).split("\n")
         assert out[1] == expected()
-        beside = list(package.rglob("*.nbi"))
-        assert bool(beside) == (installed != tmp_path)
-        assert list(home.rglob("*.nbi"))
+        assert list(place.rglob("*.nbi"))
+        assert not list(other.rglob("*.nbi"))
+        for file in place.rglob("*.nb?"):
+            file.unlink()
 
 
 def test_a_kernel_that_numba_would_not_compile_whole_is_refused() -> None:

@@ -31,7 +31,7 @@ from numba.extending import intrinsic, models, register_model
 from minitl.kernels.formula import Traced
 from minitl.kernels.target import target
 
-I64, I32, I8, I1 = (ir.IntType(bits) for bits in (64, 32, 8, 1))
+I64, I32, I8 = (ir.IntType(bits) for bits in (64, 32, 8))
 FLOATS = {32: ir.FloatType(), 64: ir.DoubleType()}
 NAMES = {32: "float32", 64: "float64"}
 ROWS = 8  # positions of a tile that goes over a map once: their codes, of any number of bits, are whole bytes
