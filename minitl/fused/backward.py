@@ -1,4 +1,4 @@
-"""Backward of a program: its stages from the last to the first, as links from one gradient to the next (see `work`).
+"""Backward of a program: its stages from the last to the first, as links from one gradient to the next (see `links`).
 
 For each stage: the activation's slope and the norm's part, in place on the gradient g of its output; and the
 gradient of its input, band by band, with the slope and norm of the stage below at once. Along with it
