@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from minitl.arrays import Array, positions
+from minitl.arrays import Array, itemsize, positions
 from minitl.fused import calls
 from minitl.fused.excite import Kept, excite_back, kept_for_slope
 from minitl.fused.links import Band, Links
@@ -51,7 +51,7 @@ class _Backward(Links):
         self.gradients: dict[Parameter, Slot] = {}
         self._sums: list[Callable[[], None]] = []  # to finish when all units are done
         gated = (calls.filter_size(s.conv, self.dtype, back=True) for s in program.stages if s.gated)
-        self.panels_bytes = -(-max(gated, default=0) * calls.itemsize(self.dtype) // 64) * 64
+        self.panels_bytes = -(-max(gated, default=0) * itemsize(self.dtype) // 64) * 64
 
     def all(self, *, own: bool) -> Plan:
         """The whole plan: all stages, from the last to the first."""
@@ -239,7 +239,7 @@ class _Backward(Links):
         over = (inside and stage.conv.needs[-1]) or (below is not None and below.keeps_output)
         gx = self.kept_input(stage, below) if over else self.new(stage.x)
         step, slots = self.down(below, gx) if below else (None, (gx,))
-        through, itself = below is not None and below.keeps_output, calls.itemsize(dtype)
+        through, itself = below is not None and below.keeps_output, itemsize(dtype)
         gate = self.kept[stage.conv, "gate"] if stage.gated else NO_SLOT
         along = stage.conv.needs[-1] and calls.by_groups(stage)
         chains, x = (self.chains(stage), self.kept[stage.conv, "x"]) if along else (NO_SLOT, NO_SLOT)
@@ -283,7 +283,7 @@ class _Backward(Links):
         c, dtype = first.x[3], self.dtype
 
         def add(to: Recorder, band: Band, g: Place, gy: Place) -> None:
-            at, count = band.span[0] * c * calls.itemsize(dtype), (band.span[1] - band.span[0]) * c
+            at, count = band.span[0] * c * itemsize(dtype), (band.span[1] - band.span[0]) * c
             to.call(maps.add(dtype), g + at, gy + at, g + at, count)
 
         self.link(add, first.x, g, gy)
@@ -294,7 +294,7 @@ class _Backward(Links):
         """Through the convolution, then through the gate and through the means it was made of."""
         dtype, c, area = self.dtype, stage.x[3], positions(stage.x[1:])
         g = self.pass_on(stage, None, g)
-        dots, itself = self.new((self.count, 1, 1, c)), calls.itemsize(dtype)
+        dots, itself = self.new((self.count, 1, 1, c)), itemsize(dtype)
 
         def multiply(to: Recorder, band: Band, g: Place, x: Place, dots: Place) -> None:
             if band.rows[1] == stage.x[1]:

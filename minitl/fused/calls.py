@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from minitl import ops
-from minitl.arrays import Array, positions, size
+from minitl.arrays import Array, itemsize, positions, size
 from minitl.fused.links import Band, Rows
 from minitl.fused.plan import Slot, Tasks
 from minitl.fused.program import Stage
@@ -17,7 +17,6 @@ from minitl.kernels.compile import Lazily
 from minitl.kernels.groups import group_size
 from minitl.kernels.pointwise import NO_END, End
 from minitl.kernels.sums import join_groups
-from minitl.kernels.target import target
 from minitl.kernels.tasks import Place, Recorder
 from minitl.records import OpRecord
 
@@ -25,11 +24,6 @@ channels, sums = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kern
 pixels = Lazily("minitl.kernels.compiled.pixels")
 
 SMALL = 16  # times that a weight must fit into a group's map for its gradient to be added up group by group
-
-
-def itemsize(dtype: str) -> int:
-    """Bytes of a number."""
-    return np.dtype(dtype).itemsize
 
 
 def filter_size(conv: OpRecord, dtype: str, *, back: bool = False) -> int:
@@ -206,7 +200,7 @@ def grad_gated(to: Recorder, stage: Stage, dtype: str, samples: int = 0) -> None
     (n, height, width, inputs), outputs, itself = stage.x, stage.y[3], itemsize(dtype)
     at = pointwise.sides(inputs, outputs, alone=True)
     for j, vecs in pointwise.panel_widths(inputs, dtype):
-        stop = min(j + vecs * target().lanes(itself), inputs)
+        stop = min(j + vecs * pointwise.lanes(dtype), inputs)
         count = outputs * (stop - j)
         chain = to.scratch(count * itself)
         total = to.scratch(count * 8, offset=-(-count * itself // 64) * 64)

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from minitl.arrays import Array, positions
+from minitl.arrays import Array, itemsize, positions
 from minitl.bits import packed_shape
 from minitl.fused import calls
 from minitl.fused.excite import excite
@@ -84,7 +84,7 @@ class _Forward(Links):
             calls.convolve(to, stage, band, dtype, calls.as_numbers(to, stage, band, dtype, x, table), filters, y)
 
         def gated(to: Recorder, band: Band, x: Place, weight: Place, y: Place, gate: Place) -> None:
-            panels = to.scratch(calls.filter_size(stage.conv, dtype) * calls.itemsize(dtype))
+            panels = to.scratch(calls.filter_size(stage.conv, dtype) * itemsize(dtype))
             if band.rows[0] == 0:
                 calls.pack_gated(to, stage, dtype, weight, gate, band.n, panels, back=False)
             calls.convolve(to, stage, band, dtype, x, panels, y)
@@ -141,7 +141,7 @@ class _Forward(Links):
         def up(to: Recorder, band: Band, x: Place, y: Place, edges: Place, *places: Place) -> None:
             calls.up(to, stage, band, self.size, norm, dtype, (x, y, *places[:7]), edges)
             for added in places[7:]:
-                at, count = band.span[0] * c * calls.itemsize(dtype), (band.span[1] - band.span[0]) * c
+                at, count = band.span[0] * c * itemsize(dtype), (band.span[1] - band.span[0]) * c
                 to.call(maps.add(dtype), y + at, added + at, y + at, count)
 
         x_hat = raw if norm == BATCH else NO_SLOT
@@ -151,7 +151,7 @@ class _Forward(Links):
     def excite(self, stage: Stage, se: Squeeze, x: Slot) -> Slot:
         """The map times a gate for each sample and channel, unless the convolution after it takes the gate."""
         dtype, c, area = self.dtype, stage.x[3], positions(stage.x[1:])
-        means, itself = self.new((self.count, 1, 1, c)), calls.itemsize(dtype)
+        means, itself = self.new((self.count, 1, 1, c)), itemsize(dtype)
 
         def pool(to: Recorder, band: Band, x: Place, means: Place) -> None:
             n = band.n

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from minitl.arrays import positions, size
+from minitl.arrays import itemsize, positions, size
 from minitl.fused import calls
-from minitl.fused.calls import itemsize
 from minitl.fused.links import Band, Rows
 from minitl.fused.plan import Plan, Slot, Tasks
 from minitl.fused.program import Program, Squeeze, Stage

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl.arrays import FLOATS, Array, Shape, dtype_name, nbytes
+from minitl.arrays import FLOATS, Array, Shape, dtype_name, itemsize, nbytes
 from minitl.bits import packed_shape
 from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, unknown
 from minitl.kernels.rules import Rule
@@ -54,7 +54,7 @@ class Split:
 
 def keeps_input(tensor: str, source: int, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
     """Input number `source`, kept as it is."""
-    return Kept(tensor, shape, dtype, 8 * np.dtype(dtype).itemsize, nbytes(shape, dtype), needed_for, source)
+    return Kept(tensor, shape, dtype, 8 * itemsize(dtype), nbytes(shape, dtype), needed_for, source)
 
 
 def keeps_output(tensor: str, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
@@ -64,7 +64,7 @@ def keeps_output(tensor: str, shape: Shape, dtype: str, needed_for: tuple[str, .
 
 def keeps_array(tensor: str, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
     """A dense array made by forward."""
-    return Kept(tensor, shape, dtype, 8 * np.dtype(dtype).itemsize, nbytes(shape, dtype), needed_for)
+    return Kept(tensor, shape, dtype, 8 * itemsize(dtype), nbytes(shape, dtype), needed_for)
 
 
 def keeps_codes(tensor: str, shape: Shape, bits: int) -> Kept:

@@ -18,7 +18,7 @@ from functools import partial
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, nbytes, size
+from minitl.arrays import Array, Shape, itemsize, nbytes, size
 from minitl.errors import RuleError
 from minitl.kernels import dense
 from minitl.kernels.groups import Groups, group_size
@@ -74,7 +74,7 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     taps, chains = nbytes(w, dtype), nbytes((len(Groups(y)), *w), dtype)
     return products_cost(
         shapes, y, size(y) * size(w[1:]), dtype, needs,
-        forward=one + taps + dense.panels_size(w, dtype) * np.dtype(dtype).itemsize,
+        forward=one + taps + dense.panels_size(w, dtype) * itemsize(dtype),
         grad_input=taps,
         grad_weight=chains + max(group, nbytes(w, "float64")),
         kept=PIXELS if pixels else dtype,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, nbytes, size
+from minitl.arrays import Array, Shape, itemsize, nbytes, size
 from minitl.ops.convolutions.grouped_conv import grouped_conv, groups_of
 from minitl.ops.convolutions.integers import RULES, product, product_room, quantise, rounding_room
 from minitl.ops.convolutions.products import FOR
@@ -74,7 +74,7 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     exact = grouped_conv.cost(shapes, dtype, attrs=grouped_conv.own(attrs), needs=needs)
     kept = (
         Kept("codes", x, "int8", 8, size(x), FOR),
-        Kept("scale", (1,), dtype, 8 * np.dtype(dtype).itemsize, nbytes((1,), dtype), FOR),
+        Kept("scale", (1,), dtype, 8 * itemsize(dtype), nbytes((1,), dtype), FOR),
     )
     return Cost(
         output=exact.output,

@@ -12,7 +12,7 @@ from bisect import bisect_left
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, nbytes, size
+from minitl.arrays import Array, Shape, itemsize, nbytes, size
 from minitl.ops.room import Room, made
 from minitl.saved import Kept, Saved
 
@@ -20,7 +20,7 @@ from minitl.saved import Kept, Saved
 def kept(shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> tuple[Kept, ...]:
     """The mask and the values of an array of that shape."""
     n, count = shape[0], size(shape[1:])
-    values, bits = (n, count - count // 2), 8 * np.dtype(dtype).itemsize
+    values, bits = (n, count - count // 2), 8 * itemsize(dtype)
     return (
         Kept("mask", shape, "uint8", 1, n * -(-count // 8), needed_for),
         Kept("values", values, dtype, bits, nbytes(values, dtype), needed_for),

@@ -22,7 +22,7 @@ from functools import partial
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, nbytes, size
+from minitl.arrays import Array, Shape, itemsize, nbytes, size
 from minitl.errors import ShapeError, ValueRangeError
 from minitl.kernels import pointwise
 from minitl.kernels.tasks import scratch_bytes
@@ -202,7 +202,7 @@ def _unfolded(x: Array, axis: int) -> Array:
 def _along_bytes(x: Shape, y: Shape, axis: int, dtype: str, *, restores: bool) -> int:
     """Bytes that `along` holds at most, y included; `restores` with a basis (K, D) transposed."""
     last = axis == len(x) - 1
-    copied = x[axis] * y[axis] * np.dtype(dtype).itemsize * (last == restores)
+    copied = x[axis] * y[axis] * itemsize(dtype) * (last == restores)
     if last:
         passing = pointwise.product_workspace(size(x[:-1]), (y[-1], x[-1]), dtype, True)
     else:
