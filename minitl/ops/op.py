@@ -19,8 +19,9 @@ from minitl.bits import packed_shape
 from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, unknown
 from minitl.kernels.rules import Rule
 from minitl.pixels import PIXELS
-from minitl.saved import OUTPUT, Kept, Saved
+from minitl.saved import Kept, Saved
 
+Shapes = Sequence[Shape]
 Attrs = Mapping[str, Any]
 Needs = Sequence[bool]
 Gradients = tuple[Array | None, ...]
@@ -38,33 +39,30 @@ class Split:
     grad_weight: int = 0
     recompute: int = 0  # forward work done once more during backward
 
+    @property
+    def _passes(self) -> tuple[int, ...]:
+        return self.forward, self.grad_input, self.grad_weight, self.recompute
+
     def __add__(self, other: Split) -> Split:
-        return Split(
-            self.forward + other.forward,
-            self.grad_input + other.grad_input,
-            self.grad_weight + other.grad_weight,
-            self.recompute + other.recompute,
-        )
+        return Split(*(mine + theirs for mine, theirs in zip(self._passes, other._passes, strict=True)))
+
+    def __rmul__(self, times: int) -> Split:
+        return Split(*(times * work for work in self._passes))
 
     @property
     def total(self) -> int:
         """Forward and backward together."""
-        return self.forward + self.grad_input + self.grad_weight + self.recompute
-
-
-def keeps_input(tensor: str, source: int, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
-    """Input number `source`, kept as it is."""
-    return Kept(tensor, shape, dtype, 8 * itemsize(dtype), nbytes(shape, dtype), needed_for, source)
-
-
-def keeps_output(tensor: str, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
-    """The output, kept as it is; free of charge where the op that reads it keeps it too."""
-    return keeps_input(tensor, OUTPUT, shape, dtype, needed_for)
+        return sum(self._passes)
 
 
 def keeps_array(tensor: str, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
     """A dense array made by forward."""
     return Kept(tensor, shape, dtype, 8 * itemsize(dtype), nbytes(shape, dtype), needed_for)
+
+
+def keeps_input(tensor: str, source: int, shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> Kept:
+    """Input number `source`, or the output where that is OUTPUT, kept as it is."""
+    return replace(keeps_array(tensor, shape, dtype, needed_for), source=source)
 
 
 def keeps_codes(tensor: str, shape: Shape, bits: int) -> Kept:
@@ -109,11 +107,11 @@ class Functions:
 
     output_shape(shapes, attrs) -> the output's shape, or what does not fit is raised
     forward(*arrays, attrs=, needs=, rule=) -> y, Saved
-    backward(saved, gy, *, attrs=, needs=, params=) -> gradients in the inputs' order
+    backward(saved, gy, *, attrs=, needs=, params=) -> gradients in the inputs' order; not called where none is wanted
     cost(shapes, dtype, *, attrs=, needs=, rule=) -> Cost
     """
 
-    output_shape: Callable[[Sequence[Shape], Attrs], Shape]
+    output_shape: Callable[[Shapes, Attrs], Shape]
     forward: Callable[..., tuple[Array, Saved]]
     backward: Callable[..., Gradients]
     cost: Callable[..., Cost]
@@ -155,7 +153,7 @@ class Op:
         """Those of the attributes that are this op's: the others are of an op made from it."""
         return {name: value for name, value in attrs.items() if name in self.attrs}
 
-    def output_shape(self, shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    def output_shape(self, shapes: Shapes, attrs: Attrs) -> Shape:
         """Shape of the output; raises ShapeError where the inputs' shapes do not fit."""
         return self.functions.output_shape(shapes, attrs)
 
@@ -184,16 +182,16 @@ class Op:
 
         `params` are the inputs after the activations, as handed to forward.
         """
+        if not any(needs):
+            return (None,) * len(needs)
         dense, *parameters = (np.asarray(a, order="C") for a in (gy, *params))
         return self.functions.backward(saved, dense, attrs=attrs or {}, needs=tuple(needs), params=tuple(parameters))
 
-    def cost(
-        self, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs | None = None, needs: Needs, rule: str = ""
-    ) -> Cost:
+    def cost(self, shapes: Shapes, dtype: str, *, attrs: Attrs | None = None, needs: Needs, rule: str = "") -> Cost:
         """What forward and backward of such a call take, computed without any array."""
         return _cost(self, tuple(shapes), dtype, tuple((attrs or {}).items()), tuple(needs), rule)
 
-    def _check(self, shapes: Sequence[Shape], attrs: Attrs, needs: Needs, rule: str) -> None:
+    def _check(self, shapes: Shapes, attrs: Attrs, needs: Needs, rule: str) -> None:
         least = len(self.inputs) - self.optional
         if not least <= len(shapes) <= len(self.inputs) or len(needs) != len(shapes):
             raise UnknownNameError(
@@ -243,7 +241,8 @@ def _cost(op: Op, shapes: tuple[Shape, ...], dtype: str, attrs: Any, needs: tupl
     op._check(shapes, dict(attrs), needs, rule)
     cost = op.functions.cost(shapes, dtype, attrs=dict(attrs), needs=needs, rule=rule or op.rules[0])
     inputs = [nbytes(s, input_dtype(name, dtype, dict(attrs))) for name, s in zip(op.inputs, shapes, strict=False)]
-    return replace(cost, moved=moved_bytes(op, inputs, dtype, needs, cost))
+    moved = moved_bytes(op, inputs, dtype, needs, cost)
+    return replace(cost, moved=moved, backward_workspace=any(needs) * cost.backward_workspace)
 
 
 def moved_bytes(op: Op, sizes: Sequence[int], dtype: str, needs: Needs, cost: Cost) -> Split:
@@ -280,7 +279,7 @@ def expect_values(op: str, shape: Shape) -> Shape:
     return shape
 
 
-def expect_same(op: str, shapes: Sequence[Shape]) -> Shape:
+def expect_same(op: str, shapes: Shapes) -> Shape:
     """The shape of two inputs; ShapeError unless it is one (there is no broadcasting), with no empty axis."""
     a, b = shapes
     if a != b:
@@ -288,7 +287,7 @@ def expect_same(op: str, shapes: Sequence[Shape]) -> Shape:
     return expect_values(op, a)
 
 
-def expect_factors(op: str, name: str, shapes: Sequence[Shape]) -> Shape:
+def expect_factors(op: str, name: str, shapes: Shapes) -> Shape:
     """The shape of a map (N, H, W, C), or ShapeError unless the input beside it, `name`, is (N, 1, 1, C)."""
     x, factors = shapes
     expect_map(op, x)

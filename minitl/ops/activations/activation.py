@@ -31,13 +31,13 @@ from minitl.ops.op import (
     Gradients,
     Needs,
     Op,
+    Shapes,
     Split,
     expect_values,
     keeps_codes,
     keeps_input,
-    keeps_output,
 )
-from minitl.saved import Saved
+from minitl.saved import OUTPUT, Saved
 
 ACTIVATIONS: dict[str, Op] = {}  # all there are, by name
 
@@ -56,7 +56,7 @@ def activation(
         Functions(
             partial(output_shape, name),
             partial(forward, name, rules),
-            partial(backward, name, rules),
+            partial(backward, name),
             partial(cost, rules, flops),
         ),
         rules=tuple(rules),
@@ -77,7 +77,7 @@ def kept_for_slope(saved: Saved) -> tuple[Array, Array]:
     return kept, next((saved[name] for name in ("mask", "codes") if name in saved), NOTHING)
 
 
-def output_shape(name: str, shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(name: str, shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (..., C)."""
     return expect_values(name, shapes[0])
 
@@ -99,27 +99,15 @@ def forward(
     return y, saved
 
 
-def backward(
-    name: str,
-    rules: Mapping[str, Rule],
-    saved: Saved,
-    gy: Array,
-    *,
-    attrs: Attrs,
-    needs: Needs,
-    params: Sequence[Array],
-) -> Gradients:
+def backward(name: str, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx = gy times the slope."""
-    if not needs[0]:
-        return (None,)
-    gx = np.empty_like(gy)
-    kept, packed = kept_for_slope(saved)
+    gx, (kept, packed) = np.empty_like(gy), kept_for_slope(saved)
     elementwise.down(gy, gx, Down(name=name, rule=saved.rule, kept=kept, packed=packed))
     return (gx,)
 
 
 def cost(
-    rules: Mapping[str, Rule], flops: int, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str
+    rules: Mapping[str, Rule], flops: int, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str
 ) -> Cost:
     """The value's operations forward, the rule's backward."""
     x, known, kept = shapes[0], rules[rule], []
@@ -128,6 +116,6 @@ def cost(
     if codes := codes_of(known):
         kept.append(keeps_codes(tensor_of(codes), x, codes.bits))
     if isinstance(known, FromOutput):
-        kept.append(keeps_output("y", x, dtype, ("grad_input",)))
+        kept.append(keeps_input("y", OUTPUT, x, dtype, ("grad_input",)))
     work = Split(flops * size(x), needs[0] * known.flops * size(x))
     return Cost(output=x, kept=tuple(kept) if needs[0] else (), flops=work)

@@ -13,7 +13,6 @@ group of samples, at a time. It has no gradient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -24,12 +23,12 @@ from minitl.kernels import dense
 from minitl.kernels.groups import Groups, group_size
 from minitl.ops.convolutions.products import grad_bias, products_cost, saved_input
 from minitl.ops.convolutions.window import conv_shape, window
-from minitl.ops.op import NORMALISATION, Attrs, Cost, Functions, Gradients, Needs, Op
+from minitl.ops.op import NORMALISATION, Attrs, Cost, Functions, Gradients, Needs, Op, Shapes
 from minitl.pixels import PIXELS, Normalisation, normalise
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, ceil(H / s), ceil(W / s), O) for x (N, H, W, C), weight (O, C, k, k), optional bias (O,)."""
     return conv_shape("conv", shapes, attrs, None)
 
@@ -50,7 +49,7 @@ def _numbers(x: Array, attrs: Attrs, like: Array) -> Array:
     return normalise(x, Normalisation(*attrs[NORMALISATION]), like.dtype.name)
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx, gW and gb: those that `needs` asks for."""
     weight, gx, gw = params[0], None, None
     at = window("conv", saved.input_shape, gy.shape, weight.shape[2], attrs)
@@ -65,7 +64,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     return (gx, gw, grad_bias(gy, needs))[: len(needs)]
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """N Ho Wo k k C O multiply-adds (taps in the padding included) for each of y, gx and gW."""
     (x, w), y, pixels = shapes[:2], output_shape(shapes, attrs), NORMALISATION in attrs
     if pixels and needs[0]:

@@ -11,8 +11,6 @@ when W is trained: gx needs only W. The sums, as plain loops and as kernels, sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
@@ -20,11 +18,11 @@ from minitl.kernels import depthwise
 from minitl.kernels.groups import Groups
 from minitl.ops.convolutions.products import grad_bias, products_cost, saved_input
 from minitl.ops.convolutions.window import conv_shape, window
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, ceil(H / s), ceil(W / s), C) for x (N, H, W, C), weight (C, 1, k, k), optional bias (C,)."""
     return conv_shape("depthwise_conv", shapes, attrs, 1)
 
@@ -39,7 +37,7 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
     return y, saved_input(x.shape, x if needs[1] else None)
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx, gW and gb: those that `needs` asks for."""
     weight, gx, gw = params[0], None, None
     at = window("depthwise_conv", saved.input_shape, gy.shape, weight.shape[2], attrs)
@@ -52,7 +50,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     return (gx, gw, grad_bias(gy, needs))[: len(needs)]
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """N Ho Wo C k k multiply-adds (taps in the padding included) for each of y, gx and gW."""
     w, y = shapes[1], output_shape(shapes, attrs)
     taps, chains = nbytes(w, dtype), nbytes((len(Groups(y)), *w), dtype)

@@ -15,8 +15,6 @@ over the sample's positions; ggate and gW are summed in float64, over o and over
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, positions, size
@@ -25,11 +23,11 @@ from minitl.kernels.sums import in_order
 from minitl.kernels.tasks import scratch_bytes
 from minitl.ops.convolutions.linear import pointwise_shape
 from minitl.ops.maps.scale import output_shape as gated_shape
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, keeps_input
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_input
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, H, W, O)."""
     x, gate, w = shapes
     gated_shape((x, gate), attrs)
@@ -49,7 +47,7 @@ def forward(x: Array, gate: Array, weight: Array, *, attrs: Attrs, needs: Needs,
     return y, saved
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx, ggate and gW: those that `needs` asks for, sample by sample."""
     matrix, dtype = params[0][:, :, 0, 0], gy.dtype
     gx = np.empty((*gy.shape[:-1], matrix.shape[1]), dtype) if needs[0] else None
@@ -71,31 +69,23 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     return gx, ggate, gw
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """M I O multiply-adds for y, for gx, and for G, which counts with gW; scaling and summing O I a sample."""
     x, gate, w = shapes
-    m, n, weights = positions(x) * size(w), x[0], size(w)
+    m, area, (o, i) = positions(x) * size(w), positions(x[1:]), w[:2]
     both = needs[1] or needs[2]
-    kept = []
-    if both:
-        kept.append(keeps_input("x", 0, x, dtype, ("grad_input",) * needs[1] + ("grad_weight",) * needs[2]))
-    if needs[0] or needs[2]:
-        kept.append(keeps_input("gate", 1, gate, dtype, ("grad_input",) * needs[0] + ("grad_weight",) * needs[2]))
+    of_x = keeps_input("x", 0, x, dtype, ("grad_input",) * needs[1] + ("grad_weight",) * needs[2])
+    of_gate = keeps_input("gate", 1, gate, dtype, ("grad_input",) * needs[0] + ("grad_weight",) * needs[2])
     macs = Split(m, needs[0] * m, both * m)
-    matrix = nbytes(w, dtype)
-    i, o = x[3], w[0]
-    area, doubles = positions(x[1:]), 8 * weights
+    scaling = Split(1, needs[0] + 2 * needs[1], 2 * needs[2])  # operations for each weight and sample
+    matrix, doubles = nbytes(w, dtype), nbytes(w, "float64")
     back = pointwise.product_workspace(area, (o, i), dtype, False)
     grad = scratch_bytes(*pointwise.grad_weight_scratch((1, *x[1:]), o, dtype))
     return Cost(
         output=(*x[:-1], o),
-        kept=tuple(kept),
+        kept=(of_x,) * both + (of_gate,) * (needs[0] or needs[2]),
         macs=macs,
-        flops=Split(
-            2 * m + n * weights,
-            2 * macs.grad_input + (needs[0] + 2 * needs[1]) * n * weights,
-            2 * macs.grad_weight + 2 * needs[2] * n * weights,
-        ),
+        flops=2 * macs + x[0] * size(w) * scaling,
         forward_workspace=matrix + pointwise.product_workspace(area, (o, i), dtype, True),
         backward_workspace=doubles + matrix + max(needs[0] * (matrix + back), both * grad, both * doubles),
     )

@@ -6,19 +6,19 @@ x (N, H, W, C), weight (O, C / G, k, k): group g reads channels g C/G ... and wr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
 from minitl.errors import ShapeError
 from minitl.ops.convolutions.conv import conv
-from minitl.ops.convolutions.products import saved_input
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, keeps_input
+from minitl.ops.convolutions.products import FOR, saved_input
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, expect_map, keeps_input
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, ceil(H / s), ceil(W / s), O); the attribute `groups` must divide C and O."""
     (x, w), groups = shapes, attrs.get("groups", 1)
     expect_map("grouped_conv", x)
@@ -37,17 +37,17 @@ def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -
     return y, saved_input(x.shape, x if needs[1] else None)
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx and gW of each group: those that `needs` asks for."""
     (weight,) = params
     gx = np.empty(saved.input_shape, gy.dtype) if needs[0] else None
     gw = np.empty(weight.shape, gy.dtype) if needs[1] else None
-    for into, out in groups_of(saved.input_shape[3], len(weight), attrs) if any(needs) else ():
+    for into, out in groups_of(saved.input_shape[3], len(weight), attrs):
         _group_backward(saved, gy[..., out], weight[out], attrs, into, (gx, None if gw is None else gw[out]))
     return gx, gw
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """G times a group's work; in passing one group's x, y or gradients, and what `conv` holds."""
     (x, w), groups = shapes, attrs.get("groups", 1)
     part_x, part_w = (*x[:3], x[3] // groups), (w[0] // groups, *w[1:])
@@ -57,11 +57,11 @@ def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rul
     gradients = needs[0] * nbytes(part_x, dtype) + needs[1] * nbytes(part_w, dtype)
     return Cost(
         output=(*one.output[:3], w[0]),
-        kept=(keeps_input("x", 0, x, dtype, ("grad_weight",)),) if needs[1] else (),
-        macs=_times(groups, one.macs),
-        flops=_times(groups, one.flops),
+        kept=(keeps_input("x", 0, x, dtype, FOR),) * needs[1],
+        macs=groups * one.macs,
+        flops=groups * one.flops,
         forward_workspace=copied + y + one.forward_workspace,
-        backward_workspace=needs[1] * copied + gy + gradients + one.backward_workspace if any(needs) else 0,
+        backward_workspace=needs[1] * copied + gy + gradients + one.backward_workspace,
     )
 
 
@@ -85,10 +85,6 @@ def groups_of(inputs: int, outputs: int, attrs: Attrs) -> Iterator[tuple[slice, 
     groups = attrs.get("groups", 1)
     wide, tall = inputs // groups, outputs // groups
     return ((slice(g * wide, (g + 1) * wide), slice(g * tall, (g + 1) * tall)) for g in range(groups))
-
-
-def _times(groups: int, work: Split) -> Split:
-    return Split(groups * work.forward, groups * work.grad_input, groups * work.grad_weight)
 
 
 grouped_conv = Op(

@@ -11,8 +11,6 @@ and M is N H W. The sums, as plain loops and as kernels, stand in `kernels/point
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from minitl.arrays import Array, Shape, positions
@@ -20,20 +18,11 @@ from minitl.errors import ShapeError
 from minitl.kernels import pointwise
 from minitl.kernels.tasks import scratch_bytes
 from minitl.ops.convolutions.products import grad_bias, products_cost, saved_input
-from minitl.ops.op import (
-    Attrs,
-    Cost,
-    Functions,
-    Gradients,
-    Needs,
-    Op,
-    expect_map,
-    expect_vectors,
-)
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, expect_map, expect_vectors
 from minitl.saved import Saved
 
 
-def linear_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def linear_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, O) for x (N, I), weight (O, I) and an optional bias (O,)."""
     x, w, *bias = shapes
     if len(x) != 2 or len(w) != 2 or x[1] != w[1] or 0 in x + w:
@@ -43,7 +32,7 @@ def linear_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     return (x[0], w[0])
 
 
-def pointwise_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def pointwise_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, H, W, O) for x (N, H, W, I), weight (O, I, 1, 1) and an optional bias (O,)."""
     x, w, *bias = shapes
     expect_map("pointwise_conv", x)
@@ -61,10 +50,9 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
     return y, saved_input(x.shape, x if needs[1] else None)
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx = gy W, gW = gy^T x, gb = sum gy: those that `needs` asks for."""
-    weight = params[0]
-    gx = gw = None
+    weight, gx, gw = params[0], None, None
     if needs[0]:
         gx = np.empty((*gy.shape[:-1], weight.shape[1]), gy.dtype)
         pointwise.grad_input(gy, weight.reshape(len(weight), -1), gx)
@@ -74,7 +62,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     return (gx, gw, grad_bias(gy, needs))[: len(needs)]
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """M I O multiply-adds for each of y, gx and gW; a bias adds M O to forward and to its gradient."""
     x, (o, i) = shapes[0], shapes[1][:2]
     m = positions(x)

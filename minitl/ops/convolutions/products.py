@@ -5,11 +5,9 @@ x is kept exactly when the weight is trained. The gradient of the bias is the su
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.kernels import channels
-from minitl.ops.op import Cost, Needs, Split, beyond, keeps_input
+from minitl.ops.op import Cost, Needs, Shapes, Split, beyond, keeps_input
 from minitl.saved import Saved
 
 FOR = ("grad_weight",)
@@ -30,7 +28,7 @@ def grad_bias(gy: Array, needs: Needs) -> Array | None:
 
 
 def products_cost(
-    shapes: Sequence[Shape], y: Shape, macs: int, dtype: str, needs: Needs, *,
+    shapes: Shapes, y: Shape, macs: int, dtype: str, needs: Needs, *,
     forward: int, grad_input: int, grad_weight: int, kept: str = "",
 ) -> Cost:  # fmt: skip
     """The cost of a layer of x, weight and perhaps bias that takes `macs` multiply-adds for each of y, gx and gW.
@@ -41,11 +39,12 @@ def products_cost(
     x, weight, *bias = shapes
     of_bias = any(needs[2:])
     gx, gw = needs[0] * nbytes(x, dtype), needs[1] * nbytes(weight, dtype)
+    products = Split(macs, needs[0] * macs, needs[1] * macs)
     return Cost(
         output=y,
-        kept=(keeps_input("x", 0, x, kept or dtype, FOR),) if needs[1] else (),
-        macs=Split(macs, needs[0] * macs, needs[1] * macs),
-        flops=Split(2 * macs + len(bias) * size(y), 2 * needs[0] * macs, 2 * needs[1] * macs + of_bias * size(y)),
+        kept=(keeps_input("x", 0, x, kept or dtype, FOR),) * needs[1],
+        macs=products,
+        flops=2 * products + Split(len(bias) * size(y), grad_weight=of_bias * size(y)),
         forward_workspace=forward,
         backward_workspace=beyond(
             gx + gw,

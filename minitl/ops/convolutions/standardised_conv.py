@@ -12,7 +12,6 @@ filter of equal numbers has d = eps, and the second term of gv is 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,13 +19,13 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ShapeError
 from minitl.ops.convolutions.grouped_conv import grouped_conv
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, beyond
 from minitl.saved import Saved
 
 EPS = 1e-5
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of the grouped convolution; a filter of one number has no deviation."""
     if size(shapes[1][1:]) < 2:
         expected, got = "at least two numbers per filter", f"weight {shapes[1]}"
@@ -40,14 +39,14 @@ def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -
     return grouped_conv.forward(x, standard, attrs=attrs, needs=needs)
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """The convolution's gradients with w', that of w' carried on to w."""
     standard, deviation = standardise(params[0])
     gx, gw = grouped_conv.backward(saved, gy, attrs=attrs, needs=needs, params=(standard,))
     return gx, None if gw is None else _through(gw, standard, deviation)
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """That of the convolution; 5 operations per weight for w', 8 more for gw; in passing w' and some like it."""
     one, w = grouped_conv.cost(shapes, dtype, attrs=attrs, needs=needs), shapes[1]
     n, room, y, gx = size(w), nbytes(w, dtype), nbytes(one.output, dtype), needs[0] * nbytes(shapes[0], dtype)

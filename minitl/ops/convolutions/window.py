@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from minitl.arrays import Shape
 from minitl.errors import ShapeError, ValueRangeError
 from minitl.kernels.window import Window
-from minitl.ops.op import Attrs, expect_map, expect_vectors
+from minitl.ops.op import Attrs, Shapes, expect_map, expect_vectors
 
 Padding = tuple[int, int, int, int]  # above, below, left, right
 
 
-def conv_shape(op: str, shapes: Sequence[Shape], attrs: Attrs, groups_of: int | None) -> Shape:
+def conv_shape(op: str, shapes: Shapes, attrs: Attrs, groups_of: int | None) -> Shape:
     """Output shape (N, Ho, Wo, O) for x (N, H, W, C), w (O, C / groups, k, k); Ho = (H + above + below - k) // s + 1.
 
     That is ceil(H / s) with the default padding. `groups_of` is how many input channels each

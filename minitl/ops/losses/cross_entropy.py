@@ -18,18 +18,16 @@ exponential and logarithm are in plain arithmetic (`kernels.formula`), so every 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
 from minitl.errors import DtypeError, ShapeError, ValueRangeError
 from minitl.kernels.formula import exp, log
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, keeps_array, keeps_input
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_array, keeps_input
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """() for logits (N, K) and labels (N,)."""
     z, labels = shapes
     if len(z) != 2 or labels != z[:1] or 0 in z:
@@ -57,10 +55,8 @@ def forward(z: Array, labels: Array, *, attrs: Attrs, needs: Needs, rule: str) -
     return np.array(loss, z.dtype), saved
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gz = gy (p - onehot) / N; smoothed or weighted, as above."""
-    if not needs[0]:
-        return None, None
     gz, labels = saved["probabilities"].copy(), saved["labels"]
     rows, dtype = np.arange(len(gz)), gz.dtype.type
     if not attrs:
@@ -81,7 +77,7 @@ def _sum(x: Array) -> Array:
     return np.asarray(np.cumsum(x, axis=-1, dtype=np.float64)[..., -1])
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """Operations: 5 per logit forward (max, subtract, exp, sum, divide) and 3 per sample; 1 and 1 backward.
 
     Smoothing or weights add 2 per logit and 6 per sample forward; 2 and 3 backward.

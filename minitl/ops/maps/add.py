@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from minitl.arrays import Array, Shape, size
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_same
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_same
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of both inputs; there is no broadcasting."""
     return expect_same("add", shapes)
 
@@ -19,12 +17,12 @@ def forward(a: Array, b: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tup
     return a + b, Saved()
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gy itself for each input that wants a gradient."""
     return (gy if needs[0] else None, gy if needs[1] else None)
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation a value forward."""
     return Cost(output=shapes[0], flops=Split(size(shapes[0])), passes_gradient=True)
 

@@ -5,16 +5,14 @@ gx = gy, gv = the sum of gy over (h, w). Nothing is kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_factors
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_factors
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); v is (N, 1, 1, C)."""
     return expect_factors("add_channels", "v", shapes)
 
@@ -24,13 +22,13 @@ def forward(x: Array, v: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tup
     return x + v, Saved()
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """A copy of gy, and its sums over the positions, in float64."""
     gv = gy.sum(axis=(1, 2), keepdims=True, dtype=np.float64).astype(gy.dtype) if needs[1] else None
     return gy.copy() if needs[0] else None, gv
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation per value forward, and 1 for gv."""
     x, v = shapes
     room = needs[1] * nbytes(v, "float64")

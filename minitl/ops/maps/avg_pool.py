@@ -6,17 +6,17 @@ their gx is 0. Nothing is kept: backward needs only the shape of x.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from minitl.arrays import Array, Shape, size
 from minitl.errors import ShapeError, ValueRangeError
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_map
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, H // s, W // s, C) for x (N, H, W, C) and the attribute `window`, s."""
     (x,), s = shapes, attrs.get("window", 2)
     expect_map("avg_pool", x)
@@ -38,17 +38,15 @@ def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, 
     return y, Saved()
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx = gy / s^2 over each window, 0 outside all windows."""
-    if not needs[0]:
-        return (None,)
     gx, s = np.zeros(saved.input_shape, gy.dtype), attrs.get("window", 2)
     for place in _places(gx, s):
         np.divide(gy, s * s, out=place)
     return (gx,)
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """s^2 operations per value of y forward, and as many divisions backward."""
     y = output_shape(shapes, attrs)
     work = attrs.get("window", 2) ** 2 * size(y)

@@ -10,18 +10,16 @@ share of gz. Nothing is kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from minitl.arrays import Array, Shape, size
 from minitl.errors import ShapeError
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_map
 from minitl.ops.room import Room, made, room_bytes
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, Ho, Wo, C) for x (N, H, W, C) and the attribute `size`, (Ho, Wo)."""
     (x,), target = shapes, attrs.get("size", (0, 0))
     expect_map("bilinear_up", x)
@@ -44,10 +42,8 @@ def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, 
     return y, Saved()
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """The transpose: shares of columns, then of rows, added up in order."""
-    if not needs[0]:
-        return (None,)
     gx = np.zeros(saved.input_shape, gy.dtype)
     gz, row, column = made(_room(gx.shape, gy.shape, gy.dtype.name))
     gz[...] = 0
@@ -66,17 +62,13 @@ def _room(x: Shape, y: Shape, dtype: str) -> Room:
     return [((n, y[1], width, channels), dtype), ((n, width, channels), dtype), ((n, y[1], channels), dtype)]
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """3 operations per value of z and of y forward, 4 backward."""
     (x,), y = shapes, output_shape(shapes, attrs)
     room = _room(x, y, dtype)
     work, passing = size(room[0][0]) + size(y), room_bytes(room)
-    return Cost(
-        output=y,
-        flops=Split(3 * work, needs[0] * 4 * work),
-        forward_workspace=passing,
-        backward_workspace=needs[0] * passing,
-    )
+    flops = Split(3 * work, needs[0] * 4 * work)
+    return Cost(output=y, flops=flops, forward_workspace=passing, backward_workspace=passing)
 
 
 def _places(source: int, target: int) -> list[tuple[int, int, float]]:

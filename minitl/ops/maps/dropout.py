@@ -6,18 +6,16 @@ repeated to the bit. (Srivastava et al. 2014, JMLR 15.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.bits import pack, unpack
 from minitl.errors import UnknownNameError, ValueRangeError
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, expect_values, keeps_codes
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_values, keeps_codes
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (..., C); raises ValueRangeError unless 0 <= p < 1."""
     if missing := {"p", "seed"} - set(attrs):
         raise UnknownNameError(
@@ -39,9 +37,9 @@ def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, 
     return _let_through(x, mask, attrs["p"]), saved
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx = gy / (1 - p) where x was let through, else 0."""
-    return (_let_through(gy, saved["mask"], attrs["p"]) if needs[0] else None,)
+    return (_let_through(gy, saved["mask"], attrs["p"]),)
 
 
 def _let_through(x: Array, mask: Array, p: float) -> Array:
@@ -50,18 +48,17 @@ def _let_through(x: Array, mask: Array, p: float) -> Array:
     return y
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation per value each way; drawing takes a float32 and a byte per value meanwhile."""
     x = shapes[0]
     mask = keeps_codes("mask", x, 1)
     y, drawing, unpacked = nbytes(x, dtype), 5 * size(x), 2 * size(x)
-    left = y + mask.nbytes * needs[0]
     return Cost(
         output=x,
         kept=(mask,) if needs[0] else (),
         flops=Split(size(x), needs[0] * size(x)),
-        forward_workspace=beyond(left, drawing + mask.nbytes, mask.nbytes + y + unpacked),
-        backward_workspace=needs[0] * unpacked,
+        forward_workspace=max(drawing - y, unpacked) + (not needs[0]) * mask.nbytes,
+        backward_workspace=unpacked,
     )
 
 

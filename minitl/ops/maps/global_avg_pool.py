@@ -6,17 +6,15 @@ one position (inside squeeze-and-excite), else (N, C).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.kernels import channels
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_map
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, C), or (N, 1, 1, C) with `keepdims`, for x (N, H, W, C)."""
     expect_map("global_avg_pool", shapes[0])
     samples, _, _, c = shapes[0]
@@ -30,24 +28,22 @@ def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, 
     return y.reshape(output_shape((x.shape,), attrs)), Saved()
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx = gy / (H W) at every position."""
-    if not needs[0]:
-        return (None,)
     samples, height, width, c = saved.input_shape
     gx = np.empty(saved.input_shape, gy.dtype)
     gx[:] = (gy / (height * width)).reshape(samples, 1, 1, c)
     return (gx,)
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """An add for each value and a division for each mean forward; a division for each mean backward."""
     y = output_shape(shapes, attrs)
     return Cost(
         output=y,
         flops=Split(size(shapes[0]) + size(y), needs[0] * size(y)),
         forward_workspace=2 * nbytes(y, "float64"),  # the sums, and the means before they are rounded
-        backward_workspace=needs[0] * nbytes(y, dtype),
+        backward_workspace=nbytes(y, dtype),
     )
 
 

@@ -8,17 +8,15 @@ ggate = sum of gy x over (h, w)          needs the map
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from minitl.arrays import Array, Shape, size
 from minitl.kernels import channels
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_factors, keeps_input
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_factors, keeps_input
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); the gate is (N, 1, 1, C)."""
     return expect_factors("scale", "gate", shapes)
 
@@ -33,7 +31,7 @@ def forward(x: Array, gate: Array, *, attrs: Attrs, needs: Needs, rule: str) -> 
     return x * gate, saved
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx = gate gy, ggate = sum gy x: those that `needs` asks for."""
     gx = ggate = None
     if needs[0]:
@@ -44,15 +42,12 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     return gx, ggate
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation a value forward, 1 for gx, 2 for ggate; both gradients are of inputs."""
     x, gate = shapes
-    kept = []
-    if needs[1]:
-        kept.append(keeps_input("x", 0, x, dtype, ("grad_input",)))
-    if needs[0]:
-        kept.append(keeps_input("gate", 1, gate, dtype, ("grad_input",)))
-    return Cost(output=x, kept=tuple(kept), flops=Split(size(x), (needs[0] + 2 * needs[1]) * size(x)))
+    of_x, of_gate = keeps_input("x", 0, x, dtype, ("grad_input",)), keeps_input("gate", 1, gate, dtype, ("grad_input",))
+    kept = (of_x,) * needs[1] + (of_gate,) * needs[0]
+    return Cost(output=x, kept=kept, flops=Split(size(x), (needs[0] + 2 * needs[1]) * size(x)))
 
 
 scale = Op("scale", ("x", "gate"), Functions(output_shape, forward, backward, cost), activations=2)

@@ -12,18 +12,16 @@ Kept: x_hat for gx and gweight, inv_std (N, G) for gx. No running statistics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ShapeError
 from minitl.ops.norms.batch_norm import keep_normalised, keeps_normalised
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, expect_vectors
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_map, expect_vectors
 from minitl.saved import Saved
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); the attribute `groups` must divide C, and a group have at least two values."""
     (x, weight, bias), groups = shapes, attrs.get("groups", 1)
     expect_map("group_norm", x)
@@ -48,7 +46,7 @@ def forward(x: Array, weight: Array, bias: Array, *, attrs: Attrs, needs: Needs,
     return y, keep_normalised(x_hat, inv_std, needs)
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx, gweight and gbias: those that `needs` asks for."""
     groups, c = attrs.get("groups", 1), gy.shape[3]
     gx = np.empty_like(gy) if needs[0] else None
@@ -64,7 +62,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     return gx, *(None if g is None else g.astype(gy.dtype) for g in (gweight, gbias))
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """7 operations per value forward; backward 1 for gbias, 2 for gweight, 8 for gx; in passing a sample's map."""
     x, n = shapes[0], size(shapes[0])
     kept = keeps_normalised(x, (x[0], attrs.get("groups", 1)), dtype, needs)

@@ -11,15 +11,14 @@ op with these rules besides its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, nbytes
+from minitl.arrays import Array, nbytes
 from minitl.ops.convolutions.products import FOR, saved_input
-from minitl.ops.op import EXACT, Attrs, Cost, Functions, Gradients, Needs, Op, beyond
+from minitl.ops.op import EXACT, Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, beyond
 from minitl.ops.room import gradient_bytes, room_bytes
 from minitl.ops.rules import channels, gradient_filter, quantised, razor
 from minitl.ops.rules.channels import expect_channels
@@ -48,8 +47,8 @@ def forward(op: Op, *arrays: Array, attrs: Attrs, needs: Needs, rule: str) -> tu
     """The op's output; keeps its input as the rule says, where the weight is trained."""
     own = op.own(attrs)
     if rule == EXACT:
-        return op.functions.forward(*arrays, attrs=own, needs=needs, rule=EXACT)
-    y, saved = op.functions.forward(*arrays, attrs=own, needs=(False,) * len(needs), rule=EXACT)
+        return op.forward(*arrays, attrs=own, needs=needs)
+    y, saved = op.forward(*arrays, attrs=own, needs=(False,) * len(needs))
     if needs[1]:
         if rule in BITS:
             quantised.keep(saved, arrays[0], BITS[rule], attrs.get("seed", (0,)), FOR)
@@ -62,21 +61,20 @@ def forward(op: Op, *arrays: Array, attrs: Attrs, needs: Needs, rule: str) -> tu
     return y, saved
 
 
-def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """The op's gradients from what was kept of its input."""
     own = op.own(attrs)
     if saved.rule in PATCH:
         gx, gw = gradient_filter.gradients(saved, gy, params[0], PATCH[saved.rule], attrs.get("stride", 1), needs)
         bias = (False, False, *needs[2:])
-        return (gx, gw, *op.functions.backward(saved, gy, attrs=own, needs=bias, params=params)[2:])
+        return (gx, gw, *op.backward(saved, gy, attrs=own, needs=bias, params=params)[2:])
     if saved.rule == CHANNELS and needs[1]:
-        some = attrs["channels"]
-        return channels.gradients(op, saved, gy, attrs=own, needs=needs, params=params, channels=some)
+        return channels.gradients(op, saved, gy, attrs=own, needs=needs, params=params, channels=attrs["channels"])
     decoded = saved_input(saved.input_shape, _decoded(saved, gy.dtype) if needs[1] else None)
-    return op.functions.backward(decoded, gy, attrs=own, needs=needs, params=params)
+    return op.backward(decoded, gy, attrs=own, needs=needs, params=params)
 
 
-def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """The op's own, with what the rule keeps; in passing what encoding and decoding take, and x decoded."""
     own = op.own(attrs)
     exact = op.cost(shapes, dtype, attrs=own, needs=needs)

@@ -14,7 +14,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes
 from minitl.errors import ShapeError
 from minitl.ops.convolutions.products import FOR, saved_input
-from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Split, beyond, keeps_array
+from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Shapes, Split, beyond, keeps_array
 from minitl.saved import Saved
 
 
@@ -33,10 +33,10 @@ def keep(saved: Saved, x: Array, channels: Sequence[int]) -> None:
 
 
 def gradients(
-    op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array], channels: Sequence[int]
+    op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...], channels: Sequence[int]
 ) -> Gradients:
     """gx and gb of the op, and gW of the op on what was kept."""
-    gx, _, *gb = op.functions.backward(saved, gy, attrs=attrs, needs=_without_weight(needs), params=params)
+    gx, _, *gb = op.backward(saved, gy, attrs=attrs, needs=_without_weight(needs), params=params)
     weight, part = params[0], saved_input(saved["x"].shape, saved["x"])
     gw = np.zeros(weight.shape, gy.dtype)
     chosen, few = _of_weight(weight.shape, saved.input_shape, channels)
@@ -46,7 +46,7 @@ def gradients(
     return (gx, gw, *gb)
 
 
-def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, channels: Sequence[int]) -> Cost:
+def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, channels: Sequence[int]) -> Cost:
     """The op's own without its weight's gradient, and that of the op on those channels."""
     x, weight = shapes[:2]
     rest = op.cost(shapes, dtype, attrs=attrs, needs=_without_weight(needs))

@@ -13,7 +13,7 @@ exact always.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -21,9 +21,9 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, positions, size
 from minitl.kernels import channels
 from minitl.ops.convolutions.linear import pointwise_conv
-from minitl.ops.convolutions.products import saved_input
-from minitl.ops.op import Cost, Needs, Split, beyond, keeps_array
-from minitl.saved import Kept, Saved
+from minitl.ops.convolutions.products import FOR, saved_input
+from minitl.ops.op import Cost, Needs, Shapes, Split, beyond, keeps_array
+from minitl.saved import Saved
 
 PATCH = {f"filter{r}": r for r in (2, 4, 7)}
 
@@ -33,12 +33,7 @@ def sums_shape(x: Shape, y: Shape, r: int) -> Shape:
     return (x[0], -(-y[1] // r), -(-y[2] // r), x[3])
 
 
-def kept(x: Shape, y: Shape, dtype: str, r: int) -> tuple[Kept, ...]:
-    """The sums."""
-    return (keeps_array("x_sums", sums_shape(x, y, r), dtype, ("grad_weight",)),)
-
-
-def cost(exact: Cost, shapes: Sequence[Shape], dtype: str, r: int, needs: Needs) -> Cost:
+def cost(exact: Cost, shapes: Shapes, dtype: str, r: int, needs: Needs) -> Cost:
     """An exact convolution's cost, with the sums kept and, for each gradient, a product per patch instead of position.
 
     To that come the sums over patches of x and of gy, and for gx those of the weight over its taps.
@@ -46,17 +41,17 @@ def cost(exact: Cost, shapes: Sequence[Shape], dtype: str, r: int, needs: Needs)
     x, weight, y = shapes[0], shapes[1], exact.output
     products = positions(sums_shape(y, y, r)) * size(weight[:2])
     means, of_bias = size(y), exact.flops.grad_weight - 2 * exact.macs.grad_weight
-    sums = kept(x, y, dtype, r) if needs[1] else ()
+    sums = keeps_array("x_sums", sums_shape(x, y, r), dtype, FOR)
     return replace(
         exact,
-        kept=sums,
+        kept=(sums,) * needs[1],
         macs=Split(exact.macs.forward, needs[0] * products, needs[1] * products),
         flops=Split(
             exact.flops.forward + needs[1] * size(x),
             needs[0] * (2 * products + means + size(weight)),
             needs[1] * (2 * products + (not needs[0]) * means) + of_bias,
         ),
-        forward_workspace=beyond(sum(k.nbytes for k in sums), exact.forward_workspace),
+        forward_workspace=beyond(needs[1] * sums.nbytes, exact.forward_workspace),
         backward_workspace=_backward_workspace(x, weight, y, dtype, r, needs),
     )
 
@@ -88,7 +83,7 @@ def keep(saved: Saved, x: Array, y: Shape, r: int, stride: int) -> None:
     sums = np.empty(sums_shape(x.shape, y, r), x.dtype)
     for (i, j), rows, columns in _patches(y, r, stride, x.shape):
         x[:, rows, columns].sum(axis=(1, 2), out=sums[:, i, j])
-    saved.keep("x_sums", sums, ("grad_weight",))
+    saved.keep("x_sums", sums, FOR)
 
 
 def gradients(

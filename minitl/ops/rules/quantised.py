@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from minitl.arrays import Array, Shape, size
+from minitl.ops.op import keeps_array
 from minitl.ops.room import Room, made
 from minitl.saved import Kept, Saved
 
@@ -32,10 +33,8 @@ def groups_of(shape: Shape) -> int:
 def kept(shape: Shape, bits: int, needed_for: tuple[str, ...]) -> tuple[Kept, ...]:
     """The codes and ranges of an array of that shape."""
     groups = groups_of(shape)
-    return (
-        Kept("codes", shape, "uint8", bits, groups * GROUP * bits // 8, needed_for),
-        Kept("ranges", (groups, 2), "uint16", 16, groups * 4, needed_for),
-    )
+    codes = Kept("codes", shape, "uint8", bits, groups * GROUP * bits // 8, needed_for)
+    return codes, keeps_array("ranges", (groups, 2), "uint16", needed_for)
 
 
 def decoding_room(shape: Shape) -> Room:

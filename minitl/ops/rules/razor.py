@@ -12,7 +12,8 @@ from bisect import bisect_left
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, itemsize, nbytes, size
+from minitl.arrays import Array, Shape, size
+from minitl.ops.op import keeps_array
 from minitl.ops.room import Room, made
 from minitl.saved import Kept, Saved
 
@@ -20,11 +21,8 @@ from minitl.saved import Kept, Saved
 def kept(shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> tuple[Kept, ...]:
     """The mask and the values of an array of that shape."""
     n, count = shape[0], size(shape[1:])
-    values, bits = (n, count - count // 2), 8 * itemsize(dtype)
-    return (
-        Kept("mask", shape, "uint8", 1, n * -(-count // 8), needed_for),
-        Kept("values", values, dtype, bits, nbytes(values, dtype), needed_for),
-    )
+    mask = Kept("mask", shape, "uint8", 1, n * -(-count // 8), needed_for)
+    return mask, keeps_array("values", (n, count - count // 2), dtype, needed_for)
 
 
 def encoding_room(shape: Shape, dtype: str) -> Room:

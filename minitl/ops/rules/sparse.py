@@ -11,7 +11,6 @@ training begins; here W is dense with zeros, and W_RC is chosen anew from it eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +19,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ValueRangeError
 from minitl.ops.convolutions.linear import linear, pointwise_conv
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, beyond
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, beyond
 from minitl.ops.room import Room, gradient_bytes, made, room_bytes
 from minitl.saved import Saved
 
@@ -67,21 +66,21 @@ def forward(
 ) -> tuple[Array, Saved]:
     """y from W_R; keeps x when the weight is trained."""
     pruned = weight * largest(weight, attrs["pattern"], 1)
-    return op.functions.forward(x, pruned, *bias, attrs={}, needs=needs, rule=op.rules[0])
+    return op.forward(x, pruned, *bias, needs=needs)
 
 
-def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx from W_RC, gW on the mask of W_R, gb."""
     mask = largest(params[0], attrs["pattern"], 1)
     both = params[0] * mask
     both *= largest(both, attrs["pattern"], 0)
-    gx, gw, *gb = op.functions.backward(saved, gy, attrs={}, needs=needs, params=(both, *params[1:]))
+    gx, gw, *gb = op.backward(saved, gy, needs=needs, params=(both, *params[1:]))
     if gw is not None:
         gw *= mask
     return (gx, gw, *gb)
 
 
-def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """The dense product's, which is what runs; in passing the pruned weight, its magnitudes and its masks."""
     exact, weight, mask = op.cost(shapes, dtype, needs=needs), nbytes(shapes[1], dtype), size(shapes[1])
     choosing = room_bytes(room(shapes[1], dtype, attrs["pattern"]))
@@ -96,7 +95,7 @@ def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Ne
     )
 
 
-def output_shape(op: Op, shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(op: Op, shapes: Shapes, attrs: Attrs) -> Shape:
     """The product's; the pattern must fit the weight."""
     y = op.output_shape(shapes, {})
     expect_pattern(op.name, shapes[1], attrs["pattern"])

@@ -30,7 +30,7 @@ from minitl.ops.convolutions.conv import conv
 from minitl.ops.convolutions.depthwise_conv import depthwise_conv
 from minitl.ops.convolutions.linear import pointwise_conv
 from minitl.ops.convolutions.products import FOR, saved_input
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, beyond, keeps_array
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, beyond, keeps_array
 from minitl.ops.room import Room, made, room_bytes
 from minitl.saved import Saved
 
@@ -54,7 +54,7 @@ def shapes_of(x: Shape, ranks: Sequence[int] = ()) -> tuple[Shape, ...]:
     return tuple(zip(ranks, sides, strict=True))
 
 
-def output_shape(op: Op, shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(op: Op, shapes: Shapes, attrs: Attrs) -> Shape:
     """The convolution's; the bases must be those of x."""
     x, weight, *bases = shapes
     for name, basis, side in zip(BASES, bases, x[1:], strict=True):
@@ -67,7 +67,7 @@ def forward(
     op: Op, x: Array, weight: Array, *bases: Array, attrs: Attrs, needs: Needs, rule: str
 ) -> tuple[Array, Saved]:
     """The convolution's output; keeps the core, and with `subspace` moves the bases towards those of this x."""
-    y, saved = op.functions.forward(x, weight, attrs=attrs, needs=(False, False), rule=op.rules[0])
+    y, saved = op.forward(x, weight, attrs=attrs, needs=(False, False))
     if needs[1]:
         for axis, basis in enumerate(bases, start=1):
             if rule == FOLLOWS:
@@ -79,12 +79,12 @@ def forward(
     return y, saved
 
 
-def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx, and gW of the restored input; none for the bases."""
     weight, *bases = params
     restored = saved_input(saved.input_shape, _restored(saved["core"], bases) if needs[1] else None)
     return (
-        *op.functions.backward(restored, gy, attrs=attrs, needs=needs[:2], params=(weight,)),
+        *op.backward(restored, gy, attrs=attrs, needs=needs[:2], params=(weight,)),
         *(None for _ in bases),
     )
 
@@ -95,7 +95,7 @@ def _restored(x: Array, bases: Sequence[Array]) -> Array:
     return x
 
 
-def cost(op: Op, shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """The convolution's, the products with the bases and, where they move, 4 D K^2 operations for each qr."""
     x, weight, *bases = shapes
     exact = op.cost((x, weight), dtype, attrs=attrs, needs=needs[:2])
