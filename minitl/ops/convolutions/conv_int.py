@@ -12,17 +12,16 @@ Gradients are approximate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, itemsize, nbytes, size
+from minitl.arrays import Array, Shape, nbytes, size
 from minitl.ops.convolutions.grouped_conv import grouped_conv, groups_of
-from minitl.ops.convolutions.integers import RULES, product, product_room, quantise, rounding_room
+from minitl.ops.convolutions.integers import RULES, product, product_bytes, quantise, quantising_bytes
 from minitl.ops.convolutions.products import FOR
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, beyond
-from minitl.ops.room import room_bytes
-from minitl.saved import Kept, Saved
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, beyond, keeps_array
+from minitl.saved import Saved
 
 
 def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
@@ -42,10 +41,8 @@ def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -
     return y, saved
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx and gW in integers, scaled: those that `needs` asks for."""
-    if not any(needs):
-        return None, None
     (weight,), kernel, stride = params, params[0].shape[2], attrs.get("stride", 1)
     slopes, sg = quantise(gy, np.random.default_rng(attrs.get("seed", (0,))))
     filters, sw = quantise(weight)
@@ -68,51 +65,32 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     return gx, gw
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """The multiply-adds of the grouped convolution; in passing codes, and of a sample patches, sums and products."""
-    x, w = shapes
+    (x, w), groups, stride = shapes, attrs.get("groups", 1), attrs.get("stride", 1)
     exact = grouped_conv.cost(shapes, dtype, attrs=grouped_conv.own(attrs), needs=needs)
-    kept = (
-        Kept("codes", x, "int8", 8, size(x), FOR),
-        Kept("scale", (1,), dtype, 8 * itemsize(dtype), nbytes((1,), dtype), FOR),
-    )
-    return Cost(
-        output=exact.output,
-        kept=kept if needs[1] else (),
-        macs=exact.macs,
-        flops=exact.flops,
-        forward_workspace=_forward_workspace(x, w, exact.output, dtype, attrs, needs, rule),
-        backward_workspace=_backward_workspace(x, w, exact.output, dtype, attrs, needs, rule) if any(needs) else 0,
-    )
-
-
-def _forward_workspace(x: Shape, w: Shape, y: Shape, dtype: str, attrs: Attrs, needs: Needs, rule: str) -> int:
-    groups, output = attrs.get("groups", 1), nbytes(y, dtype)
-    area, terms, outputs = size(y[1:3]), size(w[1:]), w[0] // groups
-    columns, rows = area * terms, outputs * terms
-    multiplying = columns + room_bytes(product_room(area, terms, outputs, rule))
-    return beyond(
-        output + size(x) * needs[1],
-        size(x) + room_bytes(rounding_room(x, dtype, noisy=False)),
-        size(x) + size(w) + room_bytes(rounding_room(w, dtype, noisy=False)),
-        size(x) + size(w) + output + rows + max(columns + _padded(x, w), multiplying),
-    )
-
-
-def _backward_workspace(x: Shape, w: Shape, y: Shape, dtype: str, attrs: Attrs, needs: Needs, rule: str) -> int:
-    groups, gx, gw = attrs.get("groups", 1), needs[0] * nbytes(x, dtype), needs[1] * nbytes(w, dtype)
-    area, terms, outputs = size(y[1:3]), size(w[1:]), w[0] // groups
-    columns, rows = area * terms, outputs * terms
-    back, grad = product_room(area, outputs, terms, rule), product_room(outputs, area, terms, rule)
-    spread = 8 * size(_spread((*x[1:3], w[1]), w[2], attrs.get("stride", 1)))
+    y, output = exact.output, nbytes(exact.output, dtype)
+    gx, gw = needs[0] * nbytes(x, dtype), needs[1] * nbytes(w, dtype)
+    area, terms, outputs, sample = size(y[1:3]), size(w[1:]), w[0] // groups, (*x[1:3], w[1])
+    columns, rows, padded = area * terms, outputs * terms, size(_padded(sample, w[2]))
     within = size(y) + size(w) + gx + gw + rows + 8 * rows
-    return beyond(
-        gx + gw,
-        size(y) + room_bytes(rounding_room(y, dtype, noisy=True)),
-        size(y) + size(w) + room_bytes(rounding_room(w, dtype, noisy=False)),
-        needs[0] * (within + room_bytes(back)),
-        needs[0] * (within + nbytes((area, terms), "int32") + spread),
-        needs[1] * (within + columns + max(_padded(x, w), room_bytes(grad))),
+    return replace(
+        exact,
+        kept=(keeps_array("codes", x, "int8", FOR), keeps_array("scale", (1,), dtype, FOR)) * needs[1],
+        forward_workspace=beyond(
+            output + size(x) * needs[1],
+            quantising_bytes(x, dtype),
+            size(x) + quantising_bytes(w, dtype),
+            size(x) + size(w) + output + rows + columns + max(padded, product_bytes(area, terms, outputs, rule)),
+        ),
+        backward_workspace=beyond(
+            gx + gw,
+            quantising_bytes(y, dtype, noisy=True),
+            size(y) + quantising_bytes(w, dtype),
+            needs[0] * (within + product_bytes(area, outputs, terms, rule)),
+            needs[0] * (within + 4 * columns + 8 * size(_padded(sample, w[2], stride))),
+            needs[1] * (within + columns + max(padded, product_bytes(outputs, area, terms, rule))),
+        ),
     )
 
 
@@ -135,15 +113,9 @@ def _columns(x: Array, kernel: int, stride: int) -> Array:
     return windows.transpose(0, 1, 3, 4, 2).reshape(size(windows.shape[:2]), -1)
 
 
-def _padded(x: Shape, w: Shape) -> int:
-    """Bytes of one group's channels of a sample with zeros around it."""
-    pad = 2 * (w[2] // 2)
-    return (x[1] + pad) * (x[2] + pad) * w[1]
-
-
-def _spread(sample: Shape, kernel: int, stride: int) -> Shape:
-    """Shape of a sample (H, W, C) with room around it for every patch."""
-    pad = 2 * (kernel // 2) + stride
+def _padded(sample: Shape, kernel: int, more: int = 0) -> Shape:
+    """Shape of a sample (H, W, C) with kernel // 2 zeros on every side, and `more` of them below and on the right."""
+    pad = 2 * (kernel // 2) + more
     return sample[0] + pad, sample[1] + pad, sample[2]
 
 
@@ -152,7 +124,7 @@ def _scattered(sums: Array, sample: Shape, kernel: int, stride: int) -> Array:
     height, width, channels = sample
     pad, high, wide = kernel // 2, -(-height // stride), -(-width // stride)
     parts = sums.reshape(high, wide, kernel, kernel, channels)
-    out = np.zeros(_spread(sample, kernel, stride), np.int64)
+    out = np.zeros(_padded(sample, kernel, stride), np.int64)
     for u in range(kernel):
         for v in range(kernel):
             out[u : u + stride * high : stride, v : v + stride * wide : stride] += parts[:, :, u, v]

@@ -14,8 +14,8 @@ from itertools import product as pairs
 
 import numpy as np
 
-from minitl.arrays import Array, Shape
-from minitl.ops.room import Room, made
+from minitl.arrays import Array, Shape, size
+from minitl.ops.room import Room, made, room_bytes
 
 INTEGER, BIT_SERIAL = RULES = "integer", "bit-serial"
 BITS, MOST = 8, 127
@@ -40,6 +40,11 @@ def quantise(values: Array, rng: np.random.Generator | None = None) -> tuple[Arr
 def rounding_room(values: Shape, dtype: str, *, noisy: bool) -> Room:
     """What `quantise` takes in passing: a sample, and noise for it."""
     return [(values[1:], dtype), (values[1:], "float64")][: 1 + noisy]
+
+
+def quantising_bytes(values: Shape, dtype: str, *, noisy: bool = False) -> int:
+    """What `quantise` holds at most: the codes, and what it takes in passing."""
+    return size(values) + room_bytes(rounding_room(values, dtype, noisy=noisy))
 
 
 def product(a: Array, b: Array, rule: str = INTEGER) -> Array:
@@ -68,6 +73,11 @@ def product_room(m: int, k: int, o: int, rule: str) -> Room:
     packed = -(-k // 8)
     planes = ((BITS, m, packed), "uint8"), ((BITS, o, packed), "uint8")
     return [((m, o), "int32"), *planes, ((m, o, packed), "uint8"), ((m, o), "int32")]
+
+
+def product_bytes(m: int, k: int, o: int, rule: str) -> int:
+    """What they take together."""
+    return room_bytes(product_room(m, k, o, rule))
 
 
 def _planes(codes: Array, out: Array) -> None:
