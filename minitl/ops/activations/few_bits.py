@@ -45,10 +45,12 @@ def hard_swish_levels(bits: int) -> Levels:
         edges, means = _parted_evenly(edges, *kinks)
     else:
         for _ in range(POLISH):
-            edges[1:-1] = [_border(*at) for at in zip(*_pairs(edges), edges[1:-1], strict=True)]
+            means = _means(edges)
+            middle = 1.5 * (means[:-1] + means[1:] - 1)  # where h' passes the middle of two levels
+            edges[1:-1] = np.where(np.abs(edges[1:-1]) < 3, middle, edges[1:-1])
             edges = (edges - edges[::-1]) / 2  # h'(-x) = 1 - h'(x), so the best borders are symmetric
-        means = _means(edges[:-1], edges[1:])
-    error = float(_squared(edges[:-1], edges[1:]).sum() - (means**2 * np.diff(edges)).sum())
+        means = _means(edges)
+    error = float(np.diff(_integral_of_squares(edges)).sum() - (means**2 * np.diff(edges)).sum())
     return Levels(tuple(edges[1:-1].tolist()), tuple(means.tolist()), error)
 
 
@@ -61,7 +63,7 @@ def _parted_evenly(edges: Array, first: int, last: int) -> tuple[Array, Array]:
     n = last - first
     edges, i = edges.copy(), np.arange(n + 1)
     edges[first : last + 1] = (6 * i - 3 * n) / n
-    means = _means(edges[:-1], edges[1:])
+    means = _means(edges)
     means[first:last] = (2 * i[:-1] + 1 - n / 2) / n
     return edges, means
 
@@ -70,26 +72,21 @@ def _h(x: Array) -> Array:
     return np.asarray(x * np.clip(x + 3, 0, 6) / 6)
 
 
-def _means(left: Array, right: Array) -> Array:
-    return np.asarray((_h(right) - _h(left)) / (right - left))
+def _means(edges: Array) -> Array:
+    return np.asarray(np.diff(_h(edges)) / np.diff(edges))
 
 
-def _squared(left: Array, right: Array) -> Array:
-    """Integral of h'(x)^2 over [left, right]: ((2x + 3) / 6)^2 between the kinks, 1 above."""
-
-    def primitive(x: Array) -> Array:
-        inner = np.clip(x, -3, 3)
-        return np.asarray((2 * inner + 3) ** 3 / 216 + np.maximum(x - 3, 0))
-
-    return primitive(right) - primitive(left)
+def _integral_of_squares(x: Array) -> Array:
+    """Of h'(t)^2 up to x, but for a constant: ((2t + 3) / 6)^2 between the kinks, 1 above."""
+    inner = np.clip(x, -3, 3)
+    return np.asarray((2 * inner + 3) ** 3 / 216 + np.maximum(x - 3, 0))
 
 
 def _errors(points: Array) -> Array:
     """Squared error of one level on [points[i], points[j]], infinite unless i < j."""
-    left, right = points[:, None], points[None, :]
+    length, rise, squares = (of - of[:, None] for of in (points, _h(points), _integral_of_squares(points)))
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = _squared(left, right) - (_h(right) - _h(left)) ** 2 / (right - left)
-    return np.where(left < right, error, np.inf)
+        return np.where(length > 0, squares - rise**2 / length, np.inf)
 
 
 def _best_path(errors: Array, intervals: int) -> Array:
@@ -104,13 +101,3 @@ def _best_path(errors: Array, intervals: int) -> Array:
     for choice in reversed(choices):
         path.append(int(choice[path[-1]]))
     return np.array([0, *reversed(path)])
-
-
-def _pairs(edges: Array) -> tuple[Array, Array]:
-    means = _means(edges[:-1], edges[1:])
-    return means[:-1], means[1:]
-
-
-def _border(left: float, right: float, at: float) -> float:
-    """Where h' passes the middle of two levels."""
-    return 1.5 * (left + right - 1) if abs(at) < 3 else at

@@ -30,7 +30,7 @@ from minitl.saved import Saved
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, ceil(H / s), ceil(W / s), O) for x (N, H, W, C), weight (O, C, k, k), optional bias (O,)."""
-    return conv_shape("conv", shapes, attrs, None)
+    return conv_shape("conv", shapes, attrs)
 
 
 def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:

@@ -24,7 +24,7 @@ from minitl.saved import Saved
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, ceil(H / s), ceil(W / s), C) for x (N, H, W, C), weight (C, 1, k, k), optional bias (C,)."""
-    return conv_shape("depthwise_conv", shapes, attrs, 1)
+    return conv_shape("depthwise_conv", shapes, attrs, depthwise=True)
 
 
 def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:

@@ -10,22 +10,21 @@ from minitl.ops.op import Attrs, Shapes, expect_map, expect_vectors
 Padding = tuple[int, int, int, int]  # above, below, left, right
 
 
-def conv_shape(op: str, shapes: Shapes, attrs: Attrs, groups_of: int | None) -> Shape:
-    """Output shape (N, Ho, Wo, O) for x (N, H, W, C), w (O, C / groups, k, k); Ho = (H + above + below - k) // s + 1.
+def conv_shape(op: str, shapes: Shapes, attrs: Attrs, *, depthwise: bool = False) -> Shape:
+    """Output shape (N, Ho, Wo, O) for x (N, H, W, C), w (O, C, k, k); Ho = (H + above + below - k) // s + 1.
 
-    That is ceil(H / s) with the default padding. `groups_of` is how many input channels each
-    filter reads (None: all of them). Raises ShapeError for any other shapes and ValueRangeError
-    for a stride that is not 1 or 2, or a padding that is not four numbers from 0 to k - 1.
+    That is ceil(H / s) with the default padding. Where it is `depthwise`, w is (C, 1, k, k). Raises
+    ShapeError for any other shapes and ValueRangeError for a stride that is not 1 or 2, or a padding
+    that is not four numbers from 0 to k - 1.
     """
     x, w, *bias = shapes
     expect_map(op, x)
-    inputs = groups_of or x[3]
+    inputs = 1 if depthwise else x[3]
     if len(w) != 4 or w[1] != inputs or w[2] != w[3] or w[2] % 2 == 0 or 0 in w:
         raise ShapeError(op=op, expected=f"weight (O, {inputs}, k, k) with k odd, for x {x}", got=f"weight {w}")
-    if groups_of == 1 and w[0] != x[3]:
-        raise ShapeError(
-            op=op, expected=f"one filter per channel: weight ({x[3]}, 1, k, k), for x {x}", got=f"weight {w}"
-        )
+    if depthwise and w[0] != x[3]:
+        expected = f"one filter per channel: weight ({x[3]}, 1, k, k), for x {x}"
+        raise ShapeError(op=op, expected=expected, got=f"weight {w}")
     stride = attrs.get("stride", 1)
     if stride not in (1, 2):
         raise ValueRangeError(op=op, expected="stride 1 or 2", got=f"stride {stride}")
