@@ -43,7 +43,14 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
     gx = np.empty(saved.input_shape, gy.dtype) if needs[0] else None
     gw = np.empty(weight.shape, gy.dtype) if needs[1] else None
     for into, out in groups_of(saved.input_shape[3], len(weight), attrs):
-        _group_backward(saved, gy[..., out], weight[out], attrs, into, (gx, None if gw is None else gw[out]))
+        x = np.ascontiguousarray(saved["x"][..., into]) if needs[1] else None
+        part = saved_input((*saved.input_shape[:3], into.stop - into.start), x)
+        of_x, of_w = conv.backward(part, gy[..., out], attrs=conv.own(attrs), needs=needs, params=(weight[out],))
+        if gx is not None:
+            gx[..., into] = of_x
+        if gw is not None:
+            gw[out] = of_w
+        del x, part, of_x, of_w
     return gx, gw
 
 
@@ -63,21 +70,6 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
         forward_workspace=copied + y + one.forward_workspace,
         backward_workspace=needs[1] * copied + gy + gradients + one.backward_workspace,
     )
-
-
-def _group_backward(
-    saved: Saved, gy: Array, weight: Array, attrs: Attrs, into: slice, out: tuple[Array | None, Array | None]
-) -> None:
-    """One group's gradients, into its channels of gx and its filters of gW."""
-    gx, gw = out
-    x = None if gw is None else np.ascontiguousarray(saved["x"][..., into])
-    part = saved_input((*saved.input_shape[:3], into.stop - into.start), x)
-    needs = (gx is not None, gw is not None)
-    of_x, of_w = conv.backward(part, gy, attrs=conv.own(attrs), needs=needs, params=(weight,))
-    if gx is not None:
-        gx[..., into] = of_x
-    if gw is not None:
-        gw[:] = of_w
 
 
 def groups_of(inputs: int, outputs: int, attrs: Attrs) -> Iterator[tuple[slice, slice]]:

@@ -59,22 +59,19 @@ def cost(exact: Cost, shapes: Shapes, dtype: str, r: int, needs: Needs) -> Cost:
 def _backward_workspace(x: Shape, weight: Shape, y: Shape, dtype: str, r: int, needs: Needs) -> int:
     """The means, and first the products with them, then gx and gW; the sums of a bias come last."""
     if not any(needs[:2]):
-        return channels.sums_workspace(y) if any(needs) else 0
-    patches, taps = sums_shape(y, y, r), (*weight[:2], 1, 1)
-    means, gx, gw = nbytes(patches, dtype), needs[0] * nbytes(x, dtype), needs[1] * nbytes(weight, dtype)
+        return channels.sums_workspace(y)
+    sums, taps, means = sums_shape(x, y, r), (*weight[:2], 1, 1), nbytes(sums_shape(y, y, r), dtype)
+    gx, gw = needs[0] * nbytes(x, dtype), needs[1] * nbytes(weight, dtype)
+    below, of_weight = needs[0] * nbytes(sums, dtype), needs[1] * nbytes(taps, dtype)
+    products = below + needs[1] * means
     if x[3] == weight[1]:
-        below, of_weight = needs[0] * nbytes((*patches[:3], x[3]), dtype), needs[1] * nbytes(taps, dtype)
-        one = pointwise_conv.cost(((*patches[:3], x[3]), taps), dtype, needs=needs[:2])
-        products = below + of_weight + one.backward_workspace
-    else:
-        below, of_weight = needs[0] * means, needs[1] * nbytes(taps, dtype)
-        products = below + needs[1] * means
+        products = below + of_weight + pointwise_conv.cost((sums, taps), dtype, needs=needs[:2]).backward_workspace
     return beyond(
         gx + gw,
         means + nbytes(taps, dtype) + products,
         means + below + of_weight + gx,
         means + of_weight + gx + gw,
-        (len(needs) > 2 and needs[2]) * (gx + gw + channels.sums_workspace(y)),
+        any(needs[2:]) * (gx + gw + channels.sums_workspace(y)),
     )
 
 

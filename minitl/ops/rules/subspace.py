@@ -72,27 +72,16 @@ def forward(
         for axis, basis in enumerate(bases, start=1):
             if rule == FOLLOWS:
                 follow(x, axis, basis)
-        core = x
-        for axis in AXES:
-            core = along(core, axis, bases[axis - 1])
-        saved.keep("core", core, FOR)
+        saved.keep("core", _along_all(x, AXES, bases), FOR)
     return y, saved
 
 
 def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx, and gW of the restored input; none for the bases."""
     weight, *bases = params
-    restored = saved_input(saved.input_shape, _restored(saved["core"], bases) if needs[1] else None)
-    return (
-        *op.backward(restored, gy, attrs=attrs, needs=needs[:2], params=(weight,)),
-        *(None for _ in bases),
-    )
-
-
-def _restored(x: Array, bases: Sequence[Array]) -> Array:
-    for axis in reversed(AXES):
-        x = along(x, axis, bases[axis - 1].T)
-    return x
+    x = _along_all(saved["core"], AXES[::-1], [basis.T for basis in bases]) if needs[1] else None
+    restored = saved_input(saved.input_shape, x)
+    return (*op.backward(restored, gy, attrs=attrs, needs=needs[:2], params=(weight,)), None, None, None)
 
 
 def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
@@ -105,12 +94,13 @@ def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule
     for axis in AXES:
         maps.append((*maps[-1][:axis], bases[axis - 1][0], *maps[-1][axis + 1 :]))
     encode = sum(2 * size(a) * bases[axis - 1][0] for a, axis in zip(maps, AXES, strict=False))
-    moves = sum(4 * size(x) * k + 4 * d * k * k for k, d in bases) if rule == FOLLOWS else 0
+    moving = bases if rule == FOLLOWS else ()
+    moves = sum(4 * size(x) * k + 4 * d * k * k for k, d in moving)
     held = [nbytes(a, dtype) for a in maps]
     steps = list(zip(AXES, maps, maps[1:], strict=False))
     encoding = [_along_bytes(a, b, axis, dtype, restores=False) for axis, a, b in steps]
     restoring = [_along_bytes(b, a, axis, dtype, restores=True) for axis, a, b in steps]
-    turns = [_follow_bytes(x, axis, b, dtype) for axis, b in enumerate(bases, start=1)] if rule == FOLLOWS else []
+    turns = [_follow_bytes(x, axis, b, dtype) for axis, b in enumerate(moving, start=1)]
     left = needs[0] * held[0] + nbytes(weight, dtype)
     return replace(
         exact,
@@ -124,6 +114,12 @@ def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule
             held[0] + left + exact.backward_workspace,
         ),
     )  # fmt: skip
+
+
+def _along_all(x: Array, axes: Sequence[int], matrices: Sequence[Array]) -> Array:
+    for axis in axes:
+        x = along(x, axis, matrices[axis - 1])
+    return x
 
 
 def along(x: Array, axis: int, matrix: Array) -> Array:
