@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Split:
         return self.forward, self.grad_input, self.grad_weight, self.recompute
 
     def __add__(self, other: Split) -> Split:
-        return Split(*(mine + theirs for mine, theirs in zip(self._passes, other._passes, strict=True)))
+        return Split(*map(add, self._passes, other._passes))
 
     def __rmul__(self, times: int) -> Split:
         return Split(*(times * work for work in self._passes))

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from minitl.arrays import Array, nbytes
-from minitl.ops.convolutions.products import FOR, saved_input
+from minitl.ops.convolutions.products import FOR, grad_bias, saved_input
 from minitl.ops.op import EXACT, Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, beyond
 from minitl.ops.room import gradient_bytes, room_bytes
 from minitl.ops.rules import channels, gradient_filter, quantised, razor
@@ -63,11 +63,10 @@ def forward(op: Op, *arrays: Array, attrs: Attrs, needs: Needs, rule: str) -> tu
 
 def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """The op's gradients from what was kept of its input."""
-    own = op.own(attrs)
     if saved.rule in PATCH:
         gx, gw = gradient_filter.gradients(saved, gy, params[0], PATCH[saved.rule], attrs.get("stride", 1), needs)
-        bias = (False, False, *needs[2:])
-        return (gx, gw, *op.backward(saved, gy, attrs=own, needs=bias, params=params)[2:])
+        return (gx, gw, grad_bias(gy, needs))[: len(needs)]
+    own = op.own(attrs)
     if saved.rule == CHANNELS and needs[1]:
         return channels.gradients(op, saved, gy, attrs=own, needs=needs, params=params, channels=attrs["channels"])
     decoded = saved_input(saved.input_shape, _decoded(saved, gy.dtype) if needs[1] else None)
