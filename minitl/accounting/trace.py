@@ -154,11 +154,6 @@ class TracingWork(Work):
             self.trace.say("scratch", "sums", "sums, codes, factors of a norm, the numbers that pixels stand for")
         return super().new(shape, dtype)
 
-    def do(self, function: Callable[..., object], passing: int, arrays: Arrays) -> None:
-        """See `Work`."""
-        self.trace.say("scratch", "factors", "factors of a norm while they are made")
-        super().do(function, passing, arrays)
-
     def run(self, table: Callable[[], Table], size: Callable[[], tuple[int, int]], arrays: Arrays) -> None:
         """See `Work`."""
         self.trace.say("scratch", "scratch", "of each thread, while the tasks run")

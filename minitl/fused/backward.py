@@ -14,24 +14,20 @@ from functools import partial
 
 import numpy as np
 
-from minitl.arrays import Array, itemsize, positions
+from minitl.arrays import itemsize, positions
 from minitl.fused import calls
 from minitl.fused.excite import Kept, excite_back, kept_for_slope
 from minitl.fused.links import Band, Links
-from minitl.fused.plan import NO_SLOT, PASSING, Plan, Slot
+from minitl.fused.plan import NO_SLOT, Plan, Slot
 from minitl.fused.program import Program, Squeeze, Stage
 from minitl.kernels import elementwise, pointwise
-from minitl.kernels.channels import combine_call, dots_call, gate_call
-from minitl.kernels.compile import Lazily
-from minitl.kernels.elementwise import BATCH, FROZEN
+from minitl.kernels.channels import ONE, ROUND, SCALE_SHIFT, SHIFT, join_sums, sums_call
 from minitl.kernels.groups import Groups
-from minitl.kernels.sums import in_order
+from minitl.kernels.rules import BATCH, FROZEN
 from minitl.kernels.tasks import Place, Recorder
-from minitl.ops.norms.batch_norm import backward_factors
+from minitl.ops.norms.batch_norm import COMBINE, FACTORS
 from minitl.parameters import Parameter
 from minitl.records import OpRecord
-
-channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
 
 def backward(program: Program, *, own: bool) -> Plan:
@@ -69,6 +65,7 @@ class _Backward(Links):
             if residual:
                 self.residual(stages[0], g, gy)
             self.barrier()
+        self.ready.run()
         return self.finish([gx, *map(self.gradients.get, self.program.parameters)])
 
     def barrier(self) -> None:
@@ -118,35 +115,44 @@ class _Backward(Links):
 
     def sum_up(self, parameter: Parameter, sums: Slot) -> None:
         """A gradient from the sums of the groups."""
-        self.gradients[parameter] = self.new((sums.shape[1],))
-        self.do(lambda sums, out: np.copyto(out, in_order(sums)), sums, self.gradients[parameter])
+        count, c = sums.shape
+        self.gradients[parameter] = self.new((c,))
+
+        def add(to: Recorder, sums: Place, out: Place) -> None:
+            join_sums(to, count, c, self.dtype, sums)
+            ROUND.call(to, ONE, c, self.dtype, sums, out)
+
+        self.ready.add(add, sums, self.gradients[parameter])
 
     def batch_norm(self, stage: Stage, gy: Slot, *, own: bool) -> Slot:
         """gx = gamma inv_std (gy - sum gy / m - x_hat sum (gy x_hat) / m), over gy or else over x_hat."""
         self.barrier()
-        norm, dtype, (sums, dots) = stage.norm, self.dtype, self.totals
-        gamma, beta = norm.parameters[:2]
-        for parameter, groups, needed in ((gamma, dots, norm.needs[1]), (beta, sums, norm.needs[2])):
+        norm, dtype, (count, c), (sums, dots) = stage.norm, self.dtype, self.totals[0].shape, self.totals
+        vectors = [self.new((c,)) if norm.needs[0] else NO_SLOT for _ in range(3)]
+        inv_std = self.kept[norm, "inv_std"] if norm.needs[0] else NO_SLOT
+        for parameter, needed in zip(norm.parameters, norm.needs[1:3], strict=False):
             if needed:
-                self.sum_up(parameter, groups)
+                self.gradients[parameter] = self.new((c,))
+        gradients = [self.gradients.get(p, NO_SLOT) for p in norm.parameters[:2]]
+
+        def finish(to: Recorder, dots: Place, sums: Place, *places: Place) -> None:
+            for groups, gradient, needed in zip((dots, sums), places, norm.needs[1:3], strict=False):
+                join_sums(to, count, c, dtype, groups)
+                if needed:
+                    ROUND.call(to, ONE, c, dtype, groups, gradient)
+            if norm.needs[0]:
+                FACTORS.call(to, ONE, c, dtype, *places[2:4], sums, dots, positions(stage.y), *places[4:])
+
+        self.ready.add(finish, dots, sums, *gradients, self.values[norm.parameters[0]], inv_std, *vectors)
         if not norm.needs[0]:
             return gy
-
-        def make(gamma: Array, inv_std: Array, sums: Array, dots: Array, *out: Array) -> None:
-            factors = backward_factors(gamma, inv_std, in_order(sums), in_order(dots), positions(stage.y))
-            for to, factor in zip(out, factors, strict=True):
-                np.copyto(to, factor)
-
-        factors = [self.new((stage.y[3],)) for _ in range(3)]
-        inv_std = self.kept[norm, "inv_std"]
-        self.do(make, self.values[gamma], inv_std, sums, dots, *factors, passing=PASSING * stage.y[3])
         x_hat = self.kept[norm, "x_hat"]
         out = gy if own else x_hat
 
         def combine(to: Recorder, band: Band, gy: Place, x_hat: Place, out: Place, *factors: Place) -> None:
-            combine_call(to, band.span, stage.y[3], dtype, (gy, x_hat, out, *factors))
+            COMBINE.call(to, band.span, c, dtype, gy, x_hat, *factors, out)
 
-        self.link(combine, stage.y, gy, x_hat, out, *factors)
+        self.link(combine, stage.y, gy, x_hat, out, *vectors)
         return out
 
     # A stage's convolution.
@@ -262,7 +268,7 @@ class _Backward(Links):
                 to_here = room + -band.span[0] * c * itself
             calls.convolve_back(to, stage, band, dtype, g, panels, to_here)
             if stage.gated:
-                gate_call(to, band.span, c, dtype, (to_here, to_here, 0, more + band.n * c * itself))
+                SHIFT.call(to, band.span, c, dtype, to_here, more + band.n * c * itself, to_here)
             if step:
                 step(to, band, to_here, gx, *places)
 
@@ -283,8 +289,7 @@ class _Backward(Links):
         c, dtype = first.x[3], self.dtype
 
         def add(to: Recorder, band: Band, g: Place, gy: Place) -> None:
-            at, count = band.span[0] * c * itemsize(dtype), (band.span[1] - band.span[0]) * c
-            to.call(maps.add(dtype), g + at, gy + at, g + at, count)
+            calls.add(to, band, c, dtype, g, gy, g)
 
         self.link(add, first.x, g, gy)
 
@@ -299,8 +304,8 @@ class _Backward(Links):
         def multiply(to: Recorder, band: Band, g: Place, x: Place, dots: Place) -> None:
             if band.rows[1] == stage.x[1]:
                 totals, n = to.scratch(c * 8), band.n
-                dots_call(to, (n * area, (n + 1) * area), c, dtype, g, x, totals)
-                to.call(channels.divide(dtype), totals, dots + n * c * itself, c, 1)
+                sums_call(to, (n * area, (n + 1) * area), c, dtype, g, x, totals)
+                ROUND.call(to, ONE, c, dtype, totals, dots + n * c * itself)
 
         self.link(multiply, stage.x, g, self.kept[scale, "x"], dots)
         self.barrier()
@@ -309,7 +314,7 @@ class _Backward(Links):
 
         def spread(to: Recorder, band: Band, gate: Place, more: Place, g: Place, *places: Place) -> None:
             own, plus = (at + band.n * c * itself for at in (gate, more))
-            gate_call(to, band.span, c, dtype, (g, g, own, plus))
+            SCALE_SHIFT.call(to, band.span, c, dtype, g, own, plus, g)
             if step:
                 step(to, band, g, g, *places)
 
@@ -322,9 +327,7 @@ class _Backward(Links):
         self.gradients |= weights
         for bias, sums in biases.items():
             self.sum_up(bias, sums)
-        area, out = positions(se.pool.shapes[0][1:]), self.new(slopes.shape)
-        self.do(lambda slopes, out: np.divide(slopes, area, out=out), slopes, out)
-        return out
+        return slopes
 
     def gated(self, stage: Stage, se: Squeeze, g: Slot) -> Slot:
         """The weight's and the gate's gradient of a convolution that takes the gate (see `ops.gated_conv`).

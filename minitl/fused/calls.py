@@ -13,11 +13,13 @@ from minitl.fused.links import Band, Rows
 from minitl.fused.plan import Slot, Tasks
 from minitl.fused.program import Stage
 from minitl.kernels import dense, depthwise, elementwise, pointwise
+from minitl.kernels.channels import ADD, ONE
 from minitl.kernels.compile import Lazily
 from minitl.kernels.groups import group_size
 from minitl.kernels.pointwise import NO_END, End
 from minitl.kernels.sums import join_groups
 from minitl.kernels.tasks import Place, Recorder
+from minitl.ops.norms.frozen_norm import SCALE_AND_SHIFT
 from minitl.records import OpRecord
 
 channels, sums = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.sums")
@@ -62,7 +64,8 @@ def norm_factors(tasks: Tasks, norm: OpRecord) -> tuple[Slot, Slot]:
     scale, shift = plan.new((c,)), plan.new((c,))
 
     def step(to: Recorder, *places: Place) -> None:
-        to.call(channels.factors(plan.dtype, eps), *places, c)
+        *parameters, scale, shift = places
+        SCALE_AND_SHIFT.call(to, ONE, c, plan.dtype, *parameters, eps, scale, shift)
 
     tasks.add(step, *(plan.values[p] for p in norm.parameters), scale, shift)
     return scale, shift
@@ -108,6 +111,12 @@ def convolve_back(to: Recorder, stage: Stage, band: Band, dtype: str, gy: Place,
         return
     places = gy + band.n * size(stage.y[1:]) * itself, filters, gx + band.n * size(stage.x[1:]) * itself
     depthwise.grad_input_call(to, stage.window, stage.x[3], dtype, band.rows, places)
+
+
+def add(to: Recorder, band: Band, channels: int, dtype: str, a: Place, b: Place, out: Place) -> None:
+    """out = a + b for a band of maps."""
+    at, count = band.span[0] * channels * itemsize(dtype), (band.span[1] - band.span[0]) * channels
+    ADD.call(to, ONE, count, dtype, a + at, b + at, out + at)
 
 
 def pack_gated(

@@ -8,14 +8,14 @@ Python in between, would take longer than they do. Each step is the op's own cal
 
 from __future__ import annotations
 
+from minitl.arrays import positions, size
 from minitl.bits import packed_shape
 from minitl.fused.plan import NO_SLOT, Plan, Slot, Tasks
 from minitl.fused.program import Squeeze, rule_in_use
 from minitl.kernels import elementwise, pointwise
-from minitl.kernels.channels import sums_call
-from minitl.kernels.elementwise import NONE
+from minitl.kernels.channels import DIVIDE, ONE, sums_call
 from minitl.kernels.groups import Groups
-from minitl.kernels.rules import FromInput, FromOutput, codes_of
+from minitl.kernels.rules import NONE, FromInput, FromOutput, codes_of
 from minitl.kernels.tasks import Place, Recorder
 from minitl.ops.activations.activation import tensor_of
 from minitl.parameters import Parameter
@@ -65,10 +65,19 @@ def _up(task: Tasks, dense: OpRecord, act: OpRecord, x: Slot, kept: Kept) -> Slo
 
 
 def excite_back(plan: Plan, se: Squeeze, slopes: Slot, kept: Kept) -> tuple[Slot, Gradients, Gradients]:
-    """Gradients of the means and of the weights; and the groups' sums that are the biases'. Over `slopes`."""
+    """What every position gets back through the means; the weights' gradients; and the groups' sums, the biases'.
+
+    It writes over `slopes`.
+    """
     task, weights, biases = Tasks(plan, one=True), Gradients(), Gradients()
     for dense, act in reversed(se.layers):
         slopes = _down(task, dense, act, slopes, kept, weights, biases)
+    count, area = size(slopes.shape), positions(se.pool.shapes[0][1:])
+
+    def spread(to: Recorder, slopes: Place) -> None:
+        DIVIDE.call(to, ONE, count, plan.dtype, slopes, area, slopes)
+
+    task.add(spread, slopes)
     task.run()
     return slopes, weights, biases
 

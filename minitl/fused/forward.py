@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
-
 from minitl.arrays import Array, itemsize, positions
 from minitl.bits import packed_shape
 from minitl.fused import calls
 from minitl.fused.excite import excite
 from minitl.fused.links import Band, Links
-from minitl.fused.plan import NO_SLOT, PASSING, Plan, Slot
+from minitl.fused.plan import NO_SLOT, Plan, Slot
 from minitl.fused.program import Program, Squeeze, Stage
-from minitl.kernels.channels import gate_call, join_moments, moments_call, sums_call
-from minitl.kernels.compile import Lazily
-from minitl.kernels.elementwise import BATCH, FROZEN
+from minitl.kernels.channels import ONE, SCALE, join_moments, means_call, moments_call
 from minitl.kernels.groups import Groups
+from minitl.kernels.rules import BATCH, FROZEN
 from minitl.kernels.tasks import Place, Recorder
 from minitl.ops.activations.activation import tensor_of
-from minitl.ops.norms.batch_norm import inverse_deviation, move_statistics
+from minitl.ops.norms.batch_norm import STATISTICS, settings
 from minitl.records import Record
-
-channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
 
 def forward(program: Program, *, keeps: bool) -> Plan:
@@ -110,13 +105,14 @@ class _Forward(Links):
         self.barrier()
         gamma, beta, running_mean, running_var = (self.values[p] for p in norm.parameters)
 
-        def make(middle: Array, inv_std: Array, means: Array, squares: Array, old_mean: Array, old_var: Array) -> None:
-            mean, square = join_moments([last - first for first, last in groups], means, squares)
-            move_statistics(old_mean, old_var, mean, square, positions(stage.y), norm.attrs)
-            middle[:], inv_std[:] = mean, inverse_deviation(square, stage.y, norm.attrs, np.dtype(dtype))
-
         middle, inv_std = self.new((c,)), self.new((c,))
-        self.do(make, middle, inv_std, means, squares, running_mean, running_var, passing=PASSING * c)
+
+        def statistics(to: Recorder, means: Place, squares: Place, *places: Place) -> None:
+            join_moments(to, groups, c, dtype, means, squares)
+            numbers = settings(norm.attrs, stage.y)
+            STATISTICS.call(to, ONE, c, dtype, *places[:2], means, squares, *numbers, *places)
+
+        self.ready.add(statistics, means, squares, running_mean, running_var, middle, inv_std)
         self.kept[norm, "x_hat"], self.kept[norm, "inv_std"] = x, inv_std
         return self.finish_stage(stage, BATCH, x, (gamma, beta, middle, inv_std), residual)
 
@@ -141,8 +137,7 @@ class _Forward(Links):
         def up(to: Recorder, band: Band, x: Place, y: Place, edges: Place, *places: Place) -> None:
             calls.up(to, stage, band, self.size, norm, dtype, (x, y, *places[:7]), edges)
             for added in places[7:]:
-                at, count = band.span[0] * c * itemsize(dtype), (band.span[1] - band.span[0]) * c
-                to.call(maps.add(dtype), y + at, added + at, y + at, count)
+                calls.add(to, band, c, dtype, y, added, y)
 
         x_hat = raw if norm == BATCH else NO_SLOT
         self.link(up, stage.y, raw, y, edges, *numbers, x_hat, pre, packed, *residual)
@@ -156,9 +151,7 @@ class _Forward(Links):
         def pool(to: Recorder, band: Band, x: Place, means: Place) -> None:
             n = band.n
             if band.rows[1] == stage.x[1]:
-                totals = to.scratch(c * 8)
-                sums_call(to, (n * area, (n + 1) * area), c, dtype, x, totals)
-                to.call(channels.divide(dtype), totals, means + n * c * itself, c, area)
+                means_call(to, (n * area, (n + 1) * area), c, dtype, x, to.scratch(c * 8), means + n * c * itself)
 
         self.link(pool, stage.x, x, means)
         self.barrier()
@@ -171,7 +164,7 @@ class _Forward(Links):
         self.kept[se.scale, "x"] = x
 
         def multiply(to: Recorder, band: Band, x: Place, gate: Place, out: Place) -> None:
-            gate_call(to, band.span, c, dtype, (x, out, gate + band.n * c * itself, 0))
+            SCALE.call(to, band.span, c, dtype, x, gate + band.n * c * itself, out)
 
         self.link(multiply, stage.x, x, gate, out)
         return out

@@ -18,14 +18,11 @@ from minitl.fused.links import Band, Rows
 from minitl.fused.plan import Plan, Slot, Tasks
 from minitl.fused.program import Program, Squeeze, Stage
 from minitl.kernels import elementwise, pointwise
-from minitl.kernels.channels import gate_call, sums_call
-from minitl.kernels.compile import Lazily
-from minitl.kernels.elementwise import FROZEN, NONE
+from minitl.kernels.channels import ADD, MOVE, ONE, SCALE, means_call
 from minitl.kernels.pointwise import End
+from minitl.kernels.rules import FROZEN, NONE
 from minitl.kernels.tasks import Place, Recorder
 from minitl.records import OpRecord
-
-channels, maps = Lazily("minitl.kernels.compiled.channels"), Lazily("minitl.kernels.compiled.maps")
 
 NEAR = 1 << 17  # bytes of a wide map's rows
 WHOLE = 1 << 19  # bytes of a block's output that is not cut into rows
@@ -247,8 +244,7 @@ class _Sample:
         if self.way.pool:
             h, w, c = self.way.shape(self.last)
             totals, means = self.rooms["vectors"], self.y + self.number * c * self.bytes
-            sums_call(self.to, (0, h * w), c, self.dtype, self.at(self.last), totals)
-            self.to.call(channels.divide(self.dtype), totals, means, c, h * w)
+            means_call(self.to, (0, h * w), c, self.dtype, self.at(self.last), totals, means)
 
     def at(self, number: int, row: int = 0) -> Place:
         """Where that row of a map is."""
@@ -264,12 +260,12 @@ class _Sample:
         _, w, c = self.way.shape(number)
         if step.before < step.front < start:
             kept, front = self.at(number, step.front), self.at(number, step.before)
-            self.to.call(channels.move(self.dtype), kept, front, (start - step.front) * w * c)
+            MOVE.call(self.to, ONE, (start - step.front) * w * c, self.dtype, kept, front)
         self.fronts[number] = step.front
         self.stage(link.stage, step.rows, self.at(step.link), self.at(number))
         if link.adds is not None:
             y, added = self.at(number, start), self.at(link.adds, start)
-            self.to.call(maps.add(self.dtype), y, added, y, (stop - start) * w * c)
+            ADD.call(self.to, ONE, (stop - start) * w * c, self.dtype, y, added, y)
 
     def stage(self, stage: Stage, rows: Rows, x: Place, y: Place) -> None:
         """Convolution, norm and activation of some rows."""
@@ -295,13 +291,12 @@ class _Sample:
         means = totals + count * 8
         inner = means + count * self.bytes
         gate = means  # the means have been read by then
-        sums_call(self.to, (0, area), count, self.dtype, x, totals)
-        self.to.call(channels.divide(self.dtype), totals, means, count, area)
+        means_call(self.to, (0, area), count, self.dtype, x, totals, means)
         self.dense(squeeze.fc1, (count, hidden), means, inner)
         self.elementwise((0, 1), hidden, (NONE, squeeze.act.name, ""), inner)
         self.dense(squeeze.fc2, (hidden, count), inner, gate)
         self.elementwise((0, 1), count, (NONE, squeeze.gate.name, ""), gate)
-        gate_call(self.to, (0, area), count, self.dtype, (x, x, gate, 0))
+        SCALE.call(self.to, (0, area), count, self.dtype, x, gate, x)
 
     def dense(self, conv: OpRecord, sizes: tuple[int, int], x: Place, y: Place) -> None:
         """A convolution of one position, with its bias."""

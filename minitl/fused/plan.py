@@ -21,8 +21,6 @@ from minitl.parameters import Parameter
 from minitl.pixels import table
 from minitl.records import Take
 
-PASSING = 7  # float64 vectors per channel that the few numbers of a norm take while they are made
-
 
 class Slot(NamedTuple):
     """Where a plan finds an array, and of what shape it is."""
@@ -53,12 +51,10 @@ class Work:
         """An uninitialised array."""
         return self.allocate(shape, dtype)
 
-    def do(self, function: Callable[..., object], passing: int, arrays: Arrays) -> None:
-        """Compute something with NumPy, which takes `passing` float64 numbers meanwhile."""
+    def do(self, function: Callable[..., object], arrays: Arrays) -> None:
+        """Compute something with NumPy, which takes no memory worth counting."""
         if not self.dry:
             function(*arrays)
-        elif passing:
-            self.allocate((passing,), "float64")
 
     def run(self, table: Callable[[], Table], size: Callable[[], tuple[int, int]], arrays: Arrays) -> None:
         """Run a table of calls, whose `Recorder.size` is that, on these arrays."""
@@ -116,10 +112,10 @@ class Plan:
         self.do(lambda numbers: np.copyto(numbers, table(by, self.dtype)), slot)
         return slot
 
-    def do(self, function: Callable[..., object], *slots: Slot, passing: int = 0) -> None:
-        """Call `function` on these arrays, which takes `passing` float64 numbers meanwhile."""
+    def do(self, function: Callable[..., object], *slots: Slot) -> None:
+        """Call `function` on these arrays."""
         numbers = [slot.number for slot in slots]
-        self._step(lambda work, at: work.do(function, passing, [at[i] for i in numbers]), *slots)
+        self._step(lambda work, at: work.do(function, [at[i] for i in numbers]), *slots)
 
     def recorded(self, record: Record, *slots: Slot, part: Record | None = None, tasks: int = 0) -> None:
         """Run the tasks that `record(recorder)` records on these arrays.

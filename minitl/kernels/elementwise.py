@@ -19,13 +19,12 @@ from minitl.bits import pack, unpack
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, by_groups
 from minitl.kernels.pointwise import masked, spans
-from minitl.kernels.rules import Codes, FromInput, FromOutput, codes_of, formula, rule_of
+from minitl.kernels.rules import BATCH, FROZEN, NONE, Codes, FromInput, FromOutput, codes_of, formula, rule_of
 from minitl.kernels.sums import in_order
 from minitl.kernels.tasks import NOTHING, Place, Recorder, table_of
 
 compiled = Lazily("minitl.kernels.compiled.elementwise")
 
-NONE, FROZEN, BATCH = 0, 1, 2  # what the norm does
 IDENTITY = "identity"
 
 

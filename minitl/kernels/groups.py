@@ -36,10 +36,6 @@ class Groups(Sequence[tuple[int, int]]):
         first = number * self.size
         return first * self.area, min(first + self.size, self.samples) * self.area
 
-    def of(self, first: int, stop: int) -> range:
-        """The numbers of the groups that samples first .. stop - 1, whole groups, are."""
-        return range(first // self.size, -(-stop // self.size))
-
 
 def by_groups(x: Array) -> list[Array]:
     """The rows (M, C) of each group of a map (N, ..., C)."""

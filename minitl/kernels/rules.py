@@ -18,6 +18,9 @@ import numpy as np
 from minitl.arrays import Array
 from minitl.kernels.formula import Formula
 
+# What a norm before an activation does: nothing; scale and shift; centre, scale (x_hat, kept), scale and shift.
+NONE, FROZEN, BATCH = 0, 1, 2
+
 AT_LEAST, ABOVE = False, True  # whether a border itself belongs to the interval above it, or below
 
 

@@ -12,13 +12,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from minitl.arrays import FLOATS, Array
 from minitl.checks import as_number, expect_flag
 from minitl.errors import DtypeError, NotFiniteError, ShapeError, UsageError, ValueRangeError, brief, unknown
-from minitl.kernels import update
+from minitl.kernels.broadcast import Broadcast
+from minitl.kernels.formula import sqrt
+from minitl.kernels.update import update
 from minitl.parameters import Parameter, expect_writable
 
 
@@ -181,6 +184,36 @@ class Scaled:
         self.optimizer.apply(parameter, gradient, self.lr_scale)
 
 
+# What is done to each number of a parameter p along its gradient g, of which `clip` times is taken.
+
+
+def _descend(p: Any, g: Any, lr: Any, clip: Any, decay: Any) -> Any:
+    return p - lr * (clip * g + decay * p)
+
+
+def _momentum(
+    p: Any, g: Any, velocity: Any, lr: Any, clip: Any, decay: Any, keep: Any, straight: Any, carried: Any
+) -> Any:
+    h = clip * g + decay * p
+    v = keep * velocity + h
+    return p - lr * (straight * h + carried * v), v  # not finite where v is not, even at rate 0
+
+
+def _adam(
+    p: Any, g: Any, mean: Any, square: Any, lr: Any, clip: Any, decay: Any, eps: Any, keep1: Any, add1: Any,
+    keep2: Any, add2: Any, remain: Any,
+) -> Any:  # fmt: skip
+    h = clip * g + decay * p
+    m = keep1 * mean + add1 * h
+    s = keep2 * square + add2 * h * h
+    return remain * p - lr * m / (sqrt(s) + eps), m, s
+
+
+DESCEND = Broadcast(_descend, "ccnnn", "c")
+MOMENTUM = Broadcast(_momentum, "cccnnnnnn", "cc")
+ADAM = Broadcast(_adam, "ccccnnnnnnnnn", "ccc")
+
+
 class SGD(Optimizer):
     """Gradient descent with momentum (Sutskever et al. 2013, in the form of `torch.optim.SGD`).
 
@@ -214,12 +247,11 @@ class SGD(Optimizer):
 
     def update(self, u: Update, *, write: bool) -> bool:
         """See the formula above."""
+        rates = (u.lr, u.factor, u.decay)
         if not self.momentum:
-            return update.descend(u.p, u.g, u.lr, u.factor, u.decay, write=write)
-        (velocity,) = u.state.arrays
-        return update.momentum(
-            u.p, u.g, velocity, u.lr, u.factor, self.momentum, u.decay, nesterov=self.nesterov, write=write
-        )
+            return update(DESCEND, (u.p, u.g), rates, write=write)
+        straight, carried = (1.0, self.momentum) if self.nesterov else (0.0, 1.0)
+        return update(MOMENTUM, (u.p, u.g, *u.state.arrays), (*rates, self.momentum, straight, carried), write=write)
 
 
 class Adam(Optimizer):
@@ -262,9 +294,9 @@ class Adam(Optimizer):
     def _update(self, u: Update, decay: float, remain: float, write: bool) -> bool:
         correction1 = 1 - self.betas[0] ** u.state.steps
         correction2 = math.sqrt(1 - self.betas[1] ** u.state.steps)
-        mean, square = u.state.arrays
-        rate, eps = u.lr * correction2 / correction1, self.eps * correction2
-        return update.adam(u.p, u.g, mean, square, rate, u.factor, self.betas, eps, decay, remain, write=write)
+        rates = (u.lr * correction2 / correction1, u.factor, decay, self.eps * correction2)
+        betas = (self.betas[0], 1 - self.betas[0], self.betas[1], 1 - self.betas[1])
+        return update(ADAM, (u.p, u.g, *u.state.arrays), (*rates, *betas, remain), write=write)
 
 
 class AdamW(Adam):

@@ -15,11 +15,8 @@ from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments
 from minitl.kernels.compiled.stages import activate, add_dots, add_rows, affine, centre, put_codes, times, times_slope
 from minitl.kernels.compiled.tile import ROWS, read, store, wide, zeros
-from minitl.kernels.rules import FromInput, codes_of, digest, rule_of
+from minitl.kernels.rules import BATCH, FROZEN, NONE, FromInput, codes_of, digest, rule_of
 from minitl.kernels.target import target
-
-# What a norm does: nothing; scale and shift; centre, scale (x_hat, kept), scale and shift.
-NONE, FROZEN, BATCH = 0, 1, 2
 
 
 @cache

@@ -25,11 +25,38 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, positions, size
 from minitl.errors import ShapeError
 from minitl.kernels import channels, elementwise
-from minitl.kernels.elementwise import BATCH, Down, Up
+from minitl.kernels.broadcast import Broadcast
+from minitl.kernels.elementwise import Down, Up
+from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
+from minitl.kernels.rules import BATCH
 from minitl.kernels.sums import in_order
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, expect_vectors, keeps_array
 from minitl.saved import Kept, Saved
+
+
+def _statistics(
+    running_mean: Any, running_var: Any, mean: Any, squares: Any, momentum: Any, count: Any, eps: Any
+) -> tuple[Any, ...]:
+    """The running statistics, the batch's mean and inv_std, from mean and sum of centred squares."""
+    running_mean = running_mean + momentum * (mean - running_mean)
+    running_var = running_var + momentum * (squares / (count - 1) - running_var)
+    return running_mean, running_var, mean, 1 / sqrt(squares / count + eps)
+
+
+def _factors(gamma: Any, inv_std: Any, gbeta: Any, ggamma: Any, count: Any) -> tuple[Any, ...]:
+    """(a, b, c) of gx = (a gy + b x_hat) + c."""
+    scale = gamma * inv_std
+    return scale, -scale * ggamma / count, -scale * gbeta / count
+
+
+def _combine(gy: Any, x_hat: Any, a: Any, b: Any, c: Any) -> Any:
+    return (a * gy + b * x_hat) + c
+
+
+STATISTICS = Broadcast(_statistics, "ccddiii", "cccc", wide=True)
+FACTORS = Broadcast(_factors, "ccddi", "ccc", wide=True)
+COMBINE = Broadcast(_combine, "mmccc", "m")
 
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
@@ -60,11 +87,10 @@ def forward(
 ) -> tuple[Array, Saved]:
     """Normalise by the batch's statistics and move the running ones; keeps x_hat and inv_std as needed."""
     x_hat, y = np.empty_like(x), np.empty_like(x)
-    mean, squares = channels.moments(x)
-    inv_std = inverse_deviation(squares, x.shape, attrs, x.dtype)
-    p = Up(BATCH, scale=weight, shift=bias, mean=mean.astype(x.dtype), inv_std=inv_std, x_hat=x_hat)
-    elementwise.up(x, y, p)
-    move_statistics(running_mean, running_var, mean, squares, positions(x.shape), attrs)
+    mean, inv_std = np.empty_like(weight), np.empty_like(weight)
+    running = running_mean, running_var
+    STATISTICS.into((*running, mean, inv_std), *running, *channels.moments(x), *settings(attrs, x.shape))
+    elementwise.up(x, y, Up(BATCH, scale=weight, shift=bias, mean=mean, inv_std=inv_std, x_hat=x_hat))
     return y, keep_normalised(x_hat, inv_std, needs)
 
 
@@ -77,8 +103,9 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     sums, dots, gx = np.empty(count), np.empty(count), np.empty_like(gy)
     elementwise.down(gy, gx, Down(BATCH, x_hat=saved["x_hat"], sums=sums, dots=dots))
     total, along = in_order(sums), in_order(dots)
-    factors = backward_factors(params[0], saved["inv_std"], total, along, positions(gy.shape))
-    channels.combine(gy, saved["x_hat"], gx, *factors)
+    factors = [np.empty_like(params[0]) for _ in range(3)]
+    FACTORS.into(factors, params[0], saved["inv_std"], total, along, positions(gy.shape))
+    COMBINE.over(gx, gy, saved["x_hat"], *factors)
     return (
         gx,
         along.astype(gy.dtype) if needs[1] else None,
@@ -86,6 +113,11 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
         None,
         None,
     )
+
+
+def settings(attrs: Attrs, x: Shape) -> tuple[float, int, float]:
+    """Momentum, how many values a channel has, and eps."""
+    return attrs.get("momentum", 0.1), positions(x), attrs.get("eps", 1e-5)
 
 
 def keep_normalised(x_hat: Array, inv_std: Array, needs: Needs) -> Saved:
@@ -103,27 +135,6 @@ def keeps_normalised(x_hat: Shape, inv_std: Shape, dtype: str, needs: Needs) -> 
     normal = keeps_array("x_hat", x_hat, dtype, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1])
     deviation = keeps_array("inv_std", inv_std, dtype, ("grad_input",))
     return (normal,) * (needs[0] or needs[1]) + (deviation,) * needs[0]
-
-
-def inverse_deviation(squares: Array, shape: Shape, attrs: Attrs, dtype: np.dtype[Any]) -> Array:
-    """1 / sqrt(var + eps) of the sum of centred squares, computed in float64."""
-    found: Array = (1.0 / np.sqrt(squares / positions(shape) + attrs.get("eps", 1e-5))).astype(dtype)
-    return found
-
-
-def move_statistics(
-    running_mean: Array, running_var: Array, mean: Array, squares: Array, count: int, attrs: Attrs
-) -> None:
-    """Move the running statistics towards the batch's, the variance unbiased."""
-    momentum = attrs.get("momentum", 0.1)
-    running_mean += momentum * (mean - running_mean)
-    running_var += momentum * (squares / (count - 1) - running_var)
-
-
-def backward_factors(gamma: Array, inv_std: Array, total: Array, along: Array, count: int) -> tuple[Array, ...]:
-    """(a, b, c) of gx = (a gy + b x_hat) + c, made in float64 and rounded once."""
-    scale = gamma * inv_std.astype(np.float64)
-    return tuple(a.astype(inv_std.dtype) for a in (scale, -scale * along / count, -scale * total / count))
 
 
 def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:

@@ -13,23 +13,28 @@ trained. The scale and the statistics cannot be trained here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from minitl.arrays import Array, Shape, size
 from minitl.kernels import channels, elementwise
-from minitl.kernels.elementwise import FROZEN, Down, Up
+from minitl.kernels.broadcast import Broadcast
+from minitl.kernels.elementwise import Down, Up
+from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
+from minitl.kernels.rules import FROZEN
 from minitl.kernels.sums import in_order
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, expect_vectors
 from minitl.saved import Saved
 
 
-def scale_and_shift(params: Sequence[Array], eps: float | Array) -> tuple[Array, Array]:
-    """The norm as one multiply and one add per channel, in float64; params are gamma, beta, mean, var."""
-    gamma, beta, mean, var = (p.astype(np.float64) for p in params)
-    scale = gamma / np.sqrt(var + eps)
+def _scale_and_shift(gamma: Any, beta: Any, mean: Any, var: Any, eps: Any) -> tuple[Any, Any]:
+    scale = gamma / sqrt(var + eps)
     return scale, beta - mean * scale
+
+
+SCALE_AND_SHIFT = Broadcast(_scale_and_shift, "cccci", "cc", wide=True)
 
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
@@ -42,8 +47,8 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 
 def forward(x: Array, *params: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """y = scale x + shift; keeps nothing."""
-    scale, shift = (a.astype(x.dtype) for a in scale_and_shift(params, attrs.get("eps", 1e-5)))
-    y = np.empty_like(x)
+    y, scale, shift = np.empty_like(x), np.empty_like(params[0]), np.empty_like(params[0])
+    SCALE_AND_SHIFT.into((scale, shift), *params, attrs.get("eps", 1e-5))
     elementwise.up(x, y, Up(FROZEN, scale=scale, shift=shift))
     return y, Saved()
 
@@ -52,7 +57,8 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     """gx = scale gy and gbeta = sum gy: those that `needs` asks for."""
     if not needs[0]:
         return None, None, channels.sums(gy).astype(gy.dtype) if needs[2] else None, None, None
-    scale = scale_and_shift(params, attrs.get("eps", 1e-5))[0].astype(gy.dtype)
+    scale, shift = np.empty_like(params[0]), np.empty_like(params[0])
+    SCALE_AND_SHIFT.into((scale, shift), *params, attrs.get("eps", 1e-5))
     gx, sums = np.empty_like(gy), np.empty((len(Groups(gy.shape)), gy.shape[3]))
     elementwise.down(gy, gx, Down(FROZEN, scale=scale, sums=sums))
     return gx, None, in_order(sums).astype(gy.dtype) if needs[2] else None, None, None
