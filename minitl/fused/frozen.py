@@ -159,7 +159,7 @@ class _Way:
                 start += _aligned(count)
         at += max(sum(map(_aligned, rings.values())) for rings in chains)
         turned = (link.stage for link in self.links if _turned(link.stage))
-        rooms = (pointwise.turned_size(s.conv.shapes[1][:2], positions(s.y[1:]), self.dtype) for s in turned)
+        rooms = (pointwise.turned_size(s.conv.shapes[1][:2], positions(s.y[1:])) for s in turned)
         room = max(rooms, default=0)
         yield "turned", (at, room * self.bytes)
         at += _aligned(room * self.bytes)

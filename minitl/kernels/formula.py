@@ -17,6 +17,11 @@ from minitl.arrays import Array
 Formula = Callable[..., Any]
 
 
+def _writes(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+    """An operator that writes the instruction of that name, and the one that Python asks where a number stands left."""
+    return (lambda self, other: self.do(name, self, other)), (lambda self, other: self.do(name, other, self))
+
+
 class Traced:
     """A value of a kernel that is being compiled. `emit` writes the instruction of that name."""
 
@@ -28,44 +33,15 @@ class Traced:
         given = (o.value if isinstance(o, Traced) else o for o in operands)
         return Traced(self.emit, self.emit(name, *given), self.dtype.name)
 
-    def __add__(self, other: Any) -> Traced:
-        return self.do("add", self, other)
-
-    def __radd__(self, other: Any) -> Traced:
-        return self.do("add", other, self)
-
-    def __sub__(self, other: Any) -> Traced:
-        return self.do("sub", self, other)
-
-    def __rsub__(self, other: Any) -> Traced:
-        return self.do("sub", other, self)
-
-    def __mul__(self, other: Any) -> Traced:
-        return self.do("mul", self, other)
-
-    def __rmul__(self, other: Any) -> Traced:
-        return self.do("mul", other, self)
-
-    def __truediv__(self, other: Any) -> Traced:
-        return self.do("div", self, other)
-
-    def __rtruediv__(self, other: Any) -> Traced:
-        return self.do("div", other, self)
+    __add__, __radd__ = _writes("add")
+    __sub__, __rsub__ = _writes("sub")
+    __mul__, __rmul__ = _writes("mul")
+    __truediv__, __rtruediv__ = _writes("div")
+    __lt__, __gt__ = _writes("lt")[0], _writes("gt")[0]
+    __le__, __ge__ = _writes("le")[0], _writes("ge")[0]
 
     def __neg__(self) -> Traced:
         return self.do("neg", self)
-
-    def __lt__(self, other: Any) -> Traced:
-        return self.do("lt", self, other)
-
-    def __le__(self, other: Any) -> Traced:
-        return self.do("le", self, other)
-
-    def __gt__(self, other: Any) -> Traced:
-        return self.do("gt", self, other)
-
-    def __ge__(self, other: Any) -> Traced:
-        return self.do("ge", self, other)
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:

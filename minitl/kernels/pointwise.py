@@ -106,7 +106,7 @@ def product_workspace(count: int, weight: Shape, dtype: str, transposed: bool) -
     """Bytes that `forward` (`transposed`) or `grad_input` of `count` positions takes."""
     itself = itemsize(dtype)
     if count <= FEW:
-        return count * sum(weight) * itself if transposed else 0
+        return turned_size(weight, count) * itself if transposed else 0
     return packed_size(weight, dtype, transposed) * itself
 
 
@@ -122,16 +122,39 @@ def few_table(record: Recorder, weight: Shape, count: int, dtype: str) -> None:
 
 
 def few_calls(
-    record: Recorder, inputs: int, count: int, dtype: str, rows: Span, places: tuple[Place, Place, Place]
-) -> None:
-    """Record that rows of y^T (O, count) go on with W x^T; places are of the weight, x^T and y^T."""
+    record: Recorder, inputs: int, count: int, dtype: str, rows: Span, places: tuple[Place, Place, Place],
+    begins: bool = False,
+) -> None:  # fmt: skip
+    """Record that rows of y^T (O, count) go on, or begin, with W x^T; places are of the weight, x^T and y^T."""
     weight, x, y = places
     for first, last, vecs, how in tile_runs((0, count), dtype):
         chain = y + (rows[0] * count + first) * itemsize(dtype)
         record.call(
             compiled.outer(dtype, vecs, how), weight, 1, inputs, *rows, x, count, first, last, 0, inputs, chain,
-            count, False,
+            count, begins,
         )  # fmt: skip
+
+
+def turned_calls(
+    record: Recorder, weight: Shape, count: int, dtype: str, places: tuple[Place, Place, Place], room: Place,
+    bias: Place | None = None,
+) -> None:  # fmt: skip
+    """Record y = (W x^T)^T + b of a few positions, in the current task; `room` has `turned_size` numbers.
+
+    x is made ready, and W (O, I) read as it is. Places are of x, W and y.
+    """
+    (outputs, inputs), (x, matrix, y) = weight, places
+    turn, columns, chains = compiled.pack_panel(dtype, False, True), room, room + inputs * count * itemsize(dtype)
+    record.call(turn, x, inputs, inputs, count, count, columns)
+    if bias:
+        record.call(turn, bias, 0, outputs, count, count, chains)  # the same row for each position
+    few_calls(record, inputs, count, dtype, (0, outputs), (matrix, columns, chains), begins=not bias)
+    record.call(turn, chains, count, count, outputs, outputs, y)
+
+
+def turned_size(weight: Shape, count: int) -> int:
+    """Numbers of the room for that: x^T and y^T."""
+    return sum(weight) * count
 
 
 @table_of
@@ -210,25 +233,6 @@ def product_calls(
                 panels + (j * inner + first - j) * itself, width, inner * width, y, columns, first, last, *span,
                 bias or 0, end.scale, end.shift,
             )  # fmt: skip
-
-
-def turned_calls(
-    record: Recorder, weight: Shape, count: int, dtype: str, places: tuple[Place, Place, Place], room: Place
-) -> None:
-    """Record y = (W x^T)^T of `count` positions, few: x is made ready, and W (O, I) read as it is.
-
-    The chains are those of `product_calls`. Places are of x, W and y; `room` has `turned_size` numbers.
-    """
-    (outputs, inputs), (x, matrix, y) = weight, places
-    turned = room + packed_size((count, inputs), dtype, True) * itemsize(dtype)
-    pack_calls(record, (count, inputs), dtype, True, x, room)
-    product_calls(record, (0, outputs), inputs, count, dtype, (matrix, room, turned))
-    record.call(compiled.pack_panel(dtype, False, True), turned, count, count, outputs, outputs, y)
-
-
-def turned_size(weight: Shape, count: int, dtype: str) -> int:
-    """Numbers of the room for that: x in panels, and y^T."""
-    return packed_size((count, weight[1]), dtype, True) + weight[0] * count
 
 
 def panel_runs(columns: int, dtype: str, most: int = 0) -> Iterator[tuple[int, int, int, bool]]:
@@ -389,13 +393,7 @@ def layer_calls(
         pack_calls(record, weight, dtype, True, matrix, panels)
         product_calls(record, (0, count), inputs, outputs, dtype, (x, panels, y), bias)
         return
-    turn = compiled.pack_panel(dtype, False, True)  # of (columns, inner) a matrix (inner, columns)
-    columns = record.scratch(inputs * count * itself)
-    chains = record.scratch(outputs * count * itself, -(-inputs * count * itself // 64) * 64)
-    record.call(turn, x, inputs, inputs, count, count, columns)
-    record.call(turn, bias, 0, outputs, count, count, chains)  # the same row for each position
-    few_calls(record, inputs, count, dtype, (0, outputs), (matrix, columns, chains))
-    record.call(turn, chains, count, count, outputs, outputs, y)
+    turned_calls(record, weight, count, dtype, places, record.scratch(turned_size(weight, count) * itself), bias)
 
 
 def layer_back_calls(
