@@ -192,8 +192,8 @@ class _Backward(Links):
         if stage.gated:
             return self.values[parameter]
         filters = calls.filters(self.ready, stage.conv, back=True)
-        self.ready.run()
-        if parameter in self.gradients:  # the weight was read for the last time
+        if parameter in self.gradients:  # the weight is read for the last time
+            self.ready.run()
             self.offer(parameter, self.gradients[parameter])
         return filters
 

@@ -53,14 +53,16 @@ def _plan(programs: Sequence[Program]) -> Plan:
         constants[stage.norm] = place(*calls.norm_factors(ready, stage.norm))
         for conv in (stage.squeeze.fc1, stage.squeeze.fc2) if stage.squeeze else ():
             constants[conv] = place(calls.filters(ready, conv), plan.values[conv.parameters[1]])
-    ready.run()
+    prepare, more = ready.take(2 + len(slots))
 
     def record(to: Recorder, samples: int) -> None:
+        prepare(to)
+        to.barrier()
         for number in range(samples):
             to.task()
             _Sample(to, number, way, (x, out, table), constants).run()
 
-    plan.recorded(partial(record, samples=count), *slots, part=partial(record, samples=1), tasks=count)
+    plan.recorded(partial(record, samples=count), *slots, *more, part=partial(record, samples=1), tasks=count)
     return plan.finish([y])
 
 

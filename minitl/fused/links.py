@@ -65,19 +65,24 @@ class Links(Plan):
         self._links.append(Link(make, shape, slots, reach))
 
     def barrier(self) -> None:
-        """Make all maps given so far."""
-        self.ready.run()
+        """Make all maps given so far, and before that what is `ready` for them."""
         links, self._links = self._links, []
+        if not links:
+            self.ready.run()
+            return
+        slots = [slot for link in links for slot in link.slots]
+        prepare, more = self.ready.take(2 + len(slots))
 
         def record(to: Recorder, units: int) -> None:
+            prepare(to)
+            to.barrier()
             for number in range(units):
                 to.task()
                 for n in range(number * self.size, min((number + 1) * self.size, self.count)):
                     _Sample(to, n, links).run()
 
-        if links:
-            slots = (slot for link in links for slot in link.slots)
-            self.recorded(partial(record, units=self.units), *slots, part=partial(record, units=1), tasks=self.units)
+        part = partial(record, units=1)
+        self.recorded(partial(record, units=self.units), *slots, *more, part=part, tasks=self.units)
 
 
 class _Sample:

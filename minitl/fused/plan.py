@@ -126,7 +126,7 @@ class Plan:
 
         @cache
         def table() -> Table:
-            return recorded(record).table()
+            return recorded(record).table(tasks)
 
         @cache
         def size() -> tuple[int, int]:
@@ -172,23 +172,28 @@ class Tasks:
 
     def __init__(self, plan: Plan, *, one: bool = False) -> None:
         self.plan, self._one = plan, one
-        self._steps: list[tuple[Callable[..., None], list[Place]]] = []
-        self._slots: list[Slot] = []
+        self._steps: list[tuple[Callable[..., None], tuple[Slot, ...]]] = []
 
     def add(self, step: Callable[..., None], *slots: Slot) -> None:
         """Record what `step` does with a recorder and the places of these arrays."""
-        self._steps.append((step, [Place(2 + len(self._slots) + i) for i in range(len(slots))]))
-        self._slots += slots
+        self._steps.append((step, slots))
+
+    def take(self, first: int) -> tuple[Record, list[Slot]]:
+        """How to record all that was added since the last time, and the arrays, the first of which has that number."""
+        steps, self._steps = self._steps, []
+
+        def record(to: Recorder) -> None:
+            at = first
+            for number, (step, slots) in enumerate(steps):
+                if not (number and self._one):
+                    to.task()
+                step(to, *(Place(at + i) for i in range(len(slots))))
+                at += len(slots)
+
+        return record, [slot for _, slots in steps for slot in slots]
 
     def run(self) -> None:
         """Run all that was added since the last time."""
-        steps, slots, self._steps, self._slots = self._steps, self._slots, [], []
-
-        def record(to: Recorder) -> None:
-            for number, (step, places) in enumerate(steps):
-                if not (number and self._one):
-                    to.task()
-                step(to, *places)
-
-        if steps:
+        if self._steps:
+            record, slots = self.take(2)
             self.plan.recorded(record, *slots)

@@ -2,7 +2,7 @@
 
 A `Recorder` is given calls whose arguments are numbers, or places in arrays that are only known
 later (`Place`: which array, and how many bytes into it). Calls are grouped in tasks: the calls of a
-task run in their order on one thread, tasks in any order on any thread. So a task must write
+task run in their order on one thread, tasks between two barriers in any order on any thread. So a task must write
 memory of its own, and what is computed does not depend on the number of threads. `Table.run`
 says which arrays they are and runs all tasks; there is no Python between them, and
 the GIL is released.
@@ -27,7 +27,7 @@ compiled = Lazily("minitl.kernels.compiled.runner")
 MOST_ARGUMENTS = 22
 FUNCTION, FIRST = 0, 1  # columns of a row: the kernel's address, then its arguments
 WIDTH = FIRST + MOST_ARGUMENTS
-CALL = 8  # numbers that the runner is called with
+CALL = 10  # numbers that the runner is called with
 NOTHING = np.zeros(1, np.uint8)  # stands for an array that a call has no use for
 HEAD = object.__basicsize__  # bytes of an array before the address of its numbers (NumPy's PyArrayObject_fields)
 SCRATCH = 1  # the array that every thread has its own of; number 0 stands for no array at all
@@ -55,9 +55,12 @@ def sample(array: int, n: int, shape: Shape, dtype: str) -> Place:
 class Table:
     """Recorded calls. `scratch` is how many bytes of its own each thread needs."""
 
-    def __init__(self, rows: Array, arrays: Array, starts: Array, kernels: Sequence[Kernel], scratch: int) -> None:
-        self.rows, self.arrays, self.starts, self.scratch = rows, arrays, starts, scratch
+    def __init__(
+        self, calls: tuple[Array, Array], tasks: tuple[Array, Array], kernels: Sequence[Kernel], scratch: int, most: int
+    ) -> None:
+        self.rows, self.arrays, self.starts, self.befores, self.scratch = *calls, *tasks, scratch
         self.kernels = kernels  # by row: their addresses are filled in when they first run
+        self.most = most  # threads
         self._runner = 0
         self._spare: list[_Control] = []  # of runs that are over: one for each that there ever was at a time
 
@@ -67,40 +70,40 @@ class Table:
             self.rows[:, FUNCTION] = [kernel.address for kernel in self.kernels]
             assert address(self.rows) == ctypes.c_int64.from_address(id(self.rows) + HEAD).value
             self._runner = compiled.runner(WIDTH, HEAD).address
-        tasks = len(self.starts) - 1
-        workers = min(threads.count(), tasks)
-        scratch = np.empty(scratch_bytes(self.scratch, tasks), np.uint8) if self.scratch else None
+        workers = min(threads.count(), self.most)
+        scratch = np.empty(scratch_bytes(self.scratch, self.most), np.uint8) if self.scratch else None
         first = 0 if scratch is None else -(-address(scratch) // 64) * 64
         try:
             control = self._spare.pop()
         except IndexError:
             control = None
         if control is None or control.workers != workers:
-            whole = (*map(address, (self.rows, self.arrays, self.starts)), tasks)
+            whole = (*map(address, (self.rows, self.arrays, self.starts, self.befores)), len(self.befores))
             control = _Control(whole, workers, 2 + len(arrays))
         threads.call(self._runner, control.jobs([0, first, *map(id, arrays)], -(-self.scratch // 64) * 64))
         self._spare.append(control)
 
 
 class _Control:
-    """What the runner is told: a counter that all threads take tasks from, then for each thread its arguments.
+    """What the runner is told: counters of the tasks taken and done by all threads, then for each its arguments.
 
     Those are `whole` (the table), the addresses of the run's arrays, and room for a kernel's arguments.
     """
 
     def __init__(self, whole: tuple[int, ...], workers: int, given: int) -> None:
         self.workers, self._own = workers, CALL + given + MOST_ARGUMENTS
-        self._numbers = array("q", bytes(8 * (1 + workers * self._own)))
+        self._numbers = array("q", bytes(8 * (2 + workers * self._own)))
         counter = self._numbers.buffer_info()[0]
-        self._firsts = range(1, len(self._numbers), self._own)
+        self._firsts = range(2, len(self._numbers), self._own)
         self._jobs = [counter + 8 * first for first in self._firsts]
         for first, job in zip(self._firsts, self._jobs, strict=True):
             bases = job + 8 * CALL
-            self._numbers[first : first + CALL] = array("q", [*whole, given, bases, bases + 8 * given, counter])
+            own = [given, bases, bases + 8 * given, counter, threads.let_run()]
+            self._numbers[first : first + CALL] = array("q", [*whole, *own])
 
     def jobs(self, given: list[int], step: int) -> list[int]:
         """The addresses of the arguments of each thread, for these arrays (see `compiled.runner`)."""
-        self._numbers[0] = 0
+        self._numbers[0] = self._numbers[1] = 0
         for first in self._firsts:
             self._numbers[first + CALL : first + CALL + len(given)] = array("q", given)
             given[SCRATCH] += step
@@ -126,11 +129,18 @@ class Recorder:
     def __init__(self) -> None:
         self._rows: list[tuple[Kernel, tuple[Argument, ...]]] = []
         self._starts: list[int] = []
+        self._befores: list[int] = []
+        self._before = 0
         self._scratch = 0
 
     def task(self) -> None:
         """Begin a new task."""
         self._starts.append(len(self._rows))
+        self._befores.append(self._before)
+
+    def barrier(self) -> None:
+        """What follows waits for all tasks so far."""
+        self._before = len(self._starts)
 
     def call(self, kernel: Kernel, *arguments: Argument) -> None:
         """Add a call to the current task."""
@@ -148,15 +158,16 @@ class Recorder:
         """Scratch bytes per thread, and the number of tasks."""
         return self._scratch, len(self._starts)
 
-    def table(self) -> Table:
-        """All that was recorded."""
+    def table(self, most: int = 0) -> Table:
+        """All that was recorded, for at most as many threads as there are tasks, or `most`."""
         rows = np.zeros((len(self._rows), WIDTH), np.int64)
         arrays = np.zeros((len(self._rows), WIDTH), np.int64)
         for i, (_, arguments) in enumerate(self._rows):
             for j, argument in enumerate(arguments, FIRST):
                 arrays[i, j], rows[i, j] = argument if isinstance(argument, Place) else (0, argument)
         starts = np.array([*self._starts, len(self._rows)], np.int64)
-        return Table(rows, arrays, starts, [kernel for kernel, _ in self._rows], self._scratch)
+        tasks, kernels = (starts, np.array(self._befores, np.int64)), [kernel for kernel, _ in self._rows]
+        return Table((rows, arrays), tasks, kernels, self._scratch, most or len(self._starts))
 
 
 def recorded(record: Callable[[Recorder], object]) -> Recorder:

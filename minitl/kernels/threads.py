@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -66,6 +67,13 @@ def call(function: int, jobs: Sequence[int]) -> None:
 def native(function: int) -> Callable[[int], None]:
     """The machine code as a Python function, which releases the GIL."""
     return ctypes.CFUNCTYPE(None, ctypes.c_int64)(function)
+
+
+@cache
+def let_run() -> int:
+    """The address of the system's function that lets another thread run on this processor."""
+    library, name = ("kernel32", "SwitchToThread") if sys.platform == "win32" else (None, "sched_yield")
+    return ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value or 0
 
 
 class Team:

@@ -13,6 +13,7 @@ from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments, call, load64, pause, store64, swap, take, watch
 
 ASLEEP, WAITING = 0, 1  # what is in a mailbox that has no job
+LOOKS = 1000  # at what other threads have done, before they are let run: there may be more threads than processors
 
 
 @cache
@@ -20,8 +21,9 @@ def runner(width: int, head: int) -> Kernel:
     """Runs tasks until none is left. A row of the table is the kernel's address and `width` - 1 arguments.
 
     Its own arguments: addresses of the rows, of the number of the array that each argument
-    points into, of each task's first row; how many tasks; how many arrays and where they are told, room
-    for a call's arguments, the counter that all threads take tasks from.
+    points into, of each task's first row, and of how many tasks must be done before it; how many tasks; how many
+    arrays and where they are told, room for a call's arguments, the counter that all threads take tasks from, behind
+    which they count those that are done; and what lets another thread run.
     The first two arrays are told by their addresses, the others as Python's objects, `head` bytes of which
     stand before NumPy's address of the numbers.
     """
@@ -29,18 +31,25 @@ def runner(width: int, head: int) -> Kernel:
 
     @kernel
     def run(p: int) -> None:
-        rows, arrays, starts, count, given, bases, room, counter = arguments(p, 8, version)
+        rows, arrays, starts, befores, count, given, bases, room, counter, let_run = arguments(p, 10, version)
         for i in range(2, given):
             store64(bases + 8 * i, load64(load64(bases + 8 * i) + head))
         while True:
             task = take(counter)
             if task >= count:
                 break
+            looks = 0
+            while watch(counter + 8) < load64(befores + 8 * task):
+                looks += 1
+                if looks % LOOKS == 0:
+                    call(let_run, 0)
+                pause()
             for row in range(load64(starts + 8 * task), load64(starts + 8 * task + 8)):
                 for i in range(1, width):
                     base = load64(bases + 8 * load64(arrays + 8 * (row * width + i)))
                     store64(room + 8 * (i - 1), load64(rows + 8 * (row * width + i)) + base)
                 call(load64(rows + 8 * row * width), room)
+            take(counter + 8)
 
     return run
 
