@@ -59,7 +59,8 @@ def _draw(axes: Any, name: str, line: Timeline) -> None:
     below = sum(own[moments.index(turn)] for own in list(layers.values())[:3]) / 1e6
     axes.axhline(below, color="black", linestyle="--", linewidth=0.8)
     kept = layers["kept for backward"][moments.index(turn)] / 1e6
-    axes.text(0, below, f" kept: {kept:.4g}", fontsize=8, va="bottom")
+    clear = peak.bytes / 1e6 > 1.07 * below  # of the peak's label, which stands above the peak
+    axes.text(0, below, f" kept: {kept:.4g}", fontsize=8, va="bottom" if clear else "top")
     axes.axvline(share * turn.at, color="black", linewidth=0.6)
     axes.plot([share * peak.at], [peak.bytes / 1e6], "o", color="black", markersize=5, fillstyle="none")
     side = "left" if share * peak.at < 50 else "right"

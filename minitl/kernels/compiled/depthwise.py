@@ -31,33 +31,26 @@ def convolve(dtype: str, k: int, s: int, masked: bool, name: str = "") -> Kernel
     @kernel
     def run(p: int) -> None:
         x, taps, y, height, width, out_width, channels, top, before, r0, r1, scale, shift = arguments(p, 13, version)
-        w = wide(1, bits, mask)
+        w, whole = wide(1, bits, mask), out_width - out_width % COLUMNS
+
+        def tiles(some: int, i: int, j: int, near: int) -> None:
+            h, column = i * s - top, j * s - before
+            for c in range(near, min(near + NEAR, channels), lanes):
+                t, left = zeros(some, w), channels - c
+                for u in range(max(0, -h), min(k, height - h)):
+                    t = add_taps(
+                        k, s, t, x, ((h + u) * width + column) * channels + c, channels,
+                        taps, u * k * channels + c, -column, width - column, left,
+                    )  # fmt: skip
+                t = ended(name, t, scale, shift, c, left)
+                store(t, y, (i * out_width + j) * channels + c, channels, left)
+
         for near in range(0, channels, NEAR):
-            stop = min(near + NEAR, channels)
             for i in range(r0, r1):
-                h = i * s - top
-                for j in range(0, out_width - COLUMNS + 1, COLUMNS):
-                    column = j * s - before
-                    for c in range(near, stop, lanes):
-                        t = zeros(COLUMNS, w)
-                        for u in range(max(0, -h), min(k, height - h)):
-                            t = add_taps(
-                                k, s, t, x, ((h + u) * width + column) * channels + c, channels,
-                                taps, u * k * channels + c, -column, width - column, channels - c,
-                            )  # fmt: skip
-                        t = ended(name, t, scale, shift, c, channels - c)
-                        store(t, y, (i * out_width + j) * channels + c, channels, channels - c)
-                for j in range(out_width - out_width % COLUMNS, out_width):
-                    column = j * s - before
-                    for c in range(near, stop, lanes):
-                        one = zeros(1, w)
-                        for u in range(max(0, -h), min(k, height - h)):
-                            one = add_taps(
-                                k, s, one, x, ((h + u) * width + column) * channels + c, channels,
-                                taps, u * k * channels + c, -column, width - column, channels - c,
-                            )  # fmt: skip
-                        one = ended(name, one, scale, shift, c, channels - c)
-                        store(one, y, (i * out_width + j) * channels + c, channels, channels - c)
+                for j in range(0, whole, COLUMNS):
+                    tiles(COLUMNS, i, j, near)
+                for j in range(whole, out_width):
+                    tiles(1, i, j, near)
 
     return run
 

@@ -106,25 +106,21 @@ def outer(dtype: str, vecs: int, how: int) -> Kernel:
     def multiply(p: int) -> None:
         a, a_step, a_row, o0, o1, b, b_step, j0, j1, m0, m1, chain, width, begins = arguments(p, 14, version)
         w = wide(vecs, bits, how)
+
+        def tile(many: int, o: int, j: int, start: int) -> None:
+            at, left = (o - o0) * width + j - j0, j1 - j
+            t = zeros(many, w)
+            if not begins or start > m0:
+                t = read(t, chain, at, width, left)
+            for m in range(start, min(start + NEAR, m1)):
+                t = add_outer(t, a, m * a_step + o * a_row, a_row, b, m * b_step + j, left)
+            store(t, chain, at, width, left)
+
         for start in range(m0, m1, NEAR):
-            stop, fresh = min(start + NEAR, m1), begins and start == m0
             for j in range(j0, j1, across):
-                left = j1 - j
                 for o in range(o0, o1 - rows + 1, rows):
-                    at = (o - o0) * width + j - j0
-                    t = zeros(rows, w)
-                    if not fresh:
-                        t = read(t, chain, at, width, left)
-                    for m in range(start, stop):
-                        t = add_outer(t, a, m * a_step + o * a_row, a_row, b, m * b_step + j, left)
-                    store(t, chain, at, width, left)
+                    tile(rows, o, j, start)
                 for o in range(o1 - (o1 - o0) % rows, o1):
-                    at = (o - o0) * width + j - j0
-                    s = zeros(1, w)
-                    if not fresh:
-                        s = read(s, chain, at, width, left)
-                    for m in range(start, stop):
-                        s = add_outer(s, a, m * a_step + o * a_row, a_row, b, m * b_step + j, left)
-                    store(s, chain, at, width, left)
+                    tile(1, o, j, start)
 
     return multiply
