@@ -9,7 +9,6 @@ squeeze-and-excite takes the means of.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from minitl.arrays import itemsize, positions, size
@@ -55,14 +54,17 @@ def _plan(programs: Sequence[Program]) -> Plan:
             constants[conv] = place(calls.filters(ready, conv), plan.values[conv.parameters[1]])
     prepare, more = ready.take(2 + len(slots))
 
-    def record(to: Recorder, samples: int) -> None:
+    def sample(to: Recorder, number: int = 0) -> None:
+        to.task()
+        _Sample(to, number, way, (x, out, table), constants).run()
+
+    def record(to: Recorder) -> None:
         prepare(to)
         to.barrier()
-        for number in range(samples):
-            to.task()
-            _Sample(to, number, way, (x, out, table), constants).run()
+        for number in range(count):
+            sample(to, number)
 
-    plan.recorded(partial(record, samples=count), *slots, *more, part=partial(record, samples=1), tasks=count)
+    plan.recorded(record, *slots, *more, part=sample, tasks=count)
     return plan.finish([y])
 
 

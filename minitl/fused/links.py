@@ -10,7 +10,6 @@ with one thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from minitl.arrays import Shape, size
@@ -73,16 +72,18 @@ class Links(Plan):
         slots = [slot for link in links for slot in link.slots]
         prepare, more = self.ready.take(2 + len(slots))
 
-        def record(to: Recorder, units: int) -> None:
+        def unit(to: Recorder, number: int = 0) -> None:
+            to.task()
+            for n in range(number * self.size, min((number + 1) * self.size, self.count)):
+                _Sample(to, n, links).run()
+
+        def record(to: Recorder) -> None:
             prepare(to)
             to.barrier()
-            for number in range(units):
-                to.task()
-                for n in range(number * self.size, min((number + 1) * self.size, self.count)):
-                    _Sample(to, n, links).run()
+            for number in range(self.units):
+                unit(to, number)
 
-        part = partial(record, units=1)
-        self.recorded(partial(record, units=self.units), *slots, *more, part=part, tasks=self.units)
+        self.recorded(record, *slots, *more, part=unit, tasks=self.units)
 
 
 class _Sample:

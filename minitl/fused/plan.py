@@ -9,7 +9,7 @@ a step's memory is predicted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -168,7 +168,7 @@ class Plan:
 
 
 class Tasks:
-    """Steps of kernel calls that are yet to be recorded: one task after the other, or all `one` task."""
+    """Steps of kernel calls that are yet to be recorded: a task each, without scratch memory, or all `one` task."""
 
     def __init__(self, plan: Plan, *, one: bool = False) -> None:
         self.plan, self._one = plan, one
@@ -195,5 +195,6 @@ class Tasks:
     def run(self) -> None:
         """Run all that was added since the last time."""
         if self._steps:
+            part, tasks = (None, 1) if self._one else (partial(Recorder.scratch, nbytes=0), len(self._steps))
             record, slots = self.take(2)
-            self.plan.recorded(record, *slots)
+            self.plan.recorded(record, *slots, part=part, tasks=tasks)
