@@ -5,8 +5,6 @@ Places of maps are of the batch's first position; `filters` is a convolution's w
 
 from __future__ import annotations
 
-import numpy as np
-
 from minitl import ops
 from minitl.arrays import Array, itemsize, positions, size
 from minitl.fused.links import Band, Rows
@@ -41,18 +39,16 @@ def filters(tasks: Tasks, conv: OpRecord, *, back: bool = False) -> Slot:
     plan = tasks.plan
     dtype, weight = plan.dtype, plan.values[conv.parameters[0]]
     out = plan.new((filter_size(conv, dtype, back=back),))
-    if conv.op is ops.conv:
-        matrix = plan.new((size(weight.shape[1:]), weight.shape[0]))
-        plan.do(lambda weight, matrix: np.copyto(matrix, dense.taps_first(weight)), weight, matrix)
-        weight = matrix
     shape = weight.shape
 
     def step(to: Recorder, weight: Place, out: Place) -> None:
         if conv.op is ops.depthwise_conv:
             taps, turned = size(shape[2:]), pointwise.compiled.pack_panel(dtype, False, True)
             to.call(turned, weight, taps, taps, shape[0], shape[0], out)
+        elif conv.op is ops.conv:
+            dense.pack_calls(to, shape, dtype, weight, out)
         else:
-            pointwise.pack_calls(to, shape[:2], dtype, not back and conv.op is not ops.conv, weight, out)
+            pointwise.pack_calls(to, shape[:2], dtype, not back, weight, out)
 
     tasks.add(step, weight, out)
     return out

@@ -17,13 +17,13 @@ from minitl.arrays import Array, Shape, itemsize, nbytes
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, group_size
 from minitl.kernels.loops import fma
-from minitl.kernels.pointwise import NO_END, End, pack_table, packed_size, panel_runs, spans
+from minitl.kernels.pointwise import NO_END, End, lanes, packed_size, panel_runs, panel_widths, spans
 from minitl.kernels.sums import add_groups, join_groups
 from minitl.kernels.target import target
 from minitl.kernels.tasks import Place, Recorder, sample, table_of
 from minitl.kernels.window import Window
 
-compiled = Lazily("minitl.kernels.compiled.dense")
+compiled, products = Lazily("minitl.kernels.compiled.dense"), Lazily("minitl.kernels.compiled.pointwise")
 
 
 def loop_forward(x: Array, weight: Array, at: Window, y: Array) -> None:
@@ -64,10 +64,8 @@ def forward(x: Array, weight: Array, bias: Array | None, at: Window, y: Array) -
         y[:] = 0 if bias is None else bias
         loop_forward(x, weight, at, y)
         return
-    matrix = taps_first(weight)
     panels = np.empty(panels_size(weight.shape, x.dtype.name), x.dtype)
-    pack_table(matrix.shape, x.dtype.name, False).run(matrix, panels)
-    del matrix
+    pack_table(weight.shape, x.dtype.name).run(weight, panels)
     forward_table(x.shape, y.shape, at, x.dtype.name, bias is not None).run(
         x, panels, y, *([] if bias is None else [bias])
     )
@@ -109,14 +107,32 @@ def join_chains(chains: Array, total: Array, gw: Array) -> None:
     gw[:] = total.transpose(3, 2, 0, 1)
 
 
-def taps_first(weight: Array) -> Array:
-    """The weight as the matrix (k k C, O) that a position's patch is multiplied with."""
-    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(-1, len(weight))  # (O, C, k, k) -> (k, k, C, O)
-
-
 def panels_size(weight: Shape, dtype: str) -> int:
     """Numbers in the panels of such a weight."""
     return packed_size((weight[0], int(np.prod(weight[1:]))), dtype, True)
+
+
+def pack_calls(record: Recorder, weight: Shape, dtype: str, source: Place, panels: Place) -> None:
+    """Record the packing of a weight (O, C, k, k) as the matrix (k k C, O) that a position's patch is multiplied with.
+
+    In panels as those of a pointwise product (see `pointwise.panel_widths`), row by row.
+    """
+    (outputs, inputs, k, _), itself = weight, itemsize(dtype)
+    for j, vecs in panel_widths(outputs, dtype):
+        width = vecs * lanes(dtype)
+        for row, (u, v, c) in enumerate(np.ndindex(k, k, inputs)):
+            record.call(
+                products.pack_panel(dtype, False, True), source + ((j * inputs + c) * k * k + u * k + v) * itself,
+                inputs * k * k, 1, min(width, outputs - j), width,
+                panels + (j * inputs * k * k + row * width) * itself,
+            )  # fmt: skip
+
+
+@table_of
+def pack_table(record: Recorder, weight: Shape, dtype: str) -> None:
+    """weight, panels."""
+    record.task()
+    pack_calls(record, weight, dtype, Place(2), Place(3))
 
 
 def forward_calls(

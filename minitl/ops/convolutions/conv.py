@@ -73,7 +73,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     taps, chains = nbytes(w, dtype), nbytes((len(Groups(y)), *w), dtype)
     return products_cost(
         shapes, y, size(y) * size(w[1:]), dtype, needs,
-        forward=one + taps + dense.panels_size(w, dtype) * itemsize(dtype),
+        forward=one + dense.panels_size(w, dtype) * itemsize(dtype),
         grad_input=taps,
         grad_weight=chains + max(group, nbytes(w, "float64")),
         kept=PIXELS if pixels else dtype,
