@@ -4,7 +4,7 @@ Backward reads parameters, and the images where the stem is trained, a second ti
 changes them in between (steps the weights, holds them in 8 bits, fills the batch's buffer anew),
 its gradients are wrong, and nothing would say so: NumPy's arrays carry no version. So the tape
 takes a stamp of each in the forward pass and compares before backward: shape, dtype, and a checksum
-(CRC-32) of some 64 elements evenly spread, or of all where there are few. That takes about 2 us
+(CRC-32) of some 64 elements evenly spread, or of all where there are few. That takes about 1 us
 per array, whatever its size.
 
 Seen are: another shape or dtype; a change of all elements, or of a share f of them at random (but
@@ -17,8 +17,10 @@ alone holds.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 from zlib import crc32
+
+import numpy as np
 
 from minitl.arrays import Array, Shape
 from minitl.errors import UsageError
@@ -26,18 +28,13 @@ from minitl.errors import UsageError
 LOOKS = 64  # elements of an array that are looked at, at least, where it has as many
 
 
-class Stamp(NamedTuple):
-    """What an array looked like."""
-
-    shape: Shape
-    dtype: str
-    checksum: int
+Stamp = tuple[Shape, np.dtype[Any], int]  # what an array looked like: shape, dtype, checksum
 
 
 def stamp(array: Array) -> Stamp:
     """What `array`, of any strides, looks like now."""
     elements = array.reshape(-1) if array.flags.c_contiguous else array.flat
-    return Stamp(array.shape, array.dtype.str, crc32(elements[:: spacing(array.size)].tobytes()))
+    return array.shape, array.dtype, crc32(elements[:: spacing(array.size)].tobytes())
 
 
 @lru_cache(maxsize=4096)
