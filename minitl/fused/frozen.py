@@ -4,6 +4,9 @@ A sample goes through all stages before the next one starts, and nothing is kept
 output only one sample's maps are alive per thread. Of a large map only a few rows exist at a time: those that the
 maps after it have yet to read, in a ring that moves down the map. Small ones are whole, and so is what a
 squeeze-and-excite takes the means of.
+
+An image that is alone is shared by threads: each makes a band of the next whole map's rows, and then waits for the
+other. A row of a map in between that both bands are made of is made twice; so fewer maps are in between.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any, NamedTuple
 from minitl.arrays import itemsize, positions, size
 from minitl.fused import calls
 from minitl.fused.links import Band, Rows
-from minitl.fused.plan import Plan, Slot, Tasks
+from minitl.fused.plan import NO_SLOT, Plan, Slot, Tasks
 from minitl.fused.program import Program, Squeeze, Stage
 from minitl.kernels import elementwise, pointwise
 from minitl.kernels.channels import ADD, MOVE, ONE, SCALE, means_call
@@ -25,6 +28,8 @@ from minitl.records import OpRecord
 
 NEAR = 1 << 17  # bytes of a wide map's rows
 WHOLE = 1 << 19  # bytes of a block's output that is not cut into rows
+SMALL = 1 << 18  # the same of the maps within blocks, where an image is alone
+BANDS = 2  # that its whole maps are made in, each by a thread
 LARGE = 1 << 18  # numbers of a weight that is read as it is
 FEW = 64  # positions of a map that is turned, rather than its weight (see `pointwise.turned_calls`)
 
@@ -44,7 +49,8 @@ def _plan(programs: Sequence[Program]) -> Plan:
         slots.extend(found)
         return tuple(Place(2 + len(slots) - len(found) + i) for i in range(len(found)))
 
-    x, out, table = place(*plan.inputs, y, plan.table(way.links[0].stage))
+    shared = plan.new((way.shared,), "uint8") if way.alone else NO_SLOT
+    places = place(*plan.inputs, y, plan.table(way.links[0].stage), shared)
     constants = dict[Any, tuple[Place, ...]]()  # of each convolution and norm what is made of their parameters
     for stage in (link.stage for link in way.links):
         weight, *_ = (plan.values[p] for p in stage.conv.parameters)
@@ -55,8 +61,7 @@ def _plan(programs: Sequence[Program]) -> Plan:
     prepare, more = ready.take(2 + len(slots))
 
     def sample(to: Recorder, number: int = 0) -> None:
-        to.task()
-        _Sample(to, number, way, (x, out, table), constants).run()
+        _Sample(to, number, way, places, constants).run()
 
     def record(to: Recorder) -> None:
         prepare(to)
@@ -64,7 +69,7 @@ def _plan(programs: Sequence[Program]) -> Plan:
         for number in range(count):
             sample(to, number)
 
-    plan.recorded(record, *slots, *more, part=sample, tasks=count)
+    plan.recorded(record, *slots, *more, part=sample, tasks=BANDS if way.alone else count)
     return plan.finish([y])
 
 
@@ -97,18 +102,19 @@ class _Link(NamedTuple):
     whole: bool
 
 
-def _links(programs: Sequence[Program], dtype: str) -> Iterator[_Link]:
-    """The programs' stages."""
+def _links(programs: Sequence[Program], dtype: str, *, alone: bool) -> Iterator[_Link]:
+    """The programs' stages; `alone` says that there is but one image."""
     stages = [stage for program in programs for stage in program.stages]
     number = 0
     for program, following in zip(programs, (*programs[1:], None), strict=True):
-        again = following and following.residual and following.stages[-1].squeeze  # added when the gate is there
+        again = following and following.residual and (alone or following.stages[-1].squeeze)  # read in a later chain
         first, number = number, number + len(program.stages)
         for i in range(first, number):
             ends, after = i == number - 1, stages[i + 1] if i + 1 < len(stages) else None
             whole = after is None or bool(after.squeeze) or _turned(stages[i]) or _turned(after)
-            if ends and not whole:
-                whole = bool(again) or size(stages[i].y[1:]) * itemsize(dtype) <= WHOLE
+            if not whole:
+                most = WHOLE if ends else SMALL if alone else 0
+                whole = bool(ends and again) or size(stages[i].y[1:]) * itemsize(dtype) <= most
             yield _Link(stages[i], first if ends and program.residual else None, ends, whole)
 
 
@@ -125,15 +131,21 @@ class _Step(NamedTuple):
 
 
 class _Way:
-    """What a sample goes through: links in chains, each up to a whole map; and where in the scratch memory maps lie."""
+    """What a sample goes through: links in chains, each up to a whole map, and bands of it; and where maps lie.
+
+    Whole maps are in one block, of `shared` bytes; in another, of `own` bytes, is what a chain needs besides.
+    Threads that share an image share the first.
+    """
 
     def __init__(self, programs: Sequence[Program]) -> None:
         self.dtype, self.pool = programs[0].dtype, programs[-1].pool
-        self.bytes, self.links = itemsize(self.dtype), tuple(_links(programs, self.dtype))
+        self.bytes, self.alone = itemsize(self.dtype), programs[0].stages[0].x[0] == 1
+        self.links = tuple(_links(programs, self.dtype, alone=self.alone))
         self.input_bytes = 1 if self.links[0].stage.normalisation else self.bytes
         ends = [i for i, link in enumerate(self.links) if link.whole]
-        self.chains = [_steps(self.links, a + 1, b, self.bytes) for a, b in zip([-1, *ends], ends, strict=False)]
-        self.rooms = dict(self._rooms())
+        self.chains = [self._bands(a + 1, b) for a, b in zip([-1, *ends], ends, strict=False)]
+        self.shared, self.whole = self._whole_maps()
+        self.own, self.rooms = self._own_rooms()
 
     @property
     def output(self) -> tuple[int, ...]:
@@ -146,36 +158,47 @@ class _Way:
         _, h, w, c = link.stage.y if number else link.stage.x
         return h, w, c
 
-    def _rooms(self) -> Iterator[tuple[object, tuple[int, int]]]:
-        """Offset and bytes, in a thread's memory: of maps by their numbers, and of what else there is, by name."""
-        last, at = len(self.links), 0
+    def _bands(self, first: int, last: int) -> list[list[_Step]]:
+        """How links `first` to `last` make each band of the last one's map."""
+        height = self.links[last].stage.y[1]
+        many = -(-height // BANDS) if self.alone and not _turned(self.links[first].stage) else height
+        bands = ((start, min(start + many, height)) for start in range(0, height, many))
+        return [_steps(self.links, first, last, self.bytes, band) for band in bands]
+
+    def _whole_maps(self) -> tuple[int, dict[int, int]]:
+        """Bytes of the block of whole maps, and where in it each lies, by its number."""
+        last, at, places = len(self.links), 0, dict[int, int]()
         outputs = [i + 1 for i, link in enumerate(self.links) if link.whole and link.ends]
         wide = [i + 1 for i, link in enumerate(self.links) if link.whole and not link.ends]
         for numbers in (outputs[::2], outputs[1::2], wide[::2], wide[1::2]):  # a chain reads one and writes the other
             sizes = {n: size(self.shape(n)) * self.bytes for n in numbers if n < last or self.pool}
-            yield from ((number, (at, count)) for number, count in sizes.items())
+            places |= dict.fromkeys(sizes, at)
             at += _aligned(max(sizes.values(), default=0))
-        chains = [self._rings(chain) for chain in self.chains]
+        return at, places
+
+    def _own_rooms(self) -> tuple[int, dict[object, int]]:
+        """The same for the other block: of the maps in between by their numbers, and of what else there is, by name."""
+        chains, places = [self._rings(bands) for bands in self.chains], dict[object, int]()
         for rings in chains:
-            start = at
+            at = 0
             for number, count in rings.items():
-                yield number, (start, count)
-                start += _aligned(count)
-        at += max(sum(map(_aligned, rings.values())) for rings in chains)
+                places[number] = at
+                at += _aligned(count)
+        at = max(sum(map(_aligned, rings.values())) for rings in chains)
         turned = (link.stage for link in self.links if _turned(link.stage))
         rooms = (pointwise.turned_size(s.conv.shapes[1][:2], positions(s.y[1:])) for s in turned)
-        room = max(rooms, default=0)
-        yield "turned", (at, room * self.bytes)
-        at += _aligned(room * self.bytes)
+        places["turned"] = at
+        at += _aligned(max(rooms, default=0) * self.bytes)
         vectors = max((self._vectors(link.stage) for link in self.links), default=0)
-        vectors = max(vectors, 8 * self.shape(last)[2] if self.pool else 0)
-        yield "vectors", (at, vectors)
-        yield "numbers", (at + _aligned(vectors), 0)  # of images in pixels, as many rows as are read at a time
+        vectors = max(vectors, 8 * self.shape(len(self.links))[2] if self.pool else 0)
+        places["vectors"] = at
+        places["numbers"] = at + _aligned(vectors)  # of images in pixels, as many rows as are read at a time
+        return at + vectors, places
 
-    def _rings(self, chain: Sequence[_Step]) -> dict[int, int]:
+    def _rings(self, bands: Sequence[Sequence[_Step]]) -> dict[int, int]:
         """Bytes of the maps of which a chain has some rows at a time."""
         rings = dict[int, int]()
-        for step in chain:
+        for step in (step for band in bands for step in band):
             if not self.links[step.link].whole:
                 number, row = step.link + 1, size(self.shape(step.link + 1)[1:]) * self.bytes
                 rings[number] = max(rings.get(number, 0), (step.rows[1] - step.front) * row)
@@ -190,9 +213,9 @@ def _aligned(count: int) -> int:
     return -(-count // 64) * 64
 
 
-def _steps(links: Sequence[_Link], first: int, last: int, itself: int) -> list[_Step]:
-    """How links `first` to `last` make the last one's map, a few rows at a time, each asking the one before it."""
-    steps, made, fronts = list[_Step](), [0] * (last + 1), [0] * (last + 1)
+def _steps(links: Sequence[_Link], first: int, last: int, itself: int, band: Rows) -> list[_Step]:
+    """How links `first` to `last` make rows of the last one's map, a few at a time, each asking the one before it."""
+    steps, made, fronts = list[_Step](), [link.stage.y[1] for link in links], [0] * len(links)
 
     def oldest(number: int) -> int:
         """The first row of this link's map that is still to be read."""
@@ -210,11 +233,14 @@ def _steps(links: Sequence[_Link], first: int, last: int, itself: int) -> list[_
             steps.append(_Step(number, (made[number], stop), front, fronts[number]))
             made[number], fronts[number] = stop, front
 
+    made[last] = band[0]
+    for number in reversed(range(first, last)):  # of a map in between, rows before those that the band needs count so
+        made[number] = fronts[number] = oldest(number)
     stages = [link.stage for link in links[first : last + 1]]
     height = stages[-1].y[1]
     by = height if _turned(stages[0]) else max(1, min(_rows_near(s, itself) * height // s.y[1] for s in stages))
-    for stop in range(by, height + by, by):
-        make(last, min(stop, height))
+    for stop in range(band[0] + by, band[1] + by, by):
+        make(last, min(stop, band[1]))
     return steps
 
 
@@ -232,23 +258,40 @@ class _Sample:
         self, to: Recorder, number: int, way: _Way, places: tuple[Place, ...], constants: dict[Any, tuple[Place, ...]]
     ) -> None:
         self.to, self.number, self.way, self.constants = to, number, way, constants
-        self.x, self.y, self.table = places
+        self.x, self.y, self.table, shared = places
         self.dtype, self.bytes, self.last = way.dtype, way.bytes, len(way.links)
         self.fronts = [0] * (self.last + 1)  # the rows that the maps' rooms begin with
-        self.rooms = {what: to.scratch(count, at) for what, (at, count) in way.rooms.items()}
+        before = 0 if way.alone else way.shared
+        whole, own = shared if way.alone else to.scratch(before), to.scratch(way.own, before)
+        self.rooms: dict[object, Place] = {what: whole + at for what, at in way.whole.items()}
+        self.rooms |= {what: own + at for what, at in way.rooms.items()}
 
     def run(self) -> None:
         """All chains, from the input to the output."""
-        for chain in self.way.chains:
-            stage = self.way.links[chain[0].link].stage
+        if not self.way.alone:
+            self.to.task()
+        for bands in self.way.chains:
+            first = bands[0][0].link
+            stage = self.way.links[first].stage
             if stage.squeeze:
-                self.excite(stage, stage.squeeze, self.at(chain[0].link))
-            for step in chain:
-                self.make(step)
+                self.begin()
+                self.excite(stage, stage.squeeze, self.at(first))
+            for band in bands:
+                self.begin(waits=band is bands[0])
+                for step in band:
+                    self.make(step)
         if self.way.pool:
+            self.begin()
             h, w, c = self.way.shape(self.last)
             totals, means = self.rooms["vectors"], self.y + self.number * c * self.bytes
             means_call(self.to, (0, h * w), c, self.dtype, self.at(self.last), totals, means)
+
+    def begin(self, *, waits: bool = True) -> None:
+        """Where an image is alone, what follows is a task of its own, which perhaps waits for all before."""
+        if self.way.alone:
+            if waits:
+                self.to.barrier()
+            self.to.task()
 
     def at(self, number: int, row: int = 0) -> Place:
         """Where that row of a map is."""

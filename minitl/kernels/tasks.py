@@ -27,7 +27,7 @@ compiled = Lazily("minitl.kernels.compiled.runner")
 MOST_ARGUMENTS = 22
 FUNCTION, FIRST = 0, 1  # columns of a row: the kernel's address, then its arguments
 WIDTH = FIRST + MOST_ARGUMENTS
-CALL = 10  # numbers that the runner is called with
+CALL = 9  # numbers that the runner is called with
 NOTHING = np.zeros(1, np.uint8)  # stands for an array that a call has no use for
 HEAD = object.__basicsize__  # bytes of an array before the address of its numbers (NumPy's PyArrayObject_fields)
 SCRATCH = 1  # the array that every thread has its own of; number 0 stands for no array at all
@@ -56,9 +56,9 @@ class Table:
     """Recorded calls. `scratch` is how many bytes of its own each thread needs."""
 
     def __init__(
-        self, calls: tuple[Array, Array], tasks: tuple[Array, Array], kernels: Sequence[Kernel], scratch: int, most: int
+        self, rows: Array, arrays: Array, starts: Array, kernels: Sequence[Kernel], scratch: int, most: int
     ) -> None:
-        self.rows, self.arrays, self.starts, self.befores, self.scratch = *calls, *tasks, scratch
+        self.rows, self.arrays, self.starts, self.scratch = rows, arrays, starts, scratch
         self.kernels = kernels  # by row: their addresses are filled in when they first run
         self.most = most  # threads
         self._runner = 0
@@ -78,7 +78,7 @@ class Table:
         except IndexError:
             control = None
         if control is None or control.workers != workers:
-            whole = (*map(address, (self.rows, self.arrays, self.starts, self.befores)), len(self.befores))
+            whole = (*map(address, (self.rows, self.arrays, self.starts)), len(self.starts) - 1)
             control = _Control(whole, workers, 2 + len(arrays))
         threads.call(self._runner, control.jobs([0, first, *map(id, arrays)], -(-self.scratch // 64) * 64))
         self._spare.append(control)
@@ -128,15 +128,12 @@ class Recorder:
 
     def __init__(self) -> None:
         self._rows: list[tuple[Kernel, tuple[Argument, ...]]] = []
-        self._starts: list[int] = []
-        self._befores: list[int] = []
-        self._before = 0
-        self._scratch = 0
+        self._starts: list[tuple[int, int]] = []  # a task's first row, and how many tasks must be done before it
+        self._before = self._scratch = 0
 
     def task(self) -> None:
         """Begin a new task."""
-        self._starts.append(len(self._rows))
-        self._befores.append(self._before)
+        self._starts.append((len(self._rows), self._before))
 
     def barrier(self) -> None:
         """What follows waits for all tasks so far."""
@@ -165,9 +162,9 @@ class Recorder:
         for i, (_, arguments) in enumerate(self._rows):
             for j, argument in enumerate(arguments, FIRST):
                 arrays[i, j], rows[i, j] = argument if isinstance(argument, Place) else (0, argument)
-        starts = np.array([*self._starts, len(self._rows)], np.int64)
-        tasks, kernels = (starts, np.array(self._befores, np.int64)), [kernel for kernel, _ in self._rows]
-        return Table((rows, arrays), tasks, kernels, self._scratch, most or len(self._starts))
+        starts = np.array([*self._starts, (len(self._rows), 0)], np.int64)
+        kernels = [kernel for kernel, _ in self._rows]
+        return Table(rows, arrays, starts, kernels, self._scratch, most or len(self._starts))
 
 
 def recorded(record: Callable[[Recorder], object]) -> Recorder:

@@ -83,7 +83,7 @@ def test_random_blocks(attrs: dict[str, Any], method: str, dtype: str) -> None:
 
 @settings(max_examples=settings().max_examples)
 @given(
-    table=tables(), method=st.sampled_from([*minitl.methods.METHODS]), blocks=st.integers(1, 4), n=st.integers(2, 9),
+    table=tables(), method=st.sampled_from([*minitl.methods.METHODS]), blocks=st.integers(1, 4), n=st.integers(1, 9),
     resolution=st.integers(16, 64), dtype=st.sampled_from(["float32", "float64"]), apply=st.booleans(),
     options=st.sampled_from([{}, {}, {"checkpoint": True}, {"quantised": True}]), threads=st.integers(1, 3),
 )  # fmt: skip
@@ -104,6 +104,18 @@ def test_random_networks(
         event(f"{above >> 10:2} KiB above")
     finally:
         set_threads(before)
+
+
+@pytest.mark.parametrize("network", ["mobilenet_v2", "mobilenet_v3_small"])
+def test_threads_that_share_an_image_have_rows_of_their_own(network: str) -> None:
+    model, before, peaks = trained(minitl.networks.get(network, num_classes=10), "ft-last"), count(), list[int]()
+    try:
+        for threads in (1, 2, 8):
+            set_threads(threads)
+            peaks.append(check(model, 1, 224)[0])
+    finally:
+        set_threads(before)
+    assert peaks[0] <= peaks[1] == peaks[2]  # two threads share an image, no more
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_apply_and_threads_are_for_the_prediction(capsys: pytest.CaptureFixture[str]) -> None:
-    of_one = "--method", "ft-blocks", "--batch", "1"
+    of_one = "--method", "ft-blocks", "--blocks", "3", "--batch", "1"
     plain, applied = (read(capsys, *of_one, *more)["totals"] for more in ((), ("--apply",)))
     assert applied["gradient_bytes"] < plain["gradient_bytes"]
     assert applied["peak_bytes"] < plain["peak_bytes"]

@@ -1,4 +1,4 @@
-"""The frozen part gives the op-by-op path's bits, however its maps are cut into rows, packed or turned."""
+"""The frozen part gives the op-by-op path's bits, however its maps are cut into rows and bands, packed or turned."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from models import noise, stir
 import minitl
 from minitl.arrays import Array
 from minitl.fused import calls, frozen
+from minitl.kernels import threads
 from minitl.tape import Tape
 
 NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "proxyless_mobile")
@@ -27,20 +28,37 @@ def evaluated(name: str, images: Array, limits: dict[str, int], *, fused: bool =
         return stir(minitl.networks.get(name, **options))(Tape(training=False, fused=fused), images).value
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=16, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     name=st.sampled_from(NETWORKS),
-    sides=st.tuples(st.integers(17, 40), st.integers(17, 40)),
+    shape=st.tuples(st.sampled_from([1, 2]), st.integers(17, 40), st.integers(17, 40)),
+    bands=st.sampled_from([1, 2, 5]),
+    workers=st.integers(1, 8),
     near=st.sampled_from([1, 1 << 10, 1 << 13]),
     whole=st.sampled_from([0, 1 << 11, 1 << 30]),
+    small=st.sampled_from([0, 1 << 11, 1 << 18]),
     few=st.sampled_from([0, 5, 64]),
     dtype=st.sampled_from(["float32", "float64"]),
 )
 def test_rows_and_turned_maps_give_the_same_bits(
-    name: str, sides: tuple[int, int], near: int, whole: int, few: int, dtype: str
+    name: str,
+    shape: tuple[int, int, int],
+    bands: int,
+    workers: int,
+    near: int,
+    whole: int,
+    small: int,
+    few: int,
+    dtype: str,
 ) -> None:
-    images = noise((2, *sides, 3), dtype=dtype)
-    got = evaluated(name, images, {"NEAR": near, "WHOLE": whole, "FEW": few})
+    images = noise((*shape, 3), dtype=dtype)
+    before = threads.count()
+    threads.set_threads(workers)
+    try:
+        limits = {"BANDS": bands, "NEAR": near, "WHOLE": whole, "SMALL": small, "FEW": few}
+        got = evaluated(name, images, limits)
+    finally:
+        threads.set_threads(before)
     assert got.tobytes() == evaluated(name, images, {}, fused=False).tobytes()
 
 

@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from minitl.errors import MinitlError
 from minitl.kernels import channels, threads
+from minitl.kernels.tasks import Recorder, recorded
+
+CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +39,25 @@ def test_many_callers_at_once_get_what_one_gets() -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda _: channels.sums(x), range(200)))
     assert all(np.array_equal(alone, result) for result in results)
+
+
+@pytest.mark.parametrize(("waits", "patience"), [(True, 0.2), (False, 9)])
+def test_only_a_task_that_waits_is_begun_when_all_before_are_done(waits: bool, patience: float) -> None:
+    begun, together = Event(), list[bool]()
+    first = CALLBACK(lambda _: together.append(begun.wait(patience)))
+    second = CALLBACK(lambda _: begun.set())
+
+    def record(to: Recorder) -> None:
+        for function, later in ((first, False), (second, waits)):
+            if later:
+                to.barrier()
+            to.task()
+            kernel: Any = SimpleNamespace(address=ctypes.cast(function, ctypes.c_void_p).value)
+            to.call(kernel)
+
+    recorded(record).table().run()
+    assert begun.is_set()
+    assert together == [not waits]
 
 
 @pytest.mark.parametrize("moment", ["before its own job", "while it waits"])
@@ -65,7 +88,7 @@ def test_ctrl_c_waits_for_helpers(moment: str, monkeypatch: pytest.MonkeyPatch) 
             raise KeyboardInterrupt
         return native(function)
 
-    team, function = threads.Team(1), ctypes.CFUNCTYPE(None, ctypes.c_int64)(work)
+    team, function = threads.Team(1), CALLBACK(work)
     address = ctypes.cast(function, ctypes.c_void_p).value
     assert address is not None
     team.call(address, nothing, [nothing])  # compiles

@@ -21,7 +21,7 @@ def runner(width: int, head: int) -> Kernel:
     """Runs tasks until none is left. A row of the table is the kernel's address and `width` - 1 arguments.
 
     Its own arguments: addresses of the rows, of the number of the array that each argument
-    points into, of each task's first row, and of how many tasks must be done before it; how many tasks; how many
+    points into, of each task's first row and how many tasks must be done before it; how many tasks; how many
     arrays and where they are told, room for a call's arguments, the counter that all threads take tasks from, behind
     which they count those that are done; and what lets another thread run.
     The first two arrays are told by their addresses, the others as Python's objects, `head` bytes of which
@@ -31,7 +31,7 @@ def runner(width: int, head: int) -> Kernel:
 
     @kernel
     def run(p: int) -> None:
-        rows, arrays, starts, befores, count, given, bases, room, counter, let_run = arguments(p, 10, version)
+        rows, arrays, starts, count, given, bases, room, counter, let_run = arguments(p, 9, version)
         for i in range(2, given):
             store64(bases + 8 * i, load64(load64(bases + 8 * i) + head))
         while True:
@@ -39,12 +39,12 @@ def runner(width: int, head: int) -> Kernel:
             if task >= count:
                 break
             looks = 0
-            while watch(counter + 8) < load64(befores + 8 * task):
+            while watch(counter + 8) < load64(starts + 16 * task + 8):
                 looks += 1
                 if looks % LOOKS == 0:
                     call(let_run, 0)
                 pause()
-            for row in range(load64(starts + 8 * task), load64(starts + 8 * task + 8)):
+            for row in range(load64(starts + 16 * task), load64(starts + 16 * task + 16)):
                 for i in range(1, width):
                     base = load64(bases + 8 * load64(arrays + 8 * (row * width + i)))
                     store64(room + 8 * (i - 1), load64(rows + 8 * (row * width + i)) + base)
