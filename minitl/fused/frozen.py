@@ -107,7 +107,8 @@ def _links(programs: Sequence[Program], dtype: str, *, alone: bool) -> Iterator[
     stages = [stage for program in programs for stage in program.stages]
     number = 0
     for program, following in zip(programs, (*programs[1:], None), strict=True):
-        again = following and following.residual and (alone or following.stages[-1].squeeze)  # read in a later chain
+        apart = following and any(stage.squeeze or _turned(stage) for stage in following.stages[1:])
+        again = following and following.residual and (alone or apart)  # read in a later chain
         first, number = number, number + len(program.stages)
         for i in range(first, number):
             ends, after = i == number - 1, stages[i + 1] if i + 1 < len(stages) else None

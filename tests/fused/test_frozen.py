@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,38 +29,45 @@ def evaluated(name: str, images: Array, limits: dict[str, int], *, fused: bool =
         return stir(minitl.networks.get(name, **options))(Tape(training=False, fused=fused), images).value
 
 
-@settings(max_examples=16, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     name=st.sampled_from(NETWORKS),
     shape=st.tuples(st.sampled_from([1, 2]), st.integers(17, 40), st.integers(17, 40)),
-    bands=st.sampled_from([1, 2, 5]),
     workers=st.integers(1, 8),
-    near=st.sampled_from([1, 1 << 10, 1 << 13]),
-    whole=st.sampled_from([0, 1 << 11, 1 << 30]),
-    small=st.sampled_from([0, 1 << 11, 1 << 18]),
-    few=st.sampled_from([0, 5, 64]),
+    limits=st.fixed_dictionaries(
+        {
+            "BANDS": st.sampled_from([1, 2, 5]),
+            "NEAR": st.sampled_from([1, 1 << 10, 1 << 13]),
+            "WHOLE": st.sampled_from([0, 1 << 11, 1 << 30]),
+            "SMALL": st.sampled_from([0, 1 << 11, 1 << 18]),
+            "FEW": st.sampled_from([0, 5, 64]),
+            "LARGE": st.sampled_from([0, 1 << 18]),
+        }
+    ),
     dtype=st.sampled_from(["float32", "float64"]),
 )
 def test_rows_and_turned_maps_give_the_same_bits(
-    name: str,
-    shape: tuple[int, int, int],
-    bands: int,
-    workers: int,
-    near: int,
-    whole: int,
-    small: int,
-    few: int,
-    dtype: str,
+    name: str, shape: tuple[int, int, int], workers: int, limits: dict[str, int], dtype: str
 ) -> None:
     images = noise((*shape, 3), dtype=dtype)
     before = threads.count()
     threads.set_threads(workers)
     try:
-        limits = {"BANDS": bands, "NEAR": near, "WHOLE": whole, "SMALL": small, "FEW": few}
         got = evaluated(name, images, limits)
     finally:
         threads.set_threads(before)
     assert got.tobytes() == evaluated(name, images, {}, fused=False).tobytes()
+
+
+def test_a_map_that_is_added_to_a_turned_one_is_whole(tmp_path: Path) -> None:
+    """Of a block without an expansion, whose input would else be a few rows at a time."""
+    table = (Path(minitl.__file__).parent / "networks" / "tables" / "digits_irb.toml").read_text("utf-8")
+    stages = table[table.index("stages = [") : table.index("]\n\n[stem]")]
+    block = '    { kind = "separable", kernel = 3, channels = 16 },\n'
+    (tmp_path / "flat.toml").write_text(table.replace(stages, "stages = [\n" + 3 * block))
+    images = noise((2, 8, 8, 3), dtype="float32")
+    got = evaluated(str(tmp_path / "flat.toml"), images, {"NEAR": 1, "WHOLE": 0, "LARGE": 0})
+    assert got.tobytes() == evaluated(str(tmp_path / "flat.toml"), images, {}, fused=False).tobytes()
 
 
 def test_a_row_that_is_dropped_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
