@@ -21,7 +21,7 @@ from minitl.kernels.groups import Groups, by_groups
 from minitl.kernels.loops import fma
 from minitl.kernels.sums import add_groups
 from minitl.kernels.target import target
-from minitl.kernels.tasks import Place, Recorder, table_of
+from minitl.kernels.tasks import Place, Recorder, scratch_bytes, table_of
 
 compiled, sums = Lazily("minitl.kernels.compiled.pointwise"), Lazily("minitl.kernels.compiled.sums")
 
@@ -381,6 +381,11 @@ def grad_weight_scratch(x: Shape, outputs: int, dtype: str) -> tuple[int, int]:
     pieces = list(_pieces(sides(x[-1], outputs), dtype))
     most = max((rows[1] - rows[0]) * (columns[1] - columns[0]) for rows, columns in pieces)
     return -(-most * itself // 64) * 64 + most * 8, len(pieces)
+
+
+def grad_weight_workspace(x: Shape, outputs: int, dtype: str) -> int:
+    """Bytes of it for the threads in force."""
+    return scratch_bytes(*grad_weight_scratch(x, outputs, dtype))
 
 
 def layer_calls(

@@ -1,4 +1,4 @@
-"""What kernels know of activations: formulas and backward rules, by name, as the ops' files give them.
+"""What kernels know of formulas, and of the backward rules of activations, by name, as the files they are of give them.
 
 A kernel closes over a name and a digest of what it stands for, so that the one kept on disk is of
 the formula as it is now; while it is compiled, it looks the name up here.
@@ -28,9 +28,9 @@ AT_LEAST, ABOVE = False, True  # whether a border itself belongs to the interval
 class Codes:
     """Keep the number of the interval that x lies in; backward multiplies gy by that interval's level.
 
-    `borders` are sorted pairs (border, AT_LEAST or ABOVE): the code is how many of them x is at
-    least (or above), of which the low `bits` bits are kept. `levels` has a number for each code kept. Both
-    may be functions without arguments, where they take work to find.
+    `find()` gives borders and levels, when they are first asked for: some take work to find. Borders are
+    sorted pairs (border, AT_LEAST or ABOVE): the code is how many of them x is at least (or above), of which
+    the low `bits` bits are kept. Levels are a number for each code kept.
     """
 
     bits: int

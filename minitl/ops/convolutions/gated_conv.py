@@ -20,7 +20,6 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, positions, size
 from minitl.kernels import pointwise
 from minitl.kernels.sums import in_order
-from minitl.kernels.tasks import scratch_bytes
 from minitl.ops.convolutions.linear import pointwise_shape
 from minitl.ops.maps.scale import output_shape as gated_shape
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_input
@@ -80,7 +79,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     scaling = Split(1, needs[0] + 2 * needs[1], 2 * needs[2])  # operations for each weight and sample
     matrix, doubles = nbytes(w, dtype), nbytes(w, "float64")
     back = pointwise.product_workspace(area, (o, i), dtype, False)
-    grad = scratch_bytes(*pointwise.grad_weight_scratch((1, *x[1:]), o, dtype))
+    grad = pointwise.grad_weight_workspace((1, *x[1:]), o, dtype)
     return Cost(
         output=(*x[:-1], o),
         kept=(of_x,) * both + (of_gate,) * (needs[0] or needs[2]),

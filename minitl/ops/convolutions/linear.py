@@ -16,7 +16,6 @@ import numpy as np
 from minitl.arrays import Array, Shape, positions
 from minitl.errors import ShapeError
 from minitl.kernels import pointwise
-from minitl.kernels.tasks import scratch_bytes
 from minitl.ops.convolutions.products import grad_bias, products_cost, saved_input
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, expect_map, expect_vectors
 from minitl.saved import Saved
@@ -70,7 +69,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
         shapes, (*x[:-1], o), m * i * o, dtype, needs,
         forward=pointwise.product_workspace(m, (o, i), dtype, True),
         grad_input=pointwise.product_workspace(m, (o, i), dtype, False),
-        grad_weight=scratch_bytes(*pointwise.grad_weight_scratch(x, o, dtype)),
+        grad_weight=pointwise.grad_weight_workspace(x, o, dtype),
     )  # fmt: skip
 
 

@@ -25,7 +25,6 @@ import numpy as np
 from minitl.arrays import Array, Shape, itemsize, nbytes, size
 from minitl.errors import ShapeError, ValueRangeError
 from minitl.kernels import pointwise
-from minitl.kernels.tasks import scratch_bytes
 from minitl.ops.convolutions.conv import conv
 from minitl.ops.convolutions.depthwise_conv import depthwise_conv
 from minitl.ops.convolutions.linear import pointwise_conv
@@ -202,7 +201,7 @@ def _along_bytes(x: Shape, y: Shape, axis: int, dtype: str, *, restores: bool) -
     if last:
         passing = pointwise.product_workspace(size(x[:-1]), (y[-1], x[-1]), dtype, True)
     else:
-        passing = scratch_bytes(*pointwise.grad_weight_scratch((x[axis], size(x[axis + 1 :])), y[axis], dtype))
+        passing = pointwise.grad_weight_workspace((x[axis], size(x[axis + 1 :])), y[axis], dtype)
     return nbytes(y, dtype) + copied + passing
 
 
@@ -211,7 +210,7 @@ def _follow_bytes(x: Shape, axis: int, basis: Shape, dtype: str) -> int:
     (k, d), spread = basis, (*x[:axis], basis[0], *x[axis + 1 :])
     columns = nbytes(basis, dtype)
     if axis == len(x) - 1:
-        passing = scratch_bytes(*pointwise.grad_weight_scratch(spread, d, dtype))
+        passing = pointwise.grad_weight_workspace(spread, d, dtype)
     else:
         passing = columns + pointwise.product_workspace(d, (k, size(x[axis + 1 :])), dtype, True)
     return max(
