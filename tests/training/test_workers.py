@@ -81,8 +81,7 @@ from minitl import cli
 from minitl.training.adapt import Task
 from minitl.verbs import compare
 
-endless = Task(source=(0, 1), target=(2, 3), size=8, source_epochs=10**6, images=12, epochs=1, batch=6)
-compare.comparing = partial(compare.comparing, task=endless)
+compare.Task = partial(Task, source=(0, 1), target=(2, 3), size=8, source_epochs=10**6, images=12, epochs=1, batch=6)
 sys.exit(cli.main(["compare", "--seeds", "2", "--workers", "2", "--methods", "ft-last"]))
 """
 

@@ -24,7 +24,6 @@ from minitl.accounting import Measured
 from minitl.cli import VERBS, main, parser
 from minitl.errors import ValueRangeError
 from minitl.training.adapt import Task
-from minitl.training.compare import comparing
 from minitl.training.search import Result
 from minitl.verbs.plan import parse_budget
 from minitl.verbs.reproduce import ITEMS
@@ -446,8 +445,8 @@ def test_reproduce(item: str | None, cli: Cli) -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """`compare` on a task of seconds."""
-    task = Task(source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
-    monkeypatch.setattr("minitl.verbs.compare.comparing", partial(comparing, task=task))
+    task = partial(Task, source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
+    monkeypatch.setattr("minitl.verbs.compare.Task", task)
 
 
 @pytest.mark.usefixtures("short")
@@ -739,8 +738,7 @@ from minitl import cli
 from minitl.training.adapt import Task
 from minitl.verbs import compare
 
-tiny = Task(source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
-compare.comparing = partial(compare.comparing, task=tiny)
+compare.Task = partial(Task, source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
 sys.exit(cli.main(sys.argv[1:]))
 """
 
