@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of the many processes that tests start would compile minitl
+sys.dont_write_bytecode = False
 
 settings.register_profile(  # a busy machine is no reason to fail
     "fast",
@@ -21,3 +26,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--overwrite", action="store_true", help="write the golden files anew instead of comparing")
+
+
+def pytest_collection_finish() -> None:
+    """Half a million objects of pytest's are there to stay: `measure`, which collects, need not go through them."""
+    gc.collect()
+    gc.freeze()

@@ -16,7 +16,7 @@ from minitl.arrays import Shape
 from minitl.ops.rules.sparse import SPARSE
 from minitl.ops.rules.subspace import IN_SUBSPACE, shapes_of
 
-MAP = Dims(n=4, h=32, w=32, c=64, o=64)  # 1 MiB in float32
+MAP = Dims(n=4, h=32, w=32, c=63, o=63)  # nearly 1 MiB in float32; odd as in other tests, so that kernels are theirs
 ROWS = Dims(n=512, c=512, o=500)  # (N, C) of 1 MiB
 SIZES = {  # large weights besides, for the ops that have them
     "conv": (
