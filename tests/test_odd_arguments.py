@@ -69,7 +69,11 @@ def network(method: str = "ft-all") -> Any:
 NET = network()
 IMAGES, LABELS = batch(NET, n=2, resolution=8, classes=2)
 DATA = Dataset(np.concatenate([IMAGES, IMAGES]), np.array([0, 1, 0, 1]), ("a", "b"))
-WAYS = entries(NET, batch=2, resolution=8, optimizer_slots=0)
+SHALLOW = minitl.networks.from_table({  # few blocks are few ways to tune it, and planning tries them all
+    "num_classes": 2, "stem": {"channels": 8, "activation": "relu"}, "head": {"channels": 8},
+    "stages": [{"channels": 8, "activation": "hard_swish", "squeeze_excite": True}] * 2,
+})  # fmt: skip
+WAYS = entries(SHALLOW, batch=2, resolution=8, optimizer_slots=0)
 P, G = {"w": np.ones(3)}, {"w": np.ones(3)}
 
 
@@ -136,7 +140,7 @@ CALLS = {
         predict, {"model": NET, "batch": 2, "resolution": 8, "optimizer_slots": 1, "convention": "standard"}
     ),
     "measure": Call(measure, {"model": NET, "batch": 2, "resolution": 8, "optimizer_slots": 1}),
-    "entries": Call(entries, {"model": NET, "batch": 2, "resolution": 8, "optimizer_slots": 1}),
+    "entries": Call(entries, {"model": SHALLOW, "batch": 2, "resolution": 8, "optimizer_slots": 1}),
     "plan": Call(partial(plan, WAYS), {"budget": 10**9, "of": "peak"}),
     "arena": Call(place, {"buffers": [Buffer("a", "", 1, 0, 1)], "alignment": 1, "tries": 2, "seed": 0}),
     "Buffer": Call(Buffer, {"name": "a", "layer": "", "bytes": 1, "first": 0, "last": 1}),

@@ -14,7 +14,7 @@ import render
 from course_sources import ALL, TUTORIALS, checked
 from scripts import run_script
 
-EVERY = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+EVERY = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem, scope="module")  # one after another
 FIGURE = re.compile(r"!\[(.*)\]\((figures/\w+\.svg)\)\n<!-- data drawn: (\w+) -->")
 NUMBER = re.compile(r"(\d[\d,]*) bytes|(\d+\.\d+) %|(\d+\.\d+) MB")
 AMOUNT = re.compile(r" *\d[\d,]*(?:\.\d+)?")  # with the spaces before it, which align columns
