@@ -38,6 +38,7 @@ from fuzz import FUZZ
 
 PACKAGE = str(Path(cli.__file__).parent)
 LONGEST = 0.7  # seconds: what takes longer is interrupted, as by Ctrl-C
+LEFT_OUT = ("help", "action", "traceback", "compile")  # the last waits for processes, which are not interrupted
 MODEL = ("train", "photos", "--network", "mine.toml", "--epochs", "1", "--out", "m.safetensors")
 TABLE = 'base = "mobilenet_v2"\nresolution = 8\nstages = [{ channels = 8, kind = "separable" }, { channels = 8 }]\n'
 DEVICE = (Path(devices.__file__).parent / "pulp-8.toml").read_text()
@@ -103,7 +104,7 @@ class Lines:
         return words
 
     def arguments(self, parser: argparse.ArgumentParser) -> list[str]:
-        known = [a for a in parser._actions if a.dest not in ("help", "action", "traceback")]
+        known = [a for a in parser._actions if a.dest not in LEFT_OUT]
         words = [word for a in known if not a.option_strings for word in self.values(a)]
         few = self.rng.permutation(len(known))[: self.one_of([0, 1, 2, 3, 5])]
         for action in (known[i] for i in few):
