@@ -1,8 +1,8 @@
 """Threads for the kernels: call machine code on several of them at once.
 
 Which thread does a task changes only when it is done, never what it computes (see `tasks`). A helper that has
-nothing to do watches for the next job for a fraction of a millisecond, as long as Python takes between two
-tables, and then sleeps.
+nothing to do watches for the next job for some two milliseconds, longer than Python takes between two tables
+of a step, and then sleeps: to wake it takes a tenth of a millisecond.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ compiled = Lazily("minitl.kernels.compiled.runner")
 
 MOST = 1024  # threads
 LINE = 8  # numbers in a cache line: each helper's mailbox has one of its own
-PATIENCE = 20000  # looks into the mailbox, some 30 ns each
+PATIENCE = 60000  # looks into the mailbox, some 30 ns each
 NAP = 2e-5  # seconds: of who waits for a helper that the system has made to wait
 
 _threads = os.cpu_count() or 1
