@@ -6,7 +6,7 @@ and what it gives is said by a letter each:
 
     m   a map                                      n   a float64 number, by its address
     c   a vector per channel                       i   a number itself
-    d   a vector per channel of float64            b   (given back) counted where it is not finite
+    d   a vector per channel of float64            b   (given back) only noted where it is not finite
 """
 
 from __future__ import annotations

@@ -17,16 +17,13 @@ from minitl.kernels.broadcast import Broadcast
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, by_groups
 from minitl.kernels.pointwise import Span, masked
+from minitl.kernels.rules import identity
 from minitl.kernels.sums import in_order
 from minitl.kernels.tasks import Place, Recorder, table_of
 
 compiled = Lazily("minitl.kernels.compiled.channels")
 
 ONE = (0, 1)  # the one row of vectors per channel
-
-
-def _same(x: Any) -> Any:
-    return x
 
 
 def _plus(a: Any, b: Any) -> Any:
@@ -53,12 +50,12 @@ def _join(n: Any, more: Any, mean: Any, square: Any, its_mean: Any, its_square: 
 
 
 # Of numbers that lie side by side, as vectors.
-MOVE, ADD, DIVIDE = Broadcast(_same, "c", "c"), Broadcast(_plus, "cc", "c"), Broadcast(_over, "ci", "c")
+MOVE, ADD, DIVIDE = Broadcast(identity, "c", "c"), Broadcast(_plus, "cc", "c"), Broadcast(_over, "ci", "c")
 # Of a map, with vectors per channel.
 SCALE, SHIFT = Broadcast(_times, "mc", "m"), Broadcast(_plus, "mc", "m")
 SCALE_SHIFT = Broadcast(_times_plus, "mcc", "m")
 # Of sums and means in float64.
-ADD_SUMS, ROUND = Broadcast(_plus, "dd", "d", wide=True), Broadcast(_same, "d", "c", wide=True)
+ADD_SUMS, ROUND = Broadcast(_plus, "dd", "d", wide=True), Broadcast(identity, "d", "c", wide=True)
 MEAN, ROUND_MEAN = Broadcast(_over, "di", "d", wide=True), Broadcast(_over, "di", "c", wide=True)
 JOIN = Broadcast(_join, "iidddd", "dd", wide=True)
 

@@ -9,12 +9,11 @@ from functools import cache
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
 
 from minitl.arrays import itemsize
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments
-from minitl.kernels.compiled.tile import FLOATS, I64, ROWS, Writer, literal_op, wide, zeros
+from minitl.kernels.compiled.tile import FLOATS, I64, ROWS, Writer, literal_op, nothing, wide, zeros
 from minitl.kernels.rules import digest, formula
 from minitl.kernels.target import target
 
@@ -46,11 +45,7 @@ def broadcast(name: str, dtype: str, takes: str, makes: str, double: bool, maske
     return run
 
 
-def _nothing(*_: Any) -> Any:
-    return types.void
-
-
-@literal_op(_nothing)
+@literal_op(nothing)
 def write(
     w: Writer, literals: dict[str, Any],
     name: Any, takes: Any, makes: Any, narrow: Any, t: Any, given: Any, m: Any, c: Any, left: Any,

@@ -10,20 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
 
-from minitl.kernels.compiled.tile import I8, I32, I64, NAMES, Writer, literal_op, tile_op
+from minitl.kernels.compiled.tile import I8, I32, I64, NAMES, Writer, literal_op, nothing, tile_op
 from minitl.kernels.rules import Codes, FromOutput, codes_of, formula, rule_of
 
 DOUBLE = ir.DoubleType()
-
-
-def _tile_of(*kinds: Any) -> Any:
-    return next(kind for kind in kinds if hasattr(kind, "rows"))
-
-
-def _nothing(*_: Any) -> Any:
-    return types.void
 
 
 def _channels(w: Writer, address: Any, at: Any, left: Any) -> list[Any]:
@@ -53,21 +44,14 @@ def times(w: Writer, _: Any, t: Any, scale: Any, at: Any, left: Any) -> Any:
     return w.map(t, lambda v, i, j: w.b.fmul(v, scales[j]))
 
 
-@tile_op()
-def plus(w: Writer, _: Any, t: Any, u: Any) -> Any:
-    """t + u, a tile of the same shape."""
-    other = {(i, j): v for v, i, j in w.each(u)}
-    return w.map(t, lambda v, i, j: w.b.fadd(v, other[i, j]))
-
-
-@literal_op(_tile_of)
+@literal_op()
 def activate(w: Writer, literals: dict[str, str], name: Any, t: Any) -> Any:
     """The formula of that name: the same function that NumPy runs on arrays."""
     value = formula(literals["name"])
     return w.map(t, lambda v, i, j: value(w.trace(v)).value)
 
 
-@literal_op(_tile_of)
+@literal_op()
 def ended(w: Writer, literals: dict[str, str], name: Any, t: Any, scale: Any, shift: Any, at: Any, left: Any) -> Any:
     """t as it is; or, where an activation is named, that of t scale + shift."""
     if not literals["name"]:
@@ -91,7 +75,7 @@ def _kept(literals: dict[str, str]) -> Codes:
     return codes
 
 
-@literal_op(_nothing)
+@literal_op(nothing)
 def put_codes(
     w: Writer, literals: dict[str, str],
     name: Any, rule: Any, t: Any, packed: Any, byte: Any, step: Any, shift: Any, left: Any,
@@ -129,7 +113,7 @@ def _slope(w: Writer, literals: dict[str, str], code: Any, y: Any) -> Any:
     return rule.slope(w.trace(y)).value
 
 
-@literal_op(_tile_of)
+@literal_op()
 def times_slope(
     w: Writer, literals: dict[str, str],
     name: Any, rule: Any, t: Any, packed: Any, byte: Any, shift: Any, kept: Any, at: Any, step: Any, left: Any,
@@ -173,14 +157,14 @@ def _add_in_order(w: Writer, sums: Any, at: Any, mask: Any, terms: Iterable[Any]
     w.save(total, place, mask)
 
 
-@tile_op(_nothing)
+@tile_op(nothing)
 def add_rows(w: Writer, _: Any, t: Any, sums: Any, at: Any, left: Any) -> None:
     """sums[at :] (float64) += the rows of a tile of one vector, one after the other."""
     (mask,) = w.masks(left)
     _add_in_order(w, sums, at, mask, (_doubles(w, v) for v, _, _ in w.each(t)))
 
 
-@tile_op(_nothing)
+@tile_op(nothing)
 def add_squares(w: Writer, _: Any, t: Any, mean: Any, sums: Any, at: Any, left: Any) -> None:
     """sums[at :] (float64) += the squares of the rows less mean[at :] (float64), one after the other."""
     (mask,) = w.masks(left)
@@ -189,7 +173,7 @@ def add_squares(w: Writer, _: Any, t: Any, mean: Any, sums: Any, at: Any, left: 
     _add_in_order(w, sums, at, mask, (w.b.fmul(d, d) for d in off))
 
 
-@tile_op(_nothing)
+@tile_op(nothing)
 def add_dots(w: Writer, _: Any, t: Any, u: Any, sums: Any, at: Any, left: Any) -> None:
     """sums[at :] (float64) += the products of the rows of two tiles, made in float64, one after the other."""
     (mask,) = w.masks(left)

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minitl.kernels.compiled.tile import I64, TileType, Writer, guarded, literal_op
-
-
-def _tile_of(*kinds: Any) -> Any:
-    return next(kind for kind in kinds if isinstance(kind, TileType))
+from minitl.kernels.compiled.tile import I64, Writer, guarded, literal_op
 
 
 def _exists(w: Writer, first: Any, stop: Any, at: int, *, low: bool, high: bool) -> Any:
@@ -25,7 +21,7 @@ def _exists(w: Writer, first: Any, stop: Any, at: int, *, low: bool, high: bool)
     return condition
 
 
-@literal_op(_tile_of)
+@literal_op()
 def add_taps(
     w: Writer, literals: dict[str, int],
     k: Any, s: Any, t: Any, x: Any, at: Any, step: Any, taps: Any, tap: Any, first: Any, stop: Any, left: Any,
@@ -54,7 +50,7 @@ def add_taps(
     return w.map(t, lambda _, o, j: sums[o])
 
 
-@literal_op(_tile_of)
+@literal_op()
 def add_taps_back(
     w: Writer, literals: dict[str, int],
     k: Any, s: Any, before: Any, t: Any, g: Any, at: Any, step: Any, taps: Any, tap: Any, first: Any, stop: Any,
@@ -83,7 +79,7 @@ def add_taps_back(
     return w.map(t, lambda _, o, j: sums[o])
 
 
-@literal_op(_tile_of)
+@literal_op()
 def add_products(
     w: Writer, literals: dict[str, int],
     k: Any, s: Any, n: Any, u0: Any, t: Any, x: Any, at: Any, row_step: Any, step: Any, g: Any, gt: Any, first: Any,

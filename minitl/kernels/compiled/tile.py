@@ -181,7 +181,8 @@ def _same(*kinds: Any) -> Any:
     return next(kind for kind in kinds if isinstance(kind, TileType))
 
 
-def _nothing(*_: Any) -> Any:
+def nothing(*_: Any) -> Any:
+    """The result of what only writes."""
     return types.void
 
 
@@ -254,7 +255,7 @@ def turned(w: Writer, _: Any, t: Any) -> Any:
     return w.map(t, lambda v, i, j: rows[i])
 
 
-@tile_op(_nothing)
+@tile_op(nothing)
 def store(w: Writer, _: Any, t: Any, a: Any, at: Any, step: Any, left: Any) -> None:
     """a[at + i step :] = row i."""
     masks = w.masks(left)

@@ -23,7 +23,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """1 operation a value forward."""
+    """1 operation per value forward."""
     return Cost(output=shapes[0], flops=Split(size(shapes[0])), passes_gradient=True)
 
 

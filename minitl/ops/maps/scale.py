@@ -1,4 +1,4 @@
-"""Multiply a map by a gate of one number a sample and channel (the last step of squeeze-and-excite).
+"""Multiply a map by a gate of one number per sample and channel (the last step of squeeze-and-excite).
 
 y[n, h, w, c] = gate[n, c] x[n, h, w, c]
 
@@ -43,7 +43,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """1 operation a value forward, 1 for gx, 2 for ggate; both gradients are of inputs."""
+    """1 operation per value forward, 1 for gx, 2 for ggate; both gradients are of inputs."""
     x, gate = shapes
     of_x, of_gate = keeps_input("x", 0, x, dtype, ("grad_input",)), keeps_input("gate", 1, gate, dtype, ("grad_input",))
     kept = (of_x,) * needs[1] + (of_gate,) * needs[0]

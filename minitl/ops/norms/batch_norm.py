@@ -17,7 +17,6 @@ variance sum (x - mean)^2 / (M - 1); they are the one input that forward writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,19 @@ from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import BATCH
 from minitl.kernels.sums import in_order
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, expect_vectors, keeps_array
+from minitl.ops.op import (
+    Attrs,
+    Cost,
+    Functions,
+    Gradients,
+    Needs,
+    Op,
+    Shapes,
+    Split,
+    expect_map,
+    expect_vectors,
+    keeps_array,
+)
 from minitl.saved import Kept, Saved
 
 
@@ -59,7 +70,7 @@ FACTORS = Broadcast(_factors, "ccddi", "ccc", wide=True)
 COMBINE = Broadcast(_combine, "mmccc", "m")
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); raises ShapeError where a channel has a single value and so no variance."""
     x, gamma, beta, mean, var = shapes
     expect_map("batch_norm", x)
@@ -94,7 +105,7 @@ def forward(
     return y, keep_normalised(x_hat, inv_std, needs)
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx, ggamma and gbeta: those that `needs` asks for."""
     count = (len(Groups(gy.shape)), gy.shape[3])
     if not needs[0]:
@@ -137,7 +148,7 @@ def keeps_normalised(x_hat: Shape, inv_std: Shape, dtype: str, needs: Needs) -> 
     return (normal,) * (needs[0] or needs[1]) + (deviation,) * needs[0]
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """7 operations per value forward; backward 1 for gbeta, 2 for ggamma, 4 for gx (and the two sums it needs)."""
     x, c = shapes[0], shapes[0][3]
     n = size(x)

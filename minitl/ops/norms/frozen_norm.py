@@ -12,7 +12,6 @@ trained. The scale and the statistics cannot be trained here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import FROZEN
 from minitl.kernels.sums import in_order
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Split, expect_map, expect_vectors
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_map, expect_vectors
 from minitl.saved import Saved
 
 
@@ -37,7 +36,7 @@ def _scale_and_shift(gamma: Any, beta: Any, mean: Any, var: Any, eps: Any) -> tu
 SCALE_AND_SHIFT = Broadcast(_scale_and_shift, "cccci", "cc", wide=True)
 
 
-def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C)."""
     x, gamma, beta, mean, var = shapes
     expect_map("frozen_norm", x)
@@ -53,7 +52,7 @@ def forward(x: Array, *params: Array, attrs: Attrs, needs: Needs, rule: str) -> 
     return y, Saved()
 
 
-def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Sequence[Array]) -> Gradients:
+def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx = scale gy and gbeta = sum gy: those that `needs` asks for."""
     if not needs[0]:
         return None, None, channels.sums(gy).astype(gy.dtype) if needs[2] else None, None, None
@@ -64,7 +63,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: Seq
     return gx, None, in_order(sums).astype(gy.dtype) if needs[2] else None, None, None
 
 
-def cost(shapes: Sequence[Shape], dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """2 operations per value forward, 1 for gx, 1 for gbeta."""
     x = shapes[0]
     n = size(x)
