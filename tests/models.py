@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 import minitl
 from minitl.arrays import Array
 from minitl.kernels.compile import interpreted
+from minitl.kernels.tasks import Recorder, Table
 from minitl.layers import Linear, Norm
 from minitl.networks import Model
 
@@ -120,3 +122,21 @@ def batch(model: Model, n: int = 3, resolution: int = 32, classes: int = 10) -> 
     """Images and labels."""
     images = noise((n, resolution, resolution, model.input_channels), 1, model.dtype)
     return images, np.arange(n) % classes
+
+
+def shuffle_tasks(patch: pytest.MonkeyPatch, seed: int) -> None:
+    """Let the tasks between two barriers be taken in another order, of every table that is made from now on."""
+    rng, original = np.random.default_rng(seed), Recorder.table
+
+    def table(self: Recorder, most: int = 0) -> Table:
+        stops = [first for first, _ in self._starts[1:]] + [len(self._rows)]
+        rows, starts = list[Any](), list[tuple[int, int]]()
+        for before, some in groupby(zip(self._starts, stops, strict=True), key=lambda task: task[0][1]):
+            tasks = list(some)
+            for (first, _), stop in (tasks[i] for i in rng.permutation(len(tasks))):
+                starts.append((len(rows), before))
+                rows += self._rows[first:stop]
+        self._rows, self._starts = rows, starts
+        return original(self, most)
+
+    patch.setattr(Recorder, "table", table)

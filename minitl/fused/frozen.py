@@ -5,8 +5,9 @@ output only one sample's maps are alive per thread. Of a large map only a few ro
 maps after it have yet to read, in a ring that moves down the map. Small ones are whole, and so is what a
 squeeze-and-excite takes the means of.
 
-An image that is alone is shared by threads: each makes a band of the next whole map's rows, and then waits for the
-other. A row of a map in between that both bands are made of is made twice; so fewer maps are in between.
+An image that is alone is shared by threads: each makes a band of the next whole map's rows, or some of its channels,
+and then waits for the others. A row of a map in between that both bands are made of is made twice; so fewer maps are
+in between.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from minitl.arrays import itemsize, positions, size
+from minitl.arrays import Shape, itemsize, positions, size
 from minitl.fused import calls
 from minitl.fused.links import Band, Rows
 from minitl.fused.plan import NO_SLOT, Plan, Slot, Tasks
@@ -22,7 +23,7 @@ from minitl.fused.program import Program, Squeeze, Stage
 from minitl.kernels import elementwise, pointwise
 from minitl.kernels.channels import ADD, MOVE, ONE, SCALE, means_call
 from minitl.kernels.pointwise import End
-from minitl.kernels.rules import FROZEN, NONE
+from minitl.kernels.rules import NONE
 from minitl.kernels.tasks import Place, Recorder
 from minitl.records import OpRecord
 
@@ -30,8 +31,8 @@ NEAR = 1 << 17  # bytes of a wide map's rows
 WHOLE = 1 << 19  # bytes of a block's output that is not cut into rows
 SMALL = 1 << 18  # the same of the maps within blocks, where an image is alone
 BANDS = 2  # that its whole maps are made in, each by a thread
-LARGE = 1 << 18  # numbers of a weight that is read as it is
-FEW = 64  # positions of a map that is turned, rather than its weight (see `pointwise.turned_calls`)
+LARGE = 1 << 18  # numbers of a weight that is made ready a panel at a time, anew for each image,
+FEW = 64  # where a map has no more positions than that
 
 
 def frozen_forward(programs: Sequence[Program]) -> Plan:
@@ -54,7 +55,7 @@ def _plan(programs: Sequence[Program]) -> Plan:
     constants = dict[Any, tuple[Place, ...]]()  # of each convolution and norm what is made of their parameters
     for stage in (link.stage for link in way.links):
         weight, *_ = (plan.values[p] for p in stage.conv.parameters)
-        constants[stage.conv] = place(weight if _turned(stage) else calls.filters(ready, stage.conv))
+        constants[stage.conv] = place(weight if _by_panels(stage) else calls.filters(ready, stage.conv))
         constants[stage.norm] = place(*calls.norm_factors(ready, stage.norm))
         for conv in (stage.squeeze.fc1, stage.squeeze.fc2) if stage.squeeze else ():
             constants[conv] = place(calls.filters(ready, conv), plan.values[conv.parameters[1]])
@@ -77,7 +78,7 @@ def weights_size(program: Program, dtype: str) -> int:
     """Numbers that the program's weights and norms take, as the kernels read them."""
 
     def count() -> int:
-        convs = [(s.conv, _turned(s)) for s in program.stages]
+        convs = [(s.conv, _by_panels(s)) for s in program.stages]
         convs += [(conv, False) for s in program.stages if s.squeeze for conv in (s.squeeze.fc1, s.squeeze.fc2)]
         weights = (size(c.shapes[1]) if as_it_is else calls.filter_size(c, dtype) for c, as_it_is in convs)
         return sum(weights) + sum(2 * s.y[3] for s in program.stages)
@@ -85,9 +86,15 @@ def weights_size(program: Program, dtype: str) -> int:
     return program.planned(dtype, count)
 
 
-def _turned(stage: Stage) -> bool:
-    """Whether the map is so small, and the weight so large, that a sample's map is made ready instead of the weight."""
+def _by_panels(stage: Stage) -> bool:
+    """Whether the map is so small, and the weight so large, that no room is made for all of the weight's panels."""
     return stage.pointwise and positions(stage.y[1:]) <= FEW and size(stage.conv.shapes[1]) > LARGE
+
+
+def _panels(weight: Shape, dtype: str) -> Iterator[tuple[int, Shape]]:
+    """Of each panel of a weight (O, I) the first output channel, and the shape of its part of the weight."""
+    for first, vecs in pointwise.panel_widths(weight[0], dtype):
+        yield first, (min(vecs * pointwise.lanes(dtype), weight[0] - first), weight[1])
 
 
 class _Link(NamedTuple):
@@ -107,12 +114,12 @@ def _links(programs: Sequence[Program], dtype: str, *, alone: bool) -> Iterator[
     stages = [stage for program in programs for stage in program.stages]
     number = 0
     for program, following in zip(programs, (*programs[1:], None), strict=True):
-        apart = following and any(stage.squeeze or _turned(stage) for stage in following.stages[1:])
+        apart = following and any(stage.squeeze or _by_panels(stage) for stage in following.stages[1:])
         again = following and following.residual and (alone or apart)  # read in a later chain
         first, number = number, number + len(program.stages)
         for i in range(first, number):
             ends, after = i == number - 1, stages[i + 1] if i + 1 < len(stages) else None
-            whole = after is None or bool(after.squeeze) or _turned(stages[i]) or _turned(after)
+            whole = after is None or bool(after.squeeze) or _by_panels(stages[i]) or _by_panels(after)
             if not whole:
                 most = WHOLE if ends else SMALL if alone else 0
                 whole = bool(ends and again) or size(stages[i].y[1:]) * itemsize(dtype) <= most
@@ -162,7 +169,7 @@ class _Way:
     def _bands(self, first: int, last: int) -> list[list[_Step]]:
         """How links `first` to `last` make each band of the last one's map."""
         height = self.links[last].stage.y[1]
-        many = -(-height // BANDS) if self.alone and not _turned(self.links[first].stage) else height
+        many = -(-height // BANDS) if self.alone and not _by_panels(self.links[first].stage) else height
         bands = ((start, min(start + many, height)) for start in range(0, height, many))
         return [_steps(self.links, first, last, self.bytes, band) for band in bands]
 
@@ -186,9 +193,9 @@ class _Way:
                 places[number] = at
                 at += _aligned(count)
         at = max(sum(map(_aligned, rings.values())) for rings in chains)
-        turned = (link.stage for link in self.links if _turned(link.stage))
-        rooms = (pointwise.turned_size(s.conv.shapes[1][:2], positions(s.y[1:])) for s in turned)
-        places["turned"] = at
+        large = (link.stage.conv.shapes[1][:2] for link in self.links if _by_panels(link.stage))
+        rooms = (pointwise.packed_size(next(_panels(weight, self.dtype))[1], self.dtype, True) for weight in large)
+        places["panel"] = at
         at += _aligned(max(rooms, default=0) * self.bytes)
         vectors = max((self._vectors(link.stage) for link in self.links), default=0)
         vectors = max(vectors, 8 * self.shape(len(self.links))[2] if self.pool else 0)
@@ -239,7 +246,7 @@ def _steps(links: Sequence[_Link], first: int, last: int, itself: int, band: Row
         made[number] = fronts[number] = oldest(number)
     stages = [link.stage for link in links[first : last + 1]]
     height = stages[-1].y[1]
-    by = height if _turned(stages[0]) else max(1, min(_rows_near(s, itself) * height // s.y[1] for s in stages))
+    by = height if _by_panels(stages[0]) else max(1, min(_rows_near(s, itself) * height // s.y[1] for s in stages))
     for stop in range(band[0] + by, band[1] + by, by):
         make(last, min(stop, band[1]))
     return steps
@@ -312,6 +319,8 @@ class _Sample:
         self.fronts[number] = step.front
         self.stage(link.stage, step.rows, self.at(step.link), self.at(number))
         if link.adds is not None:
+            if _by_panels(link.stage):
+                self.begin()
             y, added = self.at(number, start), self.at(link.adds, start)
             ADD.call(self.to, ONE, (stop - start) * w * c, self.dtype, y, added, y)
 
@@ -319,14 +328,25 @@ class _Sample:
         """Convolution, norm and activation of some rows."""
         span = (rows[0] * stage.y[2], rows[1] * stage.y[2])
         (weight,), (scale, shift) = self.constants[stage.conv], self.constants[stage.norm]
-        if _turned(stage):
-            shape = stage.conv.shapes[1][:2]
-            pointwise.turned_calls(self.to, shape, span[1], self.dtype, (x, weight, y), self.rooms["turned"])
-            self.elementwise(span, stage.y[3], (FROZEN, stage.names[0], ""), y, scale, shift)
+        if _by_panels(stage):
+            self.panels(stage, span, (x, weight, y), End(stage.names[0], scale, shift))
         else:
             band, at = Band(0, rows, span), self.rooms["numbers"].offset
             x = calls.as_numbers(self.to, stage, band, self.dtype, x, self.table, at)
             calls.convolve(self.to, stage, band, self.dtype, x, weight, y, End(stage.names[0], scale, shift))
+
+    def panels(self, stage: Stage, span: Rows, places: tuple[Place, Place, Place], end: End) -> None:
+        """A large convolution: some output channels after the other, or by several threads."""
+        (x, weight, y), shape, room = places, stage.conv.shapes[1][:2], self.rooms["panel"]
+        for first, part in _panels(shape, self.dtype):
+            if first:
+                self.begin(waits=False)
+            at, rows = first * self.bytes, weight + first * shape[1] * self.bytes
+            pointwise.pack_calls(self.to, part, self.dtype, True, rows, room)
+            end_here = End(end.name, end.scale + at, end.shift + at)
+            pointwise.product_calls(
+                self.to, span, shape[1], part[0], self.dtype, (x, room, y + at), end=end_here, step=shape[0]
+            )
 
     def elementwise(self, span: Rows, count: int, what: tuple[int, str, str], x: Place, *norm: Place) -> None:
         """A pass in place."""

@@ -106,7 +106,7 @@ def product_workspace(count: int, weight: Shape, dtype: str, transposed: bool) -
     """Bytes that `forward` (`transposed`) or `grad_input` of `count` positions takes."""
     itself = itemsize(dtype)
     if count <= FEW:
-        return turned_size(weight, count) * itself if transposed else 0
+        return sum(weight) * count * itself if transposed else 0  # x^T and y^T
     return packed_size(weight, dtype, transposed) * itself
 
 
@@ -122,39 +122,16 @@ def few_table(record: Recorder, weight: Shape, count: int, dtype: str) -> None:
 
 
 def few_calls(
-    record: Recorder, inputs: int, count: int, dtype: str, rows: Span, places: tuple[Place, Place, Place],
-    begins: bool = False,
-) -> None:  # fmt: skip
-    """Record that rows of y^T (O, count) go on, or begin, with W x^T; places are of the weight, x^T and y^T."""
+    record: Recorder, inputs: int, count: int, dtype: str, rows: Span, places: tuple[Place, Place, Place]
+) -> None:
+    """Record that rows of y^T (O, count) go on with W x^T; places are of the weight, x^T and y^T."""
     weight, x, y = places
     for first, last, vecs, how in tile_runs((0, count), dtype):
         chain = y + (rows[0] * count + first) * itemsize(dtype)
         record.call(
             compiled.outer(dtype, vecs, how), weight, 1, inputs, *rows, x, count, first, last, 0, inputs, chain,
-            count, begins,
+            count, False,
         )  # fmt: skip
-
-
-def turned_calls(
-    record: Recorder, weight: Shape, count: int, dtype: str, places: tuple[Place, Place, Place], room: Place,
-    bias: Place | None = None,
-) -> None:  # fmt: skip
-    """Record y = (W x^T)^T + b of a few positions, in the current task; `room` has `turned_size` numbers.
-
-    x is made ready, and W (O, I) read as it is. Places are of x, W and y.
-    """
-    (outputs, inputs), (x, matrix, y) = weight, places
-    turn, columns, chains = compiled.pack_panel(dtype, False, True), room, room + inputs * count * itemsize(dtype)
-    record.call(turn, x, inputs, inputs, count, count, columns)
-    if bias:
-        record.call(turn, bias, 0, outputs, count, count, chains)  # the same row for each position
-    few_calls(record, inputs, count, dtype, (0, outputs), (matrix, columns, chains), begins=not bias)
-    record.call(turn, chains, count, count, outputs, outputs, y)
-
-
-def turned_size(weight: Shape, count: int) -> int:
-    """Numbers of the room for that: x^T and y^T."""
-    return sum(weight) * count
 
 
 @table_of
@@ -221,17 +198,20 @@ def pack_table(record: Recorder, weight: Shape, dtype: str, transposed: bool) ->
 
 def product_calls(
     record: Recorder, span: tuple[int, int], inner: int, columns: int, dtype: str, places: tuple[Place, Place, Place],
-    bias: Place | None = None, end: End = NO_END,
+    bias: Place | None = None, end: End = NO_END, step: int = 0,
 ) -> None:  # fmt: skip
-    """Record y = x B + b for the positions of `span`, and what y `end`s with; places are of x, the panels and y."""
+    """Record y = x B + b for the positions of `span`, and what y `end`s with; places are of x, the panels and y.
+
+    `step` is the distance of two rows of y where it has other columns besides.
+    """
     itself, (x, panels, y) = itemsize(dtype), places
     for j, stop, wide, _ in panel_runs(columns, dtype):
         width = wide * lanes(dtype)
         for first, last, vecs, how in tile_runs((j, stop), dtype):
             record.call(
                 compiled.product(dtype, vecs, how, end.name), x, inner,
-                panels + (j * inner + first - j) * itself, width, inner * width, y, columns, first, last, *span,
-                bias or 0, end.scale, end.shift,
+                panels + (j * inner + first - j) * itself, width, inner * width, y, step or columns, first, last,
+                *span, bias or 0, end.scale, end.shift,
             )  # fmt: skip
 
 
@@ -398,7 +378,12 @@ def layer_calls(
         pack_calls(record, weight, dtype, True, matrix, panels)
         product_calls(record, (0, count), inputs, outputs, dtype, (x, panels, y), bias)
         return
-    turned_calls(record, weight, count, dtype, places, record.scratch(turned_size(weight, count) * itself), bias)
+    turn, columns = compiled.pack_panel(dtype, False, True), record.scratch(inputs * count * itself)
+    chains = record.scratch(outputs * count * itself, inputs * count * itself)
+    record.call(turn, x, inputs, inputs, count, count, columns)
+    record.call(turn, bias, 0, outputs, count, count, chains)  # the same row for each position
+    few_calls(record, inputs, count, dtype, (0, outputs), (matrix, columns, chains))
+    record.call(turn, chains, count, count, outputs, outputs, y)
 
 
 def layer_back_calls(

@@ -1,4 +1,4 @@
-"""The frozen part gives the op-by-op path's bits, however its maps are cut into rows and bands, packed or turned."""
+"""The frozen part gives the op-by-op path's bits, however maps are cut into rows and bands, and weights into panels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models import noise, stir
+from models import noise, shuffle_tasks, stir
 
 import minitl
 from minitl.arrays import Array
@@ -20,12 +20,16 @@ from minitl.tape import Tape
 NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "proxyless_mobile")
 
 
-def evaluated(name: str, images: Array, limits: dict[str, int], *, fused: bool = True) -> Array:
-    """The logits of a network whose frozen part works within these limits."""
+def evaluated(
+    name: str, images: Array, limits: dict[str, int], *, fused: bool = True, order: int | None = None
+) -> Array:
+    """The logits of a network whose frozen part works within these limits, its tasks perhaps in some other order."""
     options: Any = {"num_classes": 3, "width": 0.25, "dtype": images.dtype.name}
     with pytest.MonkeyPatch.context() as patch:
         for limit, value in limits.items():
             patch.setattr(frozen, limit, value)
+        if order is not None:
+            shuffle_tasks(patch, order)
         return stir(minitl.networks.get(name, **options))(Tape(training=False, fused=fused), images).value
 
 
@@ -45,29 +49,32 @@ def evaluated(name: str, images: Array, limits: dict[str, int], *, fused: bool =
         }
     ),
     dtype=st.sampled_from(["float32", "float64"]),
+    order=st.integers(0, 3),
 )
-def test_rows_and_turned_maps_give_the_same_bits(
-    name: str, shape: tuple[int, int, int], workers: int, limits: dict[str, int], dtype: str
+def test_rows_bands_and_panels_give_the_same_bits(
+    name: str, shape: tuple[int, int, int], workers: int, limits: dict[str, int], dtype: str, order: int
 ) -> None:
     images = noise((*shape, 3), dtype=dtype)
     before = threads.count()
     threads.set_threads(workers)
     try:
-        got = evaluated(name, images, limits)
+        got = evaluated(name, images, limits, order=order)
     finally:
         threads.set_threads(before)
     assert got.tobytes() == evaluated(name, images, {}, fused=False).tobytes()
 
 
-def test_a_map_that_is_added_to_a_turned_one_is_whole(tmp_path: Path) -> None:
-    """Of a block without an expansion, whose input would else be a few rows at a time."""
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_map_that_is_added_to_one_made_by_panels_is_whole(images: int, tmp_path: Path) -> None:
+    """Of blocks without an expansion, whose inputs would else be a few rows at a time, and of panels by two threads."""
     table = (Path(minitl.__file__).parent / "networks" / "tables" / "digits_irb.toml").read_text("utf-8")
     stages = table[table.index("stages = [") : table.index("]\n\n[stem]")]
-    block = '    { kind = "separable", kernel = 3, channels = 16 },\n'
+    block = '    { kind = "separable", kernel = 3, channels = 256 },\n'
     (tmp_path / "flat.toml").write_text(table.replace(stages, "stages = [\n" + 3 * block))
-    images = noise((2, 8, 8, 3), dtype="float32")
-    got = evaluated(str(tmp_path / "flat.toml"), images, {"NEAR": 1, "WHOLE": 0, "LARGE": 0})
-    assert got.tobytes() == evaluated(str(tmp_path / "flat.toml"), images, {}, fused=False).tobytes()
+    x, limits = noise((images, 8, 8, 3), dtype="float32"), {"NEAR": 1, "WHOLE": 0, "LARGE": 0}
+    plain = evaluated(str(tmp_path / "flat.toml"), x, {}, fused=False)
+    for order in range(4):
+        assert evaluated(str(tmp_path / "flat.toml"), x, limits, order=order).tobytes() == plain.tobytes()
 
 
 def test_a_row_that_is_dropped_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

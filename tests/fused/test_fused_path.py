@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models import ACTIVATIONS, batch, block, block_attrs, block_inputs, noise, stir, trained
+from models import ACTIVATIONS, batch, block, block_attrs, block_inputs, noise, shuffle_tasks, stir, trained
 from own import step as case_step
 from scripts import run_script
 
@@ -123,6 +123,20 @@ def test_networks_in_several_bands_give_the_same_bits(method: str) -> None:
         for f in (True, False)
     )
     assert [name for name in plain if not np.array_equal(fused[name], plain[name])] == []
+
+
+@pytest.mark.parametrize("method", ["mobiletl", "ft-all"])
+def test_tasks_in_any_order_give_the_same_bits(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As threads may take them."""
+
+    def step() -> dict[str, Array]:
+        model = stir(trained(minitl.networks.mobilenet_v3_small(num_classes=5, width=0.5), method))
+        return everything(model, noise((5, 48, 32, 3), dtype="float32"))
+
+    plain = step()
+    shuffle_tasks(monkeypatch, 0)
+    shuffled = step()
+    assert [name for name in plain if not np.array_equal(shuffled[name], plain[name])] == []
 
 
 FORMULA_FAULT = """
