@@ -41,7 +41,8 @@ def backward(program: Program, *, own: bool) -> Plan:
 
 class _Backward(Links):
     def __init__(self, program: Program) -> None:
-        super().__init__(program, [program.stages[-1].y, *(h.kept.shape for h in program.holdings)])
+        shapes = (h.kept.shape if h.kept.dtype == program.dtype else (h.kept.nbytes,) for h in program.holdings)
+        super().__init__(program, [program.stages[-1].y, *shapes])
         held = zip(program.holdings, self.inputs[1:], strict=True)
         self.kept: Kept = {(h.record, h.kept.tensor): slot for h, slot in held}
         self.gradients: dict[Parameter, Slot] = {}
@@ -152,7 +153,7 @@ class _Backward(Links):
         def combine(to: Recorder, band: Band, gy: Place, x_hat: Place, out: Place, *factors: Place) -> None:
             COMBINE.call(to, band.span, c, dtype, gy, x_hat, *factors, out)
 
-        self.link(combine, stage.y, gy, x_hat, out, *vectors)
+        self.link(combine, stage.y, gy, x_hat, out, *vectors, in_order=True)
         return out
 
     # A stage's convolution.

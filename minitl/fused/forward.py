@@ -140,7 +140,8 @@ class _Forward(Links):
                 calls.add(to, band, c, dtype, y, added, y)
 
         x_hat = raw if norm == BATCH else NO_SLOT
-        self.link(up, stage.y, raw, y, edges, *numbers, x_hat, pre, packed, *residual)
+        in_order = norm == BATCH or stage.keeps_input
+        self.link(up, stage.y, raw, y, edges, *numbers, x_hat, pre, packed, *residual, in_order=in_order)
         return y
 
     def excite(self, stage: Stage, se: Squeeze, x: Slot) -> Slot:
@@ -166,5 +167,5 @@ class _Forward(Links):
         def multiply(to: Recorder, band: Band, x: Place, gate: Place, out: Place) -> None:
             SCALE.call(to, band.span, c, dtype, x, gate + band.n * c * itself, out)
 
-        self.link(multiply, stage.x, x, gate, out)
+        self.link(multiply, stage.x, x, gate, out, in_order=True)
         return out

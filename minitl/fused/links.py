@@ -3,8 +3,8 @@
 A *link* makes rows of one map from rows of the map before it. Links are given one after another; a barrier
 runs them all, sample by sample: the last link's map is made band by band, and every link before it is
 asked for just the rows that are still missing, so that a row goes on to the next map while it is in the
-cache. A *unit* is some consecutive samples, whole groups of every map (see `kernels.groups`), which stay
-with one thread.
+cache. Other maps that a link reads or writes are *cold*: a band of them is fetched before (see `kernels.fetch`).
+A *unit* is some consecutive samples, whole groups of every map (see `kernels.groups`), which stay with one thread.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from minitl.arrays import Shape, size
+from minitl.arrays import Shape, itemsize, size
 from minitl.fused.plan import Plan, Slot, Tasks
 from minitl.fused.program import Program
+from minitl.kernels.fetch import fetch_call
 from minitl.kernels.tasks import Place, Recorder
 
 CHUNK = 1 << 16  # numbers of a map that stay in the cache until the next link has read them
@@ -40,12 +41,16 @@ def same(stop: int) -> int:
 
 
 class Link(NamedTuple):
-    """Makes bands of a map (N, H, W, C); `reach(r)` is how many rows of the map before it go into its first r."""
+    """Makes bands of a map (N, H, W, C); `reach(r)` is how many rows of the map before it go into its first r.
+
+    Those of its slots whose numbers are in `cold` hold maps of that shape, which are fetched first.
+    """
 
     make: Make
     shape: Shape
     slots: tuple[Slot, ...]
     reach: Reach
+    cold: tuple[int, ...]
 
 
 class Links(Plan):
@@ -59,9 +64,14 @@ class Links(Plan):
         self.ready = Tasks(self)  # what is to be made of parameters before the links are run
         self._links: list[Link] = []
 
-    def link(self, make: Make, shape: Shape, *slots: Slot, reach: Reach = same) -> None:
-        """Make a map of that shape, after what was given before (see `Link`)."""
-        self._links.append(Link(make, shape, slots, reach))
+    def link(self, make: Make, shape: Shape, *slots: Slot, reach: Reach = same, in_order: bool = False) -> None:
+        """Make a map of that shape, after what was given before (see `Link`).
+
+        `in_order` says that `make` takes its maps in the order in which they lie in memory: none need be fetched.
+        """
+        used = {slot for link in self._links for slot in link.slots}
+        maps = {slot: i for i, slot in enumerate(slots) if slot.shape == shape and slot not in used}
+        self._links.append(Link(make, shape, slots, reach, () if in_order else tuple(maps.values())))
 
     def barrier(self) -> None:
         """Make all maps given so far, and before that what is `ready` for them."""
@@ -75,7 +85,7 @@ class Links(Plan):
         def unit(to: Recorder, number: int = 0) -> None:
             to.task()
             for n in range(number * self.size, min((number + 1) * self.size, self.count)):
-                _Sample(to, n, links).run()
+                _Sample(to, n, links, itemsize(self.dtype)).run()
 
         def record(to: Recorder) -> None:
             prepare(to)
@@ -89,8 +99,8 @@ class Links(Plan):
 class _Sample:
     """One sample's way through the links."""
 
-    def __init__(self, to: Recorder, n: int, links: Sequence[Link]) -> None:
-        self.to, self.n, self.links = to, n, links
+    def __init__(self, to: Recorder, n: int, links: Sequence[Link], itself: int) -> None:
+        self.to, self.n, self.links, self.itself = to, n, links, itself  # bytes of a number
         self.made = [0] * len(links)  # rows
         self.places: list[list[Place]] = []
         at = 2
@@ -116,5 +126,7 @@ class _Sample:
                 self.make(number - 1, whole if stop == link.shape[1] else min(whole, link.reach(stop)))
             start, width = self.n * link.shape[1], link.shape[2]
             band = Band(self.n, (first, stop), ((start + first) * width, (start + stop) * width))
+            for i in link.cold:
+                fetch_call(self.to, band.span, link.shape[3] * self.itself, self.places[number][i])
             link.make(self.to, band, *self.places[number])
             self.made[number] = stop

@@ -21,6 +21,8 @@ from minitl import oracle
 from minitl.arrays import Array
 from minitl.blocks import Build, ConvNorm, ConvSpec
 from minitl.kernels import threads
+from minitl.kernels.compiled.fetch import fetch
+from minitl.kernels.tasks import Table
 from minitl.records import Var
 from minitl.tape import Tape
 
@@ -137,6 +139,27 @@ def test_tasks_in_any_order_give_the_same_bits(method: str, monkeypatch: pytest.
     shuffle_tasks(monkeypatch, 0)
     shuffled = step()
     assert [name for name in plain if not np.array_equal(shuffled[name], plain[name])] == []
+
+
+@pytest.mark.parametrize("method", ["mobiletl", "ft-all", "ft-bias"])
+def test_bands_that_are_fetched_lie_within_their_maps(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are of float maps: to read beyond an array need not be noticed."""
+    run, fetched = Table.run, 0
+
+    def checked(table: Table, *arrays: Array) -> None:
+        nonlocal fetched
+        for row, numbers, kernel in zip(table.rows, table.arrays, table.kernels, strict=True):
+            if kernel is fetch():
+                array, (first, count) = arrays[numbers[1] - 2], row[1:3]
+                assert array.dtype == np.float32
+                assert 0 <= first < first + count <= array.nbytes
+                fetched += count
+        run(table, *arrays)
+
+    monkeypatch.setattr(Table, "run", checked)
+    model = stir(trained(minitl.networks.mobilenet_v3_small(num_classes=5, width=0.5), method))
+    everything(model, noise((5, 96, 64, 3), dtype="float32"))
+    assert fetched > 0
 
 
 FORMULA_FAULT = """

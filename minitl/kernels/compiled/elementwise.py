@@ -27,6 +27,7 @@ def finish(dtype: str, norm: int, name: str, rule: str, masked: bool) -> Kernel:
     codes = codes_of(known)
     code_bits, coded, keeps = codes.bits if codes else 8, codes is not None, isinstance(known, FromInput)
     per_byte, lanes, mask = 8 // code_bits, target().lanes(bits // 8), int(masked)
+    high = 1 if norm == BATCH or keeps else ROWS  # several maps come from memory faster, and go there, in its order
 
     @kernel
     def run(p: int) -> None:
@@ -53,9 +54,9 @@ def finish(dtype: str, norm: int, name: str, rule: str, masked: bool) -> Kernel:
 
         m = m0
         while m < m1:
-            if m % ROWS == 0 and m + ROWS <= m1:
-                tiles(ROWS, m)
-                m += ROWS
+            if m % high == 0 and m + high <= m1:
+                tiles(high, m)
+                m += high
             else:
                 tiles(1, m)
                 m += 1
