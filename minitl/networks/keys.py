@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, field, fields
 from typing import Any, TypeVar
 
@@ -14,18 +14,26 @@ T = TypeVar("T")
 Check = Callable[[str, str, Any], Any]  # (where, key, value) -> the value as the network takes it
 
 
-def read(kind: type[T], data: Any, where: str) -> T:
-    """An instance of the dataclass from a mapping; raises where a key is unknown or missing, or a value is wrong."""
+def read(kind: type[T], data: Any, where: str, besides: Collection[str] = ()) -> T:
+    """An instance of the dataclass from a mapping; raises where a key is unknown or missing, or a value is wrong.
+
+    `besides` are other keys that may stand there, and that were read before.
+    """
     checks: dict[str, Check] = {f.name: f.metadata["check"] for f in fields(kind)}  # type: ignore[arg-type]
-    values = {}
-    for key, value in mapping(where, "", data).items():
-        if key not in checks:
-            raise inexpressible(where, str(key)) or unknown("key", key, checks, layer=where)
-        values[key] = checks[key](where, key, value)
+    given = mapping(where, "", data)
+    expect_known(given, (*checks, *besides), where)
+    values = {key: checks[key](where, key, value) for key, value in given.items()}
     for f in fields(kind):  # type: ignore[arg-type]
         if f.default is MISSING and f.name not in values:
             raise UnknownNameError(f"key {f.name!r} is missing", layer=where, remedy=f"give {f.name}")
     return kind(**values)
+
+
+def expect_known(keys: Iterable[str], known: Collection[str], where: str) -> None:
+    """Raise where one of the keys is not known."""
+    for key in keys:
+        if key not in known:
+            raise inexpressible(where, str(key)) or unknown("key", key, known, layer=where)
 
 
 def whole(least: int, most: int, default: Any = MISSING, *, odd: bool = False) -> Any:
@@ -104,7 +112,8 @@ def inexpressible(where: str, word: str) -> MinitlError | None:
 def _key(good: Callable[[Any], bool], expected: str, default: Any, kind: Callable[[Any], Any]) -> Any:
     def check(where: str, key: str, value: Any) -> Any:
         if not good(value):
-            raise ValueRangeError(layer=where, expected=f"{key} {expected}", got=str(value)[:80])
+            got = repr(value) if isinstance(value, str) else str(value)
+            raise ValueRangeError(layer=where, expected=f"{key} {expected}", got=got[:80])
         return kind(value)
 
     return field(default=default, metadata={"check": check})

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
-from minitl.errors import MinitlError
-from minitl.networks.keys import mapping, read, wrong
+from minitl.errors import MinitlError, UnknownNameError
+from minitl.networks.keys import expect_known, mapping, read, wrong
 from minitl.networks.schema import Block, SqueezeExcite, Table
 
 MOST_BLOCKS = 1000
 SECTIONS = ("stem", "block", "squeeze_excite", "head", "classifier")  # merged key by key with those of a base
+ABOVE = ("base", "block", "squeeze_excite")  # keys of a table that are no fields of `Table`
 EITHER = {"expanded": "expansion", "expansion": "expanded"}  # one of them given anew lets the other go
 
 
 def read_table(data: Mapping[str, Any], where: str) -> Table:
     """The table of the mapping; raises, naming the place, where a key or a value is not in the schema."""
     top = mapping(where, "", data)
+    names = [f.name for f in fields(Table)]
+    expect_known(top, (*names, *ABOVE), where)
+    for section in SECTIONS:
+        for key in mapping(f"{where} [{section}]", "", top.get(section, {})):
+            if key in names:
+                remedy = f"put it above the first [section]: it is read as one of [{section}]"
+                raise UnknownNameError(f"{key!r} is a key of the whole table", layer=where, remedy=remedy)
     defaults = mapping(f"{where} [block]", "", top.pop("block", {}))
     squeeze = mapping(f"{where} [squeeze_excite]", "", top.pop("squeeze_excite", {}))
     read(SqueezeExcite, squeeze, f"{where} [squeeze_excite]")
     defaults = {"squeeze_excite": False, **defaults}
     rows = top.get("stages", [])
     if not isinstance(rows, list | tuple) or not rows:
-        raise wrong(where, "stages to be a list of tables", rows)
+        raise wrong(where, "stages to be a list of at least one table, or a base", rows)
     stages, blocks = [], 0
     for number, row in enumerate(rows):
         stages.append(tuple(_stage(row, defaults, squeeze, f"{where} stages[{number}]", MOST_BLOCKS - blocks)))
@@ -73,4 +82,4 @@ def _block(keys: dict[str, Any], squeeze: dict[str, Any], where: str) -> Block:
     wanted = keys.pop("squeeze_excite")
     if wanted is not False:
         keys["squeeze_excite"] = squeeze if wanted is True else {**squeeze, **mapping(where, "squeeze_excite", wanted)}
-    return read(Block, keys, where)
+    return read(Block, keys, where, ("repeats", "blocks"))

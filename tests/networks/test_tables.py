@@ -235,9 +235,22 @@ def test_methods_on_silu_and_a_sigmoid_gate(method: str) -> None:
 
 BAD: dict[str, tuple[Any, type[MinitlError], str]] = {
     "not a table": ([], ValueRangeError, "table: expected a table of keys and values, got []"),
-    "no stages": (changed("stages", to=[]), ValueRangeError, "table: expected stages to be a list of tables, got []"),
+    "no stages": (
+        changed("stages", to=[]), ValueRangeError,
+        "table: expected stages to be a list of at least one table, or a base, got []",
+    ),
     "no stem": ({"stages": SMALL["stages"]}, UnknownNameError, "table: key 'stem' is missing; give stem"),
     "unknown key": (changed("widht", to=2), UnknownNameError, "table: unknown key 'widht' (did you mean 'width'?)"),
+    "unknown key and no stages": ({"bse": "x"}, UnknownNameError, "table: unknown key 'bse' (did you mean 'base'?)"),
+    "unknown key of a section": (changed("head", "depth", to=2), UnknownNameError, "table [head]: unknown key 'depth'"),
+    "key of the table in a section": (
+        changed("head", "resolution", to=96), UnknownNameError,
+        "table: 'resolution' is a key of the whole table; put it above the first [section]: it is read as one of [head]",
+    ),
+    "text for a number": (changed("resolution", to="96"), ValueRangeError, "from 1 to 16384, got '96'"),
+    "misspelt repeats": (
+        changed("stages", 0, "repeat", to=2), UnknownNameError, "unknown key 'repeat' (did you mean 'repeats'?)"
+    ),
     "unknown key of a stage": (
         changed("stages", 1, "kernal", to=3), UnknownNameError, "table stages[1] blocks[0]: unknown key 'kernal'"
     ),
@@ -294,7 +307,8 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         ("stages = [", "no table of a network: "),
         (b"\xff\xfe", "no table of a network: "),
         ("a = " + "[" * 5000, "no table of a network: "),
-        ("a = 1", "expected stages to be a list of tables"),
+        ("a = 1", "unknown key 'a'"),
+        ("", "expected stages to be a list of at least one table, or a base"),
         ('base = "../digits_irb"', "unknown network '../digits_irb'"),
         (TOML.replace("kernel = 5", "kernel = 2"), "stages[1] blocks[0]: expected kernel an odd number"),
     ]:
