@@ -245,7 +245,7 @@ BAD: dict[str, tuple[Any, type[MinitlError], str]] = {
     "unknown key of a section": (changed("head", "depth", to=2), UnknownNameError, "table [head]: unknown key 'depth'"),
     "key of the table in a section": (
         changed("head", "resolution", to=96), UnknownNameError,
-        "table: 'resolution' is a key of the whole table; put it above the first [section]: it is read as one of [head]",
+        "table: 'resolution' is a key of the whole table; put it above the first [section]: it is read as one of",
     ),
     "text for a number": (changed("resolution", to="96"), ValueRangeError, "from 1 to 16384, got '96'"),
     "misspelt repeats": (
