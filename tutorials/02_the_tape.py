@@ -356,7 +356,8 @@ assert list(held.values()) == [357, 197, 256]
 # from what is trained**; nobody has to say it, and nobody can get it wrong.
 #
 # Backward needs a record once. So the walk empties each record as it passes, and a tape can be walked
-# only once. Look at the shape: memory climbs in forward, turns at the loss, and comes down.
+# only once. Look at the shape: memory climbs in forward, turns at the loss, and comes down. (Two of the
+# curves are moved by 2 bytes, so that all can be seen.)
 
 
 # %%

@@ -354,8 +354,8 @@ check("3c", strided, strided_backward)
 # %% [markdown]
 # **3d.** What the convolutions of a block keep, in bytes of float32, for any choice of trained
 # weights. `layers` is a dictionary, from a convolution's name to the shape of its input, in the order
-# in which they run; `trained` is a set of names. Use it on the block of the paper: which single layer
-# would you freeze first?
+# in which they run; `trained` is a set of names. Use it on the block of the paper: which two layers
+# keep most, and would be the first to freeze?
 
 
 # %%

@@ -198,7 +198,7 @@ assert kept == ()
 #
 # Freezing changes the *function* that is trained: the statistics are those of the old images. Here
 # are channels that have learnt something about the digits 0 to 4. There is one per digit: a weighted
-# sum of the pixels, fitted (by least squares) to be 1 for that digit and 0 for the other four.
+# sum of the pixels, fitted (by least squares, weights held small) to be 1 for that digit and 0 for the other four.
 # Normalise one with the statistics of the old digits, and show it the new digits, 5 to 9.
 
 # %%
@@ -245,7 +245,7 @@ finish(ax, "A channel that knows 3s, under the old statistics", "x_hat", "densit
 #
 #     running += momentum (of this batch - running)
 #
-# with the unbiased variance, sum((x - mean)^2) / (M - 1), which for M = 392 is 392 / 391 of the one
+# with the unbiased variance, sum((x - mean)^2) / (M - 1), which for 8 images of 7 x 7 is 392 / 391 of the one
 # above. No gradient depends on that, and nothing is kept for it. But it is a side effect: run a
 # forward pass twice and it happens twice. Tutorial 9, which runs blocks again to save memory, has to
 # take care.

@@ -232,7 +232,7 @@ assert f"{100 * (1 - 2_164_224 / 4_031_616):.3f}" == "46.319"
 # stay: the inputs of the convolutions.
 
 # %%
-from course.figures import BLUE, GREY, PURPLE, RED, YELLOW, figure
+from course.figures import BLUE, GREEN, GREY, RED, YELLOW, figure
 
 LAYERS = ["expand", "expand_norm", "expand_act", "depthwise", "depthwise_norm", "depthwise_act"]
 LAYERS += ["project", "project_norm"]
@@ -455,7 +455,7 @@ for row in ledgers["V2", "mobiletl-exact"].rows:
 
 # %%
 GROUPS = {"convolutions": BLUE, "norms": RED, "activations": YELLOW}
-GROUPS |= {"convolution and activation": BLUE, "squeeze-and-excite": PURPLE}
+GROUPS |= {"convolution and activation": BLUE, "squeeze-and-excite": GREEN}
 
 
 def group(row):

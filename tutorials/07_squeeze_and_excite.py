@@ -222,9 +222,9 @@ print("minitl.ops.gated_conv: equal, and keeps", ", ".join(sorted(saved.buffers)
 # one-bit rule's 28,224 bytes.)
 
 # %%
-from course.figures import BLUE, PURPLE, YELLOW, figure
+from course.figures import BLUE, GREEN, YELLOW, figure
 
-PLACES = {"depthwise_act": YELLOW, "se (gate)": PURPLE, "se (multiply)": PURPLE, "project": BLUE}
+PLACES = {"depthwise_act": YELLOW, "se (gate)": GREEN, "se (multiply)": GREEN, "project": BLUE}
 
 
 def place_of(row):

@@ -121,7 +121,7 @@ assert TRAINED["ft-bias"] == 3_725
 # %% [markdown]
 # *Parameters are not memory.* `ft-bias` trains 3,725 numbers and keeps 7,030,040 bytes: its
 # gradients have to come down through every activation to the stem. MobileTL trains 84,445 and keeps
-# 2,011,992 bytes. (The rows of `mobiletl-recompute` would be fewer still; its gradients are those of
+# 2,011,992 bytes. (`mobiletl-recompute` would keep fewer bytes still; its gradients are those of
 # `mobiletl-exact`, so it would learn the same, and we need not train it.)
 #
 # Now train. Fifty steps each; some ten seconds for all.
@@ -189,7 +189,7 @@ for name in ("mobiletl 2", "mobiletl-exact 2"):
 # ## Up and to the left
 #
 # In the last figure better is *up and to the left*. The dashed line runs along the best that a given
-# memory can buy; what lies below it is beaten by something that is no larger.
+# memory can buy, in the first run of each; what lies below it is beaten by something that is no larger.
 
 # %% tags=["volatile"]
 picture, axes = figure(height=3.4)

@@ -91,7 +91,8 @@ assert (said.returncode, len(said.stderr.splitlines())) == (2, 1)
 # %% [markdown]
 # ## What moves the peak
 #
-# Four more knobs. Which of them helps most here?
+# Four more knobs. Which of them helps most here? (As in tutorial 9, a few peaks may differ by a percent on
+# yours: scratch memory holds whole tiles.)
 
 # %% tags=["about"]
 BASE = ("mobiletl-exact", 5)
@@ -226,7 +227,9 @@ for place, ledger in enumerate((first, second)):
         if row.bytes:
             style = {"hatch": "///" if row.shared_with else "", "edgecolor": "white"}
             axes.barh(place, row.bytes / 1e6, left=left, color=names[row.layer], **style)
-            said = " = ".join((f"{row.layer} {row.tensor}", *row.shared_with))
+            said = " = ".join(
+                [f"{row.layer} {row.tensor}", *(f"{other} x" for other in row.shared_with)]
+            )
             inside = row.bytes > 500_000
             shown = f"{said}\n{row.bytes:,}" if inside else f"{said}, {row.bytes:,}"
             where = left + row.bytes / 2e6 if inside else left + row.bytes / 1e6 + 0.02

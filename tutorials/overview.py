@@ -8,7 +8,7 @@ import matplotlib as mpl
 import minitl
 from minitl.methods.table import markdown
 
-from course.figures import BLUE, GREEN, PURPLE, YELLOW, figure, finish
+from course.figures import BLUE, GREEN, RED, YELLOW, figure, finish
 from render import HERE, PAGES, digest, svg
 
 FORMS = {
@@ -21,7 +21,7 @@ METHODS = {
     "mobiletl-exact": "exact slopes",
     "mobiletl-recompute": "recompute",
 }
-KINDS = {"convolutions": BLUE, "norms": YELLOW, "activations": PURPLE, "squeeze-and-excite": GREEN}
+KINDS = {"convolutions": BLUE, "norms": RED, "activations": YELLOW, "squeeze-and-excite": GREEN}
 
 
 def kind(row):
