@@ -316,15 +316,14 @@ def test_the_page_on_python_does_what_it_says(tmp_path: Path) -> None:
     assert verdicts(wrong.stderr) == verdicts(page) == [("WRONG", "grad_input"), ("WRONG", "kept")]
 
 
-def test_the_example_for_test_suites_runs(tmp_path: Path) -> None:
+def test_the_example_for_test_suites_passes_as_it_is_copied(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (example,), (script,) = blocks("pytest"), blocks("python")
-    assert 'entries("hard_swish-*")' in example
     for strict, code in ((">=", 0), (">", 1)):
         (tmp_path / "mine.py").write_text(script.partition("\n\nfor case in")[0].replace("x >= 0", f"x {strict} 0"))
-        (tmp_path / "test_mine.py").write_text(example.replace('"hard_swish-*"', '"hard_swish-sign"'))
+        (tmp_path / "test_mine.py").write_text(example)
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
         plain = {**os.environ, "PYTEST_ADDOPTS": ""}
         done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True)
         assert done.returncode == code, done.stdout
-        assert ("[nhwc" in done.stdout or "nhwc]" in done.stdout) == bool(code)
+        assert ("2 failed" if code else "2 passed") in done.stdout
