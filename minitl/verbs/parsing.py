@@ -59,11 +59,20 @@ class Parser(argparse.ArgumentParser):
         super().exit(status, message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and tell the verb's own users about a word it does not know."""
+        """Parse, and tell the verb's own users about a word it does not know.
+
+        A word that may be left out may stand behind the options too, which argparse before Python 3.12.7 forbids.
+        """
         known, extra = super().parse_known_args(args, namespace)
+        optional = [action for action in self._get_positional_actions() if action.nargs == argparse.OPTIONAL]
+        for action in optional:
+            if extra and not extra[0].startswith("-") and getattr(known, action.dest) is action.default:
+                setattr(known, action.dest, self._get_values(action, [extra.pop(0)]))
         if extra:
             options = [option for option in self._option_string_actions if option.startswith("--")]
             hint = did_you_mean(extra[0].partition("=")[0], options)
+            if optional and not extra[0].startswith("-"):
+                hint = f"; there may be one {optional[-1].metavar} only"
             self.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
         return known, extra
 

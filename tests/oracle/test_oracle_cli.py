@@ -44,6 +44,19 @@ def test_export_of_built_in_cases(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert oracle.load(tmp_path / "linear").dtype == "float64"
 
 
+@pytest.mark.parametrize("behind", [0, 1, 2])
+def test_a_pattern_may_stand_behind_options_and_there_is_one(
+    behind: int, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = [("--layout", "nchw"), ("--op", "linear")]
+    options.insert(behind, ("*-frozen",))
+    words = [word for option in options for word in option]
+    assert [entry["case"] for entry in as_json(capsys, "export", tmp_path, *words)["exported"]] == ["linear-frozen"]
+    code, out, err = run(capsys, "export", tmp_path, *words, "conv*")
+    assert (code, out) == (2, "")
+    assert "unrecognized arguments: conv*; there may be one PATTERN only" in err
+
+
 def test_export_of_a_case_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     attrs = "in_channels=4 expanded_channels=9 out_channels=4 kernel=3 stride=1 activation=hard_swish se_channels=0"
     pairs = [f"--attr={pair}" for pair in (*attrs.split(), "eps=1e-3", "momentum=0.01")]
