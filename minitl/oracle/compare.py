@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -60,16 +60,25 @@ def judge(case: Case, got: Mapping[str, Any], only: str | None = None) -> list[L
         raise UsageError(op=case.name, expected=expected, got=type(got).__name__, remedy=remedy)
     arrays = {name: _array(value) for name, value in got.items() if value is not None}
     required = [n for n in case.required if only is None or n.startswith(FORWARD)]
-    lines = [Line(n, False, _missing(n, arrays), causes.missing(case, n)) for n in required if n not in arrays]
+    strange = [name for name in arrays if not _is_known(case, name)]
+    lines = [Line(n, False, _missing(n, strange), causes.missing(case, n)) for n in required if n not in arrays]
     if only == "forward":
         arrays = {n: a for n, a in arrays.items() if not n.startswith("grad_")}
     return lines + [_judge(case, name, array) for name, array in arrays.items()]
 
 
-def _missing(name: str, arrays: Collection[str]) -> str:
-    near = get_close_matches(name, list(arrays), 1)
-    found = near or list(arrays)[:4]
+def _missing(name: str, strange: Sequence[str]) -> str:
+    """What is said of a missing result; it may be among those that came under names the case does not know."""
+    found = get_close_matches(name, strange, 1) or strange[:4]
     return f"missing: it is required; found {', '.join(found)}" if found else "missing: it is required"
+
+
+def _is_known(case: Case, name: str) -> bool:
+    """Whether the case has a tensor of that name, or one that is frozen."""
+    prefix, _, parameter = name.partition(".")
+    of_one = prefix in ("grad_param", "buffer_after", "param_after")
+    frozen = of_one and {f"param.{parameter}", f"buffer.{parameter}"} & case.tensors.keys()
+    return name in case.tensors or bool(frozen)
 
 
 def _array(value: Any) -> Any:
