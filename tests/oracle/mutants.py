@@ -795,6 +795,21 @@ class RoundedSixth(Correct):
         return x * np.clip(x + 3, 0, 6) * x.dtype.type(np.float16(1 / 6))
 
 
+@mutant("hard-swish slope takes a rounded 1/6 (a float16 constant)")
+class RoundedSixthInSlope(Correct):
+    def hard_swish_slope(self, x: Array) -> Array:
+        return np.where((x > -3) & (x < 3), (2 * x + 3) * x.dtype.type(np.float16(1 / 6)), x >= 3)
+
+
+@mutant("0.1667 for 1/6")
+class DecimalSixth(Correct):
+    def hard_swish(self, x: Array) -> Array:
+        return x * np.clip(x + 3, 0, 6) * x.dtype.type(0.1667)
+
+    def hard_sigmoid(self, x: Array) -> Array:
+        return np.clip(x + 3, 0, 6) * x.dtype.type(0.1667)
+
+
 @mutant("hard-swish slope from its output without the bit: rising everywhere")
 class NoBit(Correct):
     def slope(self, x: Array, kind: str, rule: str) -> Array:

@@ -17,6 +17,8 @@ NAMED: dict[str, str] = {
     "hard-swish slope (2x + 3) / 6 held between 0 and 1: no overshoot, no jump": "held between 0 and 1",
     "hard-swish slope (2x + 3) / 6 at the kinks too": "middle region|kink",
     "hard-swish takes a rounded 1/6 (a float16 constant)": "low precision",
+    "hard-swish slope takes a rounded 1/6 (a float16 constant)": "low precision: the constant 1/6 in float16",
+    "0.1667 for 1/6": "constant 0.1667 where 1/6",
     "hard-swish slope from its output without the bit: rising everywhere": "rising everywhere",
     "gradient passed straight through activations": "straight through",
     "swish instead of hard-swish": "^swish where",

@@ -99,6 +99,31 @@ def networks() -> list[Any]:
     return [case for case in cases("nhwc", "float32") if case.op in ("network", "residual")]
 
 
+EVERY = (  # mistakes, and a case of which they are named in every tensor that is wrong
+    ("hard-swish takes a rounded 1/6 (a float16 constant)", "hard_swish-exact"),
+    ("hard-swish slope takes a rounded 1/6 (a float16 constant)", "hard_swish-exact"),
+    ("0.1667 for 1/6", "hard_swish-exact"),
+    ("0.1667 for 1/6", "hard_sigmoid-exact"),
+)
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+@pytest.mark.parametrize(("mistake", "name"), EVERY)
+def test_mistake_is_named_in_every_wrong_tensor(mistake: str, name: str, layout: str) -> None:
+    (case,) = oracle.cases(name, layout=layout)
+    case.check(Correct(case).answer())
+    wrong = [line for line in case.compare(MUTANTS[mistake](case).answer()).lines if not line.ok]
+    assert wrong
+    assert all(re.search(NAMED[mistake], line.cause) for line in wrong), wrong
+
+
+def test_an_exact_slope_is_not_called_low_precision() -> None:
+    (case,) = oracle.cases("hard_swish-sign")
+    answer = MUTANTS["exact slope where the sign rule is asked for"](case).answer()
+    (line,) = (line for line in case.compare(answer).lines if not line.ok)
+    assert line.cause == "the gradient of rule exact or the gradient of rule output"
+
+
 ENDS = (
     "eps 10 times too large",
     "update in the wrong direction",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
 from minitl import ops
 from minitl.arrays import Array
+from minitl.ops.op import EXACT
 from minitl.oracle.bounds.activations import kinks
 from minitl.oracle.case import Case
 from minitl.oracle.mistakes.tape import Backward, Call, Change, Mistake
@@ -55,7 +56,9 @@ UNCLIPPED: dict[str, tuple[Change, Change]] = {
     "hard_swish": (lambda x: x * np.maximum(x + 3, 0) / 6, lambda x: np.where(x <= -3, 0, (2 * x + 3) / 6)),
     "hard_sigmoid": (lambda x: np.maximum(x + 3, 0) / 6, lambda x: np.where(x <= -3, 0, 1 / 6)),
 }
-SIXTH = float(np.float16(1 / 6))
+SIXTHS = {"low precision: the constant 1/6 in float16": float(np.float16(1 / 6))} | {
+    f"the constant {round(1 / 6, digits)} where 1/6 is right": round(1 / 6, digits) for digits in (3, 4, 5, 6)
+}
 HARD_SWISH_SLOPES: dict[str, Change] = {
     "hard-swish's product rule forgotten: the slope is not relu6(x + 3) / 6": lambda x: _clip(x + 3) / 6,
     "hard-swish's regions forgotten: the slope is (2 x + 3) / 6 between -3 and 3 only": lambda x: (2 * x + 3) / 6,
@@ -76,9 +79,8 @@ def mistakes(activation: str, rule: str = "") -> Iterator[Mistake]:
     yield Mistake(text, ("silu", "sigmoid"), None, _sloped(_sigmoid))
     for cause, slope in HARD_SWISH_SLOPES.items():
         yield Mistake(cause, ("hard_swish",), None, _sloped(slope))
-    sixth = "low precision: the constant 1/6 in float16"
-    yield other(sixth, ("hard_swish",), lambda x: x * _clip(x + 3) * SIXTH, FUNCTIONS["hard_swish"][1])
-    yield other(sixth, ("hard_sigmoid",), lambda x: _clip(x + 3) * SIXTH, lambda x: _inside(x) * SIXTH)
+    for cause, sixth in SIXTHS.items():
+        yield from _with_sixth(cause, sixth)
     for op in ACTIVATIONS:
         yield other("activation left out", (op,), lambda x: x, np.ones_like)
         yield Mistake("the gradient passed straight through", (op,), None, lambda c, gy: (gy,))
@@ -86,6 +88,17 @@ def mistakes(activation: str, rule: str = "") -> Iterator[Mistake]:
         yield from _rules(op)
         yield Mistake("flipped mask bits", (op,), None, lambda c, gy: (gy * (c.x < 0),))
     yield from _left_in(activation)
+
+
+def _with_sixth(cause: str, sixth: float) -> Iterator[Mistake]:
+    """Another number for 1/6, in the function and in the exact slope that is made of it."""
+
+    def backward(c: Call, gy: Array) -> Sequence[Array | None]:
+        slope = np.where(_inside(c.x), (2 * c.x + 3) * sixth, c.x >= 3)
+        return (gy * slope,) if c.rule == EXACT else c.backward(gy)
+
+    yield Mistake(cause, ("hard_swish",), lambda c: c.x * _clip(c.x + 3) * sixth, backward)
+    yield other(cause, ("hard_sigmoid",), lambda x: _clip(x + 3) * sixth, lambda x: _inside(x) * sixth)
 
 
 def other(cause: str, of: tuple[str, ...], value: Change, slope: Change) -> Mistake:
