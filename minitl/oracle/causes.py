@@ -18,11 +18,11 @@ from minitl.arrays import Array
 from minitl.kernels import threads
 from minitl.oracle import updates
 from minitl.oracle.bounds import PRECISIONS
-from minitl.oracle.case import Case
+from minitl.oracle.case import Case, from_layout
 from minitl.oracle.mistakes import codes, results, shapes
 from minitl.oracle.mistakes.formats import FORMATS, ROUNDOFF
 from minitl.oracle.mistakes.runs import Runs, Wrong
-from minitl.oracle.recipes import BLOCKS, COMPOSITES
+from minitl.oracle.recipes import ACTIVATIONS, BLOCKS, COMPOSITES
 
 FORWARD = ("output", "buffer_after")  # what a mistake of the forward changes
 BACKWARD = ("grad_", "param_after")  # and one of the backward
@@ -80,12 +80,24 @@ def _by_form(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> dict
     for name in wrong:
         if case.tensors[name].dtype.kind != "f":
             follows = case.op in COMPOSITES and "output" in wrong  # other values have other codes
-            found[name] = codes.cause(case, name, got[name]) if name.startswith("kept.") and not follows else ""
+            kept = name.startswith("kept.") and not follows
+            found[name] = codes.cause(case, name, got[name], _activation(case, name)) if kept else ""
         elif got[name].shape != case.tensors[name].shape:
             found[name] = shapes.cause(case, name, got[name])
         elif _is_swapped(case, name, got[name]):
             found[name] = "big-endian: the bytes of each number are in the opposite order; little-endian is right"
     return found
+
+
+def _activation(case: Case, name: str) -> tuple[str, Array] | None:
+    """The activation that keeps a tensor, and its input (N, H, W, C)."""
+    if case.op in ACTIVATIONS:
+        return case.op, from_layout(case.tensors["input.x"], case.layout)
+    with suppress(Exception):  # a case that cannot be run
+        layer = case.row(name)["layer"]
+        calls = runs_of(case).right.calls
+        return next((c.op.name, c.x) for c in calls if c.layer == layer and c.op.name in ACTIVATIONS)
+    return None
 
 
 def _is_swapped(case: Case, name: str, got: Array) -> bool:

@@ -783,6 +783,48 @@ class SlopeAtKinks(Correct):
         return np.where(x < -3, 0, np.where(x > 3, 1, (2 * x + 3) / 6))
 
 
+@mutant("hard-swish slope (2x + 3) / 6 at -3 too")
+class SlopeAtMinusThree(Correct):
+    def hard_swish_slope(self, x: Array) -> Array:
+        return np.where(x < -3, 0, np.where(x >= 3, 1, (2 * x + 3) / 6))
+
+
+@mutant("hard-swish slope (2x + 3) / 6 at 3 too")
+class SlopeAtThree(Correct):
+    def hard_swish_slope(self, x: Array) -> Array:
+        return np.where(x <= -3, 0, np.where(x > 3, 1, (2 * x + 3) / 6))
+
+
+@mutant("the sign rule's mask is x >= -3")
+class MaskFromMinusThree(Correct):
+    def sign(self, x: Array) -> Array:
+        return x >= -3
+
+
+@mutant("the sign rule's mask is x > -3")
+class MaskAboveMinusThree(Correct):
+    def sign(self, x: Array) -> Array:
+        return x > -3
+
+
+@mutant("the sign rule's mask is x >= -1.5")
+class MaskFromLowest(Correct):
+    def sign(self, x: Array) -> Array:
+        return x >= -1.5
+
+
+@mutant("the sign rule's mask is x >= 3")
+class MaskFromThree(Correct):
+    def sign(self, x: Array) -> Array:
+        return x >= 3
+
+
+@mutant("the sign rule's mask is y >= 0")
+class MaskOfOutput(Correct):
+    def sign(self, x: Array) -> Array:
+        return self.hard_swish(x) >= 0
+
+
 @mutant("hard-swish slope x / 3 + 1 / 3")
 class WrongSlope(Correct):
     def hard_swish_slope(self, x: Array) -> Array:

@@ -104,6 +104,16 @@ EVERY = (  # mistakes, and a case of which they are named in every tensor that i
     ("hard-swish slope takes a rounded 1/6 (a float16 constant)", "hard_swish-exact"),
     ("0.1667 for 1/6", "hard_swish-exact"),
     ("0.1667 for 1/6", "hard_sigmoid-exact"),
+    ("hard-swish slope (2x + 3) / 6 at -3 too", "hard_swish-exact"),
+    ("hard-swish slope (2x + 3) / 6 at 3 too", "hard_swish-exact"),
+    ("relu slope 1 at 0", "relu-exact"),
+    ("the sign rule's mask is x >= -3", "hard_swish-sign"),
+    ("the sign rule's mask is x >= -3", "irb-mobiletl-hard_swish-k3-s1"),
+    ("the sign rule's mask is x > -3", "hard_swish-sign"),
+    ("the sign rule's mask is x >= -1.5", "hard_swish-sign"),
+    ("the sign rule's mask is x >= 3", "hard_swish-sign"),
+    ("the sign rule's mask is y >= 0", "hard_swish-sign"),
+    ("the sign rule's mask is y >= 0", "irb-mobiletl-hard_swish-k5-s2-se"),
 )
 
 

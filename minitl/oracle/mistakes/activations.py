@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,8 @@ from minitl.oracle.case import Case
 from minitl.oracle.mistakes.tape import Backward, Call, Change, Mistake
 from minitl.oracle.recipes import ACTIVATIONS
 
-STRICT = "the mask is x > 0 where x >= 0 is right"
+BY_SIGN = ("sign", "few1", "output-sign")  # rules by which the mask x >= 0 is the slope
+SIGN = "x >= 0"
 CONVS = ("conv", "depthwise_conv", "pointwise_conv", "grouped_conv", "standardised_conv", "linear")
 NORMS = ("batch_norm", "frozen_norm", "group_norm")
 
@@ -85,6 +87,7 @@ def mistakes(activation: str, rule: str = "") -> Iterator[Mistake]:
         yield other("activation left out", (op,), lambda x: x, np.ones_like)
         yield Mistake("the gradient passed straight through", (op,), None, lambda c, gy: (gy,))
         yield from _swapped(op, rule)
+        yield from _masked(op, strict=False)
         yield from _rules(op)
         yield Mistake("flipped mask bits", (op,), None, lambda c, gy: (gy * (c.x < 0),))
     yield from _left_in(activation)
@@ -124,6 +127,47 @@ def _rules(op: str) -> Iterator[Mistake]:
         yield Mistake(f"the gradient of rule {rule}", (op,), None, partial(Call.backward, rule=rule))
 
 
+def mask_cause(wrong: str, right: str) -> str:
+    """One of the masks where another is right."""
+    return f"the mask is {wrong} where {right} is right"
+
+
+def masks(op: str) -> dict[str, Change]:
+    """What may be taken for the mask of an activation, by its formula: a border at any kink; or the sign of y.
+
+    Away from kinks a strict border and the other give the same bits; that of the activation itself stands first.
+    """
+    rules = getattr(ops, op).rules
+    borders = {">=": np.greater_equal, ">": np.greater}
+    order = sorted(borders, reverse=any(rule in BY_SIGN for rule in rules))
+    found: dict[str, Change] = {}
+    for kink in sorted({kink for rule in rules if not rule.startswith("few") for kink in kinks(op, rule)}):
+        for border in order:
+            found[f"x {border} {kink:g}"] = partial(_beyond, borders[border], kink)
+    if op in FUNCTIONS:
+        found["y >= 0"] = partial(_not_negative, FUNCTIONS[op][0])
+    return found
+
+
+def _beyond(border: Callable[[Array, float], Array], kink: float, x: Array) -> Array:
+    return border(x, kink)
+
+
+def _not_negative(value: Change, x: Array) -> Array:
+    return value(x) >= 0  # as -0.0 is
+
+
+def _masked(op: str, *, strict: bool) -> Iterator[Mistake]:
+    """Other masks where the sign rule's is right; strict ones differ at kinks only."""
+    for text, mask in masks(op).items():
+        if (">=" not in text) == strict and text != SIGN:
+            yield Mistake(mask_cause(text, SIGN), (op,), None, _of_mask(mask))
+
+
+def _of_mask(mask: Change) -> Backward:
+    return lambda c, gy: (gy * mask(c.x),) if c.rule in BY_SIGN else c.backward(gy)
+
+
 def _left_in(activation: str) -> Iterator[Mistake]:
     """An activation after an op that is followed by none."""
     for name, (value, slope) in FUNCTIONS.items():
@@ -146,15 +190,28 @@ def _left_in(activation: str) -> Iterator[Mistake]:
 
 def at_kinks(case: Case) -> Iterator[Mistake]:
     """Other values of the slope where a single op's case hits a kink."""
-    values: dict[float, str] = {0.0: "0", 1 / 6: "1/6", 0.5: "1/2", 1.0: "1"}
     for kink in kinks(case.op, case.rule):
-        for value, text in values.items():
+        values = {0.0, 1 / 6, 0.5, 1.0, *_beside(case.op, case.rule, kink)}
+        for text, value in {_fraction(value): value for value in sorted(values)}.items():
             cause = f"slope {text} at the kink {kink:g}"
             yield Mistake(cause, (case.op,), None, _with_kink(kink, value))
     if case.op in ("hard_swish", "hard_sigmoid"):
         cause = "the slope of the middle region at the kinks too"
         yield Mistake(cause, (case.op,), None, _middle_everywhere)
-    yield Mistake(STRICT, (case.op,), None, lambda c, gy: (gy * (c.x > 0),))
+    yield from _masked(case.op, strict=True)
+
+
+def _beside(op: str, rule: str, kink: float) -> list[float]:
+    """The rule's slope just below and just above a kink: what it is at the kink if that is counted to that side."""
+    x = np.nextafter(np.full((1, 1, 1, 2), kink), [-np.inf, np.inf])
+    gx = Call(getattr(ops, op), "", (x,), {}, (True,), rule).input_gradient(np.ones_like(x))
+    return [float(slope) for slope in gx.ravel()]
+
+
+def _fraction(value: float) -> str:
+    """`1/6`, where it is a simple one."""
+    near = Fraction(value).limit_denominator(9)
+    return str(near) if abs(near - value) < 1e-9 else f"{value:.3g}"
 
 
 def _middle_everywhere(c: Call, gy: Array) -> tuple[Array]:

@@ -9,21 +9,20 @@ import numpy as np
 from minitl.arrays import Array, Shape
 from minitl.bits import pack, unpack
 from minitl.oracle.case import Case, from_layout
-from minitl.oracle.mistakes.activations import STRICT
-from minitl.oracle.recipes import ACTIVATIONS
+from minitl.oracle.mistakes.activations import mask_cause, masks
 
 ALONG = "mask packed along another axis: "
 
 
-def cause(case: Case, name: str, got: Array) -> str:
-    """A likely cause, or nothing."""
+def cause(case: Case, name: str, got: Array, activation: tuple[str, Array] | None) -> str:
+    """A likely cause, or nothing; `activation` is that whose codes these are, if it is one's, and its input."""
     row, expected = case.row(name), case.tensors[name]
     bits, shape = row["bits"], _nhwc(case, tuple(row["shape"]))
     if bits >= 8 or got.dtype.kind not in "iub":
         return ""
     codes = unpack(expected, bits, shape)
     right = expected.reshape(-1)
-    every = [*_strict(case, bits, right)]
+    every = [*_other_masks(*activation, right)] if activation and bits == 1 else []
     if got.ndim == 4:  # not packed by whoever made it
         flat = pack(np.ascontiguousarray(from_layout(got.astype(np.uint8), case.layout)), bits).reshape(-1)
     else:
@@ -86,11 +85,11 @@ def _packings(codes: Array, bits: int, expected: Array) -> Iterator[tuple[str, A
     yield ALONG + "the bytes of a channel follow one another, (C, bytes); (bytes, C) is right", expected.T.reshape(-1)
 
 
-def _strict(case: Case, bits: int, right: Array) -> Iterator[tuple[str, Array]]:
-    """The mask of a single activation without its kink."""
-    x = from_layout(case.tensors["input.x"], case.layout)
-    if bits == 1 and case.op in ACTIVATIONS and np.array_equal(pack((x >= 0).astype(np.uint8), 1).reshape(-1), right):
-        yield STRICT, pack((x > 0).astype(np.uint8), 1).reshape(-1)
+def _other_masks(op: str, x: Array, right: Array) -> Iterator[tuple[str, Array]]:
+    """What the bits are if another mask is taken."""
+    packed = {text: pack(mask(x).astype(np.uint8), 1).reshape(-1) for text, mask in masks(op).items()}
+    true = next((text for text, bits in packed.items() if np.array_equal(bits, right)), "")
+    yield from ((mask_cause(text, true), bits) for text, bits in packed.items() if true)
 
 
 def _row(codes: Array, bits: int) -> Array:
