@@ -372,6 +372,40 @@ class Interleaved(Correct):
         return slice(group, None, groups)
 
 
+def without_group(w: Array, groups: int, group: int) -> Array:
+    """Filters, or their gradients, with zeros for those of one group."""
+    rows = w.reshape(groups, -1).copy()
+    rows[group] = 0
+    return rows.reshape(w.shape) if groups > 1 else w
+
+
+@mutant("the last group missing, forward")
+class NoLastGroup(Correct):
+    def forward_weight(self, w: Array) -> Array:
+        return without_group(w, self.attrs.get("groups", 1), -1)
+
+
+@mutant("the last group missing in the gradient of x")
+class NoLastGroupInX(Correct):
+    def backward_weight(self, w: Array) -> Array:
+        return without_group(w, self.attrs.get("groups", 1), -1)
+
+
+@mutant("the last group missing in the gradient of the weights")
+class NoLastGroupInWeights(Correct):
+    def weight_gradient(self, taps: Array) -> Array:
+        return without_group(taps, self.attrs.get("groups", 1), -1)
+
+
+@mutant("the first group missing in both gradients")
+class NoFirstGroup(Correct):
+    def backward_weight(self, w: Array) -> Array:
+        return without_group(w, self.attrs.get("groups", 1), 0)
+
+    def weight_gradient(self, taps: Array) -> Array:
+        return without_group(taps, self.attrs.get("groups", 1), 0)
+
+
 @mutant("filters not standardised")
 class NotStandardised(Correct):
     def standardised_conv(self, x: Array, stride: int) -> Result:

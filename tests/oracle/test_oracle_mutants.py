@@ -99,6 +99,7 @@ def networks() -> list[Any]:
     return [case for case in cases("nhwc", "float32") if case.op in ("network", "residual")]
 
 
+GRADIENTS = (", forward", " in the gradient of x", " in the gradient of the weights")
 EVERY = (  # mistakes, and a case of which they are named in every tensor that is wrong
     ("hard-swish takes a rounded 1/6 (a float16 constant)", "hard_swish-exact"),
     ("hard-swish slope takes a rounded 1/6 (a float16 constant)", "hard_swish-exact"),
@@ -114,6 +115,9 @@ EVERY = (  # mistakes, and a case of which they are named in every tensor that i
     ("the sign rule's mask is x >= 3", "hard_swish-sign"),
     ("the sign rule's mask is y >= 0", "hard_swish-sign"),
     ("the sign rule's mask is y >= 0", "irb-mobiletl-hard_swish-k5-s2-se"),
+    *((f"the last group missing{where}", f"grouped_conv-k3-s{stride}") for where in GRADIENTS for stride in (1, 2)),
+    ("the last group missing in the gradient of the weights", "standardised_conv-k3-s2"),
+    ("the first group missing in both gradients", "grouped_conv-k3-s2"),
 )
 
 

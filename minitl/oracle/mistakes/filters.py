@@ -23,6 +23,8 @@ def mistakes() -> Iterator[Mistake]:
     """All of them."""
     text = "channels of the groups interleaved: a group's channels follow one another"
     yield around(text, GROUPED, lambda c: (_interleaved(c), SAME, SAME))
+    for which, group in (("first", 0), ("last", -1)):
+        yield around(f"the {which} group left out", GROUPED, partial(_without_group, group))
     yield from _standardised()
     yield from _filtered()
 
@@ -32,6 +34,17 @@ def _interleaved(c: Call) -> Map:
     order = np.arange(channels).reshape(channels // groups, groups).T.reshape(-1)
     back = np.argsort(order)
     return Map(lambda x: x[..., order], lambda g: g[..., back])
+
+
+def _without_group(group: int, c: Call) -> tuple[Map, Map, Map]:
+    """Neither its outputs, nor the gradients that come from them."""
+    groups, filters = c.attrs.get("groups", 1), len(c.arrays[1])
+    if groups == 1:
+        raise LookupError("there is no other")
+    there = np.ones((groups, filters // groups))
+    there[group] = 0
+    keep = Map(lambda y: y * there.reshape(-1), lambda g: g * there.reshape(-1))
+    return SAME, SAME, keep
 
 
 # Standardised filters: another w' and, given gw', another gw.
