@@ -14,14 +14,14 @@ from minitl.bits import pack
 from minitl.errors import UsageError, unknown
 from minitl.oracle import causes
 from minitl.oracle.case import BY_SAMPLE, INPUTS, Case, from_layout
-from minitl.oracle.mistakes import codes
+from minitl.oracle.mistakes import codes, regions
 from minitl.oracle.report import Line, Report
 
 FORWARD = ("output", "buffer_after.", "state_after.")
 SERVED = {"float16": "f16", "float32": "f32", "float64": "f64"}
 AS_FLOAT32 = "float64, judged as float32: every value is one"
 AS_FLOAT64 = "judged as float64; hand in as float32 what was computed in float32"
-UNEXPLAINED = "no single usual mistake gives these numbers: perhaps two"
+UNEXPLAINED = "none of the usual mistakes gives these numbers"
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,25 @@ def compare(case: Case, got: Mapping[str, Any], only: str | None = None) -> Repo
         n: _as_computed(a)[0] if a.dtype.kind == "f" else a for n, a in arrays.items() if isinstance(a, np.ndarray)
     }
     named, unexplained = causes.explain(case, computed, wrong)
-    return Report(case.name, tuple(_explained(line, named, unexplained) for line in lines))
+    lines = [replace(line, cause=named.get(line.tensor, line.cause)) for line in lines]
+    return Report(case.name, tuple(_located(case, line, computed, unexplained) for line in lines))
 
 
-def _explained(line: Line, named: Mapping[str, str], unexplained: Collection[str]) -> Line:
-    if line.tensor in unexplained:
-        return replace(line, note="; ".join(filter(None, (line.note, UNEXPLAINED))))
-    return replace(line, cause=named.get(line.tensor, line.cause))
+def _located(case: Case, line: Line, got: Mapping[str, Array], unexplained: Collection[str]) -> Line:
+    """A line without a cause says where what is wrong lies, as far as that is simple."""
+    name = line.tensor
+    if line.ok or line.cause or name not in case.expected or name not in got:
+        return line
+    said = [line.note, UNEXPLAINED if name in unexplained else "", _where(case, name, got[name])]
+    return replace(line, note="; ".join(filter(None, said)))
+
+
+def _where(case: Case, name: str, got: Array) -> str:
+    bound = case.tolerance(name, got.dtype.name)
+    if bound is None or got.shape != bound.shape:
+        return ""
+    with np.errstate(invalid="ignore"):
+        return regions.told(case, name, got, ~(np.abs(got - case.tensors[name]) <= bound))
 
 
 def judge(case: Case, got: Mapping[str, Any], only: str | None = None) -> list[Line]:
