@@ -62,25 +62,25 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code."""
+    """Run one verb and return its exit code; without `arguments` it is what the process does, which then ends."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        endings.prepare_streams()
-        with endings.sigterm_as_interrupt():
+    with endings.signals_as_interrupts(to_the_end=arguments is None):
+        try:
+            endings.prepare_streams()
             top = parser()
             complete(top)
             args = top.parse_args(words or ["--help"])
             code: int = VERBS[args.verb].run(args)
             sys.stdout.flush()
             return code
-    except (Exception, KeyboardInterrupt) as error:
-        code, message = endings.explain(error)
-        endings.let_go_of_stdout()
-        if "--traceback" in words:
-            endings.print_traceback(error)
-        if message:
-            print(one_line(_told(words, message)), file=sys.stderr)
-        return code
+        except (Exception, KeyboardInterrupt) as error:
+            code, message = endings.explain(error)
+            endings.let_go_of_stdout()
+            if "--traceback" in words:
+                endings.print_traceback(error)
+            if message:
+                print(one_line(_told(words, message)), file=sys.stderr)
+            return code
 
 
 def _told(words: Sequence[str], message: str) -> str:

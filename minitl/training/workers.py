@@ -7,10 +7,11 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
+from multiprocessing import resource_tracker as of_python
 from typing import Any, TypeVar
 
 from minitl.checks import expect_count
@@ -57,7 +58,10 @@ def spread(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], workers:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that jobs are given up, where the caller gives up
         try:
-            with closing(pool(delayed(_work)(os.getpid(), function, job) for job in jobs)) as results:
+            with ExitStack() as stack:
+                with _deaf():
+                    results = pool(delayed(_work)(os.getpid(), function, job) for job in jobs)
+                    stack.enter_context(closing(results))
                 yield from results
         except BrokenProcessPool:
             raise UsageError(
@@ -65,6 +69,24 @@ def spread(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], workers:
             ) from None
         finally:
             _end_workers()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes and threads started within it never hear of Ctrl-C and SIGTERM, which are this process's business.
+
+    A terminal and `timeout` send them to the whole group. A worker that one of them ended as it began would write where
+    it was; and joblib ends its workers with the help of `pgrep`, and waits for ever for them if that is ended itself.
+    """
+    from joblib.externals.loky.backend import resource_tracker as of_joblib
+
+    for tracker in (of_python, of_joblib):
+        tracker.ensure_running()  # which would let the signals through again once it has started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _here(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]]) -> Generator[T]:
@@ -84,8 +106,7 @@ def _work(parent: int, function: Callable[..., T], job: tuple[Any, ...]) -> T:
 
 @cache
 def _prepare(parent: int) -> None:
-    """One thread, freed memory kept; Ctrl-C is the parent's business, and its end is the worker's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """One thread, freed memory kept; the parent's end is the worker's."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     keep_freed_memory()
     threads.set_threads(1)

@@ -11,16 +11,20 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from minitl.errors import MinitlError, UsageError
 from minitl.files import reason
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+GRACE = 10  # seconds in which a process must have ended, once it was told to
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends whatever Ctrl-C ends, and in the same way."""
+
+
+INTERRUPTS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 
 
 def explain(error: BaseException) -> tuple[int, str]:
@@ -44,16 +48,27 @@ def print_traceback(error: BaseException) -> None:
 
 
 @contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Within it SIGTERM raises Terminated, so that workers are ended and files left whole."""
+def signals_as_interrupts(*, to_the_end: bool) -> Iterator[None]:
+    """Within it the first SIGINT raises KeyboardInterrupt, or the first SIGTERM Terminated; what comes then is ignored.
+
+    So workers are ended and files left whole even if a second signal follows at once, as `timeout` and impatient people
+    send it. Should that take longer than GRACE, the process ends where it is. `to_the_end` is for a process that ends
+    soon after: it goes on ignoring signals until then.
+    """
     if threading.current_thread() is not threading.main_thread():  # no other may set handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {number: signal.getsignal(number) for number in (*INTERRUPTS, signal.SIGALRM)}
+    ignored = before[signal.SIGINT] == signal.SIG_IGN  # as by a shell's background jobs
+    for number in (signal.SIGTERM,) if ignored else INTERRUPTS:
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if not (to_the_end and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN):
+            signal.alarm(0)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def prepare_streams() -> None:
@@ -78,8 +93,16 @@ def let_go_of_stdout() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    def leave(*_: object) -> NoReturn:
+        os._exit(explain(error)[0])
+
+    error = INTERRUPTS[signal.Signals(number)]()
+    for each in INTERRUPTS:
+        signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, leave)
+    signal.alarm(GRACE)
+    raise error
 
 
 def _reader_gone() -> bool:

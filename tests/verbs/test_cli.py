@@ -688,10 +688,42 @@ def test_ctrl_c_exits_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sigterm_exits_143(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGALRM
+    before = [*map(signal.getsignal, numbers)]
     monkeypatch.setattr("minitl.verbs.inspect.predict", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     assert cli(*DIGITS) == (143, "", "minitl inspect: terminated\n")
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [*map(signal.getsignal, numbers)] == before
+    assert signal.alarm(0) == 0
+
+
+STUCK = """
+import sys, time
+from minitl import cli
+from minitl.verbs import endings, inspect
+
+def predict(*_, **__):
+    try:
+        print("working", flush=True)
+        time.sleep(60)
+    finally:
+        time.sleep(60)
+
+endings.GRACE, inspect.predict = 1, predict
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_what_is_stuck_as_it_ends_is_ended(number: signal.Signals) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-c", STUCK, *DIGITS], stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "working\n"
+    for _ in range(2):
+        running.send_signal(number)
+    running.communicate(timeout=30)
+    assert running.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
 
 
 def hear_ctrl_c() -> None:
@@ -740,7 +772,7 @@ from minitl.training.adapt import Task
 from minitl.verbs import compare
 
 compare.Task = partial(Task, source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(cli.main())
 """
 
 
