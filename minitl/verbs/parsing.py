@@ -41,6 +41,7 @@ class Parser(argparse.ArgumentParser):
         lines = [f"  {line}" for line in examples.strip().splitlines()]
         epilog = "\n".join([EXAMPLES, *lines]) if lines else None
         super().__init__(*arguments, **{"formatter_class": Help, "epilog": epilog, **options})
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # -5MB is a value, which its option refuses
         self.register("type", int, _whole)  # what `type=int` means, for every option of every verb
         self.add_argument(
             "--traceback",

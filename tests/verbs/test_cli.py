@@ -121,6 +121,7 @@ BAD = {
     "plan digits_irb --budget 1B --of kept": "1 bytes of kept; the smallest that would takes 6,528 (ft-last)",
     "plan digits_irb --budget 40": "budget: 40 bytes are too few; did you mean 40MB?",
     "plan digits_irb --budget 2 --of flops": "budget: 2 FLOPs are too few; did you mean 2MFLOPs?",
+    "plan digits_irb --budget -5MB": "budget: cannot read '-5MB' as bytes; write it like 16MiB (2^20), 40MB (1e6)",
     "inspect none.toml": "none.toml: cannot read: No such file or directory",
     "plan digits_irb --budget 1MB --of time": "argument --of: invalid choice: 'time'",
     "plan digits_irb --budget 1MB --rule relu6=sign": "digits_irb: unknown activation or role 'relu6'",
