@@ -115,7 +115,8 @@ def comparing(
         accounts = {choice: demo.account(choice) for choice in choices}  # a method unknown is told before any work
         store = Store(out, demo.about(), resume=resume)
         yield demo.results(accounts, store.outcomes)
-        with bar("compare", *demo.work(store.outcomes)) if progress else nullcontext(Silent()) as shown:
+        shows = bar("compare", *demo.work(store.outcomes)) if progress else nullcontext(Silent())
+        with store.told(), shows as shown:
             told = f"seeds: {seeds}, each pretrained once, adapted with {len(choices)} methods"
             shown.say(f"{told}; kernels compile first")
             shown.follow(lambda: ticks.stat().st_size)

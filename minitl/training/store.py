@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ class Store:
         if self.path:
             stored = {"schema": SCHEMA, "about": self.about, "trials": [o.to_json() for o in self.outcomes]}
             write_whole(self.path, (json.dumps(stored, indent=1, sort_keys=True) + "\n").encode())
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Within it an interruption says what is in the file, where there is one."""
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if not self.path:
+                raise
+            done = f"{len(self.outcomes)} trials are in {self.path}: the same command with --resume goes on"
+            raise type(error)(done if self.outcomes else "nothing was written yet") from error
 
     def _read(self, path: Path) -> list[Outcome]:
         try:

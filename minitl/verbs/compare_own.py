@@ -62,7 +62,7 @@ def compare(args: argparse.Namespace, choices: Sequence[Choice] | None, plots: l
     accounts = {choice: comparison.account(choice) for choice in comparison.choices}  # or a method does not fit
     recipe_options.check_images(comparison.images)
     store = Store(args.out, comparison.about(), resume=bool(args.resume))
-    with bar("compare", len(comparison.left(store.outcomes))) as shown:
+    with store.told(), bar("compare", len(comparison.left(store.outcomes))) as shown:
         for outcome in comparison.run(_spread(args), store.outcomes, shown):
             store.add(outcome)
     found = comparison.results(accounts, store.outcomes)

@@ -38,7 +38,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError):
         return 2, f"{error.filename}: {reason(error)}" if error.filename else reason(error)
     if isinstance(error, KeyboardInterrupt):
-        return (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
+        code, told = (143, "terminated") if isinstance(error, Terminated) else (130, "interrupted")
+        return code, f"{told}: {error}" if str(error) else told
     return INTERNAL, f"internal error: {type(error).__name__}: {error}; --traceback shows where"
 
 

@@ -175,20 +175,35 @@ def _ledger(trainer: Trainer) -> Ledger:
 
 def _train(args: argparse.Namespace, job: Job) -> None:
     trainer, every = job.trainer, args.checkpoint_every
-    with bar("train", trainer.steps) as shown:
-        for line in (*_introduction(job), *job.notes):
-            shown.say(line)
-        say = _Clock(trainer, shown).say
-        for event in trainer.run():
-            if isinstance(event, float):
-                shown.step(event)
-                if every and trainer.steps_done % every == 0:
+    written = _state(args.out, trainer) if trainer.steps_done else "nothing was written yet"
+    try:
+        with bar("train", trainer.steps) as shown:
+            for line in (*_introduction(job), *job.notes):
+                shown.say(line)
+            say = _Clock(trainer, shown).say
+            for event in trainer.run():
+                if isinstance(event, float):
+                    shown.step(event)
+                    if every and trainer.steps_done % every == 0:
+                        write_model(args.out, trainer, job.about)
+                        written = _state(args.out, trainer)
+                else:
                     write_model(args.out, trainer, job.about)
-            else:
-                write_model(args.out, trainer, job.about)
-                if args.log:
-                    write_log(args.log, trainer.progress.epochs)
-                say(event)
+                    written = _state(args.out, trainer)
+                    if args.log:
+                        write_log(args.log, trainer.progress.epochs)
+                    say(event)
+    except KeyboardInterrupt as error:
+        raise type(error)(written) from error
+
+
+def _state(path: Path, trainer: Trainer) -> str:
+    """What the file holds of the run, and how to go on."""
+    epochs, batches = len(trainer.progress.epochs), trainer.progress.batches
+    if trainer.done:
+        return f"the finished model is in {path}"
+    more = f" and {batches} of {len(trainer.spans)} steps" if batches else ""
+    return f"{epochs} of {trainer.settings.epochs} epochs{more} are in {path}: the same command with --resume goes on"
 
 
 class _Clock:

@@ -24,6 +24,7 @@ from minitl.accounting import Measured
 from minitl.cli import VERBS, main, parser
 from minitl.errors import ValueRangeError
 from minitl.training.adapt import Task
+from minitl.training.progress import Bar
 from minitl.training.search import Result
 from minitl.verbs.plan import parse_budget
 from minitl.verbs.reproduce import ITEMS
@@ -775,6 +776,28 @@ from minitl.verbs import compare
 compare.Task = partial(Task, source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
 sys.exit(cli.main())
 """
+
+
+def test_ctrl_c_during_compare_says_how_to_go_on(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, advance = [2], Bar.advance
+
+    def interrupting(shown: Bar, text: str) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        advance(shown, text)
+
+    tiny = partial(Task, source=(0, 1), target=(2, 3), size=8, source_epochs=1, images=12, epochs=1, batch=6)
+    monkeypatch.setattr("minitl.verbs.compare.Task", tiny)
+    monkeypatch.setattr(Bar, "advance", interrupting)
+    words = ("compare", "--seeds", 3, "--workers", 1, "--methods", "ft-last", "--out", tmp_path / "t.json", "--resume")
+    assert cli(*words).err.splitlines()[-1] == "minitl compare: interrupted: nothing was written yet"
+    left[0] = 5
+    told = f"2 trials are in {tmp_path / 't.json'}: the same command with --resume goes on"
+    got = cli(*words)
+    assert (got.code, got.err.splitlines()[-1]) == (130, f"minitl compare: interrupted: {told}")
+    left[0] = 9
+    assert cli(*words).code == 0
 
 
 def test_ctrl_c_during_compare_ends_its_workers_too() -> None:

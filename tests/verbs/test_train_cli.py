@@ -116,6 +116,10 @@ def test_the_seed_decides_every_byte(run: Cli, photos: Path, model: Path, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "same"]
 
 
+GO_ON = "the same command with --resume goes on"
+DONE = ("0 of 2 epochs and 1 of 2 steps are in", "0 of 2 epochs and 2 of 2 steps are in", "1 of 2 epochs are in")
+
+
 @pytest.mark.parametrize("after", [1, 2, 3, 4])
 def test_interrupted_and_resumed(
     run: Cli, photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
@@ -132,7 +136,9 @@ def test_interrupted_and_resumed(
     command = ("train", photos, *TRAIN, "--out", out, "--log", log, "--checkpoint-every", 1, "--resume")
     with monkeypatch.context() as patch:
         patch.setattr("minitl.training.model_file.write_whole", interrupting)
-        assert run(*command)[0] == 130
+        code, _, err = run(*command)
+    held = ("nothing was written yet", *(f"{done} {out}: {GO_ON}" for done in DONE))[after - 1]
+    assert (code, err.splitlines()[-1]) == (130, f"minitl train: interrupted: {held}")
     assert out.read_bytes() != model.read_bytes()
     assert not read_model(out).finished
     found = run.json("train", photos, "--out", out, "--log", log, "--resume")
