@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from minitl.accounting import Ledger, predict
 from minitl.accounting.table import mb
 from minitl.data.augment import Augmentation
 from minitl.data.source import Source
-from minitl.errors import UsageError
+from minitl.errors import MinitlError, UsageError
 from minitl.pixels import PIXELS
 from minitl.training.logs import write_log
 from minitl.training.model_file import continue_from, describe, read_model, write_model
@@ -109,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(expected="--checkpoint-every of at least 1 step", got=str(args.checkpoint_every))
     source = data.load(args.data)
     job = _resumed(args, source) if args.resume and args.out.exists() else _begun(args, source)
+    if not args.resume:
+        job.notes += _replaced(args.out)
     if job.trainer.done:
         print(
             f"{args.out} is finished: nothing is left to do (it can be the --weights of another run)", file=sys.stderr
@@ -118,6 +121,17 @@ def run(args: argparse.Namespace) -> int:
         _train(args, job)
     _print(args, job)
     return 0
+
+
+def _replaced(path: Path) -> Iterator[str]:
+    """What becomes of a run that `path` holds, where it is not gone on with."""
+    try:
+        file = read_model(path)
+    except MinitlError:  # there is none
+        return
+    epochs, progress = file.settings.epochs, file.about["progress"]
+    held = f"a finished run ({epochs} epochs)" if file.finished else f"{len(progress['epochs'])} of {epochs} epochs"
+    yield f"{path} holds {held}, which this run replaces; to keep it, stop now and give --resume or another --out"
 
 
 def _begun(args: argparse.Namespace, source: Source) -> Job:

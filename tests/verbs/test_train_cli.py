@@ -28,6 +28,7 @@ from minitl.accounting import predict
 from minitl.errors import MinitlError
 from minitl.export.onnx import largest_difference, to_onnx
 from minitl.training.model_file import read_model
+from minitl.verbs.endings import Terminated
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "data")]
 import makers
@@ -145,6 +146,32 @@ def test_interrupted_and_resumed(
     assert out.read_bytes() == model.read_bytes()
     assert json.loads(log.read_text()) == found["epochs"]
     assert [row["epoch"] for row in found["epochs"]] == [1, 2]
+
+
+def test_a_run_that_is_replaced_is_told(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    out.write_bytes(model.read_bytes())
+    code, _, err = run("train", photos, *TRAIN, "--out", out)
+    told = f"{out} holds a finished run (2 epochs), which this run replaces; to keep it, stop now"
+    assert (code, err.count(told)) == (0, 1)
+    assert err.index(told) < err.index("epoch 1/2")
+    assert out.read_bytes() == model.read_bytes()
+    for words in (("--resume", "--out", out), ("--out", tmp_path / "new")):
+        assert "replaces" not in run("train", photos, *TRAIN, *words)[2]
+
+
+def test_an_interrupted_run_that_is_replaced_is_told(
+    run: Cli, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise Terminated
+
+    with monkeypatch.context() as patch:
+        patch.setattr("minitl.verbs.train._Clock.say", interrupt)
+        code, _, err = run("train", photos, *TRAIN, "--out", tmp_path / "m")
+    told = f"minitl train: terminated: 1 of 2 epochs are in {tmp_path / 'm'}: {GO_ON}"
+    assert (code, err.splitlines()[-1]) == (143, told)
+    assert "m holds 1 of 2 epochs, which this run replaces" in run("train", photos, *TRAIN, "--out", tmp_path / "m")[2]
 
 
 def test_a_finished_run_stays_as_it_is(run: Cli, photos: Path, model: Path) -> None:
