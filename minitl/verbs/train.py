@@ -16,6 +16,8 @@ from minitl.accounting.table import mb
 from minitl.data.augment import Augmentation
 from minitl.data.source import Source
 from minitl.errors import MinitlError, UsageError
+from minitl.layers import Norm
+from minitl.networks import Network
 from minitl.pixels import PIXELS
 from minitl.training.logs import write_log
 from minitl.training.model_file import continue_from, describe, read_model, write_model
@@ -89,6 +91,8 @@ def _add_method(group: Any) -> None:
     )
 
 
+FAR = 0.1  # share of what running statistics began with, which spoils them
+USUAL = 0.1  # momentum, as in torchvision
 OF_TABLE = ("width", "momentum")  # keys of a network's table that are options too
 BROUGHT = {*OF_TABLE, "num_classes", "eps", "padding"}  # keys that images and weights bring along
 
@@ -207,6 +211,8 @@ def _train(args: argparse.Namespace, job: Job) -> None:
                     if args.log:
                         write_log(args.log, trainer.progress.epochs)
                     say(event)
+            for line in _lagging(trainer.network):
+                shown.say(line)
     except KeyboardInterrupt as error:
         raise type(error)(written) from error
 
@@ -218,6 +224,28 @@ def _state(path: Path, trainer: Trainer) -> str:
         return f"the finished model is in {path}"
     more = f" and {batches} of {len(trainer.spans)} steps" if batches else ""
     return f"{epochs} of {trainer.settings.epochs} epochs{more} are in {path}: the same command with --resume goes on"
+
+
+def _lagging(network: Network) -> Iterator[str]:
+    """Say that running statistics, by which images are judged, are still far from those of the images.
+
+    Of what a norm began with, each batch leaves the share 1 - momentum. The counter says how many batches there were,
+    those of earlier training too: pretrained weights bring it along, and their statistics are near. Where they bring
+    none (Keras' do not) and the momentum is as little, statistics stay with other images: that is told as well.
+    """
+    left = {
+        layer: (1 - layer.momentum) ** layer.batches
+        for layer in network.layers()
+        if isinstance(layer, Norm) and layer.plan.statistics == "batch"
+    }
+    if max(left.values(), default=0.0) <= FAR:
+        return
+    norm = max(left, key=left.__getitem__)
+    helps = ["a smaller --batch", "more --epochs", f"--momentum {USUAL:g}"][: 3 if norm.momentum < USUAL else 2]
+    yield (
+        f"accuracy may be far too low: running statistics have gone {1 - left[norm]:.0%} of their way to the images "
+        f"({norm.batches} steps, momentum {norm.momentum:g}); {' or '.join((', '.join(helps[:-1]), helps[-1]))} helps"
+    )
 
 
 class _Clock:

@@ -106,7 +106,7 @@ def test_train_tells_how_it_goes(run: Cli, photos: Path, tmp_path: Path) -> None
     assert re.search(r"digits_irb, mobiletl 2: trains 84,059 parameters; keeps 1\.\d{3} MB, peak \d\.\d{3} MB", err)
     assert "epoch 2/2: loss" in err
     assert "images/s, 0:00 left" in err
-    assert max(map(len, err.splitlines())) <= 80
+    assert max(len(line) for line in err.splitlines() if "running statistics" not in line) <= 80
     assert out.startswith("accuracy on the held-out part: ")
 
 
@@ -172,6 +172,37 @@ def test_an_interrupted_run_that_is_replaced_is_told(
     told = f"minitl train: terminated: 1 of 2 epochs are in {tmp_path / 'm'}: {GO_ON}"
     assert (code, err.splitlines()[-1]) == (143, told)
     assert "m holds 1 of 2 epochs, which this run replaces" in run("train", photos, *TRAIN, "--out", tmp_path / "m")[2]
+
+
+LAGGING = "accuracy may be far too low: running statistics have gone"
+
+
+def test_running_statistics_that_hardly_moved_are_told(run: Cli, photos: Path, tmp_path: Path) -> None:
+    """Of a new network after few steps; not after many, with a large momentum, or where none moves."""
+    few = ("train", photos, *TRAIN, "--out", tmp_path / "m", "--momentum")
+    _, _, err = run(*few, 0.01)
+    assert f"{LAGGING} 4% of their way to the images (4 steps, momentum 0.01)" in err
+    assert "a smaller --batch, more --epochs or --momentum 0.1 helps" in err
+    assert (
+        f"{LAGGING} 34% of their way to the images (4 steps, momentum 0.1); a smaller --batch or more"
+        in run(*few, 0.1)[2]
+    )
+    assert LAGGING not in run(*few, 0.5)[2]
+    assert LAGGING not in run(*few, 0.1, "--batch", 1)[2]
+    assert LAGGING not in run(*few[:-1], "--method", "ft-last")[2]
+
+
+@pytest.mark.parametrize(("seen", "told"), [(0, True), (10_000, False)])
+def test_pretrained_statistics_are_near_by_their_counter(
+    run: Cli, photos: Path, tmp_path: Path, seen: int, told: bool
+) -> None:
+    state = networks.digits_irb(num_classes=3).state_dict()
+    state |= {name: np.array(seen) for name in state if name.endswith("num_batches_tracked")}
+    (tmp_path / "w.safetensors").write_bytes(save(state))
+    _, _, err = run(
+        "train", photos, *TRAIN, "--weights", tmp_path / "w.safetensors", "--out", tmp_path / "m", "--momentum", 0.01
+    )
+    assert (LAGGING in err) == told
 
 
 def test_a_finished_run_stays_as_it_is(run: Cli, photos: Path, model: Path) -> None:
