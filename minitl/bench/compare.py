@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -16,7 +16,7 @@ from minitl.bench.cases import Case, Tuning
 from minitl.bench.gemm import Products, multiply_adds, products
 from minitl.bench.peak import peak_bytes, predicted_growth
 from minitl.bench.timing import Burst, burst_of, interleave
-from minitl.bench.worker import WAITS, Worker
+from minitl.bench.worker import WAITS, Worker, ending_children
 from minitl.kernels import threads
 from minitl.training.progress import Bar
 
@@ -76,13 +76,14 @@ class Comparison:
         waits = list(WAITS) if rivals.installed() else []
         workers = {wait: Worker(self.case, self.count, wait) for wait in waits}
         try:
-            theirs = self._theirs(workers)
-            self.times = interleave(theirs, 0)
-            self._watch()
-            self.finalists = self._finalists()
-            turns = zip_longest(self._ours().items(), ((key, theirs[key]) for key in self.finalists))
-            self.times |= interleave(dict(item for turn in turns for item in turn if item), seconds)
-            self._watch()
+            with ending_children():
+                theirs = self._theirs(workers)
+                self.times = interleave(theirs, 0)
+                self._watch()
+                self.finalists = self._finalists()
+                turns = zip_longest(self._ours().items(), ((key, theirs[key]) for key in self.finalists))
+                self.times |= interleave(dict(item for turn in turns for item in turn if item), seconds)
+                self._watch()
         finally:
             for worker in workers.values():
                 worker.close()
@@ -175,16 +176,20 @@ class Comparison:
         return self.peaks[step]
 
 
-def compare(cases: Sequence[Case], *, seconds: float, count: int, peak: bool, shown: Bar) -> list[Result]:
-    """The results of all methods of all cases, `seconds` of timing a case."""
-    results = []
+def compare(cases: Sequence[Case], *, seconds: float, count: int, peak: bool, shown: Bar) -> Iterator[list[Result]]:
+    """The results of all methods of a case, one case after another, `seconds` of timing a case."""
     for case in cases:
         comparison = Comparison(case, count)
         comparison.time(seconds)
         found = [comparison.result(tuning, peak=peak) for tuning in case.tunings]
-        shown.advance(f"{case.name}: " + ", ".join(f"{r.method} {r.ours_ms:.1f} ms" for r in found))
-        results += found
-    return results
+        shown.advance(f"{case.name}: {', '.join(map(_told, found))}")
+        yield found
+
+
+def _told(result: Result) -> str:
+    """A result in a few words."""
+    told = f"{result.method} {result.ours_ms:.1f} ms"
+    return told if result.ratio is None else f"{told} (torch {result.torch_ms:.1f}, ratio {result.ratio:.2f})"
 
 
 def geometric_means(results: Sequence[Result]) -> dict[str, float]:

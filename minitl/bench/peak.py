@@ -17,7 +17,9 @@ from minitl.accounting import predict
 from minitl.arrays import nbytes
 from minitl.bench import rivals
 from minitl.bench.cases import Case, Tuning
+from minitl.bench.worker import ending_children
 from minitl.kernels import threads
+from minitl.training.workers import deaf
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # to clear_refs: sets VmHWM, the largest resident size so far, back to the present one
@@ -30,8 +32,10 @@ def peak_bytes(case: Case, tuning: Tuning, variant: str | None, count: int) -> i
     Input and weights are there before. Libraries, kernels and threads are too: a step of a few
     small images comes first.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-        return alone.submit(_measure, case, tuning, variant, count).result()
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone, ending_children():
+        with deaf():
+            grown = alone.submit(_measure, case, tuning, variant, count)
+        return grown.result()
 
 
 def predicted_growth(case: Case, tuning: Tuning) -> int:

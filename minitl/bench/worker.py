@@ -9,14 +9,16 @@ its spinning threads from minitl's cores.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 from minitl.bench import rivals, timing
 from minitl.bench.cases import Case, Tuning
 from minitl.kernels.heap import keep_freed_memory
+from minitl.training.workers import deaf
 
 WAITS = {"spinning": "", "sleeping": "passive"}  # OMP_WAIT_POLICY
 
@@ -35,11 +37,24 @@ class Worker:
         return partial(self._run, tuning, variant)
 
     def _run(self, tuning: Tuning, variant: str, count: int) -> list[float]:
-        return self.pool.submit(_burst, self.case, tuning, variant, self.threads, count).result()
+        with deaf():
+            ran = self.pool.submit(_burst, self.case, tuning, variant, self.threads, count)
+        return ran.result()
 
     def close(self) -> None:
         """End the process."""
         self.pool.shutdown()
+
+
+@contextmanager
+def ending_children() -> Iterator[None]:
+    """Within it an interruption ends this process's processes, or closing them would wait for what they are at."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for child in active_children():
+            child.kill()
+        raise
 
 
 def start(policy: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
-from multiprocessing import resource_tracker as of_python
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from minitl.checks import expect_count
@@ -52,14 +52,16 @@ def spread(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], workers:
         return
     try:
         from joblib import Parallel, delayed
+        from joblib.externals.loky.backend import resource_tracker as of_joblib
     except ImportError:
         raise UsageError(f"{workers} workers need joblib", remedy=REMEDY) from None
     pool = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, max_nbytes=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that jobs are given up, where the caller gives up
         try:
+            of_joblib.ensure_running()  # as in `deaf`
             with ExitStack() as stack:
-                with _deaf():
+                with deaf():
                     results = pool(delayed(_work)(os.getpid(), function, job) for job in jobs)
                     stack.enter_context(closing(results))
                 yield from results
@@ -72,16 +74,13 @@ def spread(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], workers:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def deaf() -> Iterator[None]:
     """Processes and threads started within it never hear of Ctrl-C and SIGTERM, which are this process's business.
 
     A terminal and `timeout` send them to the whole group. A worker that one of them ended as it began would write where
     it was; and joblib ends its workers with the help of `pgrep`, and waits for ever for them if that is ended itself.
     """
-    from joblib.externals.loky.backend import resource_tracker as of_joblib
-
-    for tracker in (of_python, of_joblib):
-        tracker.ensure_running()  # which would let the signals through again once it has started
+    resource_tracker.ensure_running()  # or it starts within, and then lets the signals through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield

@@ -8,7 +8,7 @@ from typing import Any
 
 from minitl.bench import cold, machine, report, rivals, scale
 from minitl.bench.cases import Case, select
-from minitl.bench.compare import compare, geometric_means
+from minitl.bench.compare import Result, compare, geometric_means
 from minitl.errors import ValueRangeError
 from minitl.kernels.heap import keep_freed_memory
 from minitl.training.progress import bar
@@ -44,33 +44,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    if not 0 <= args.seconds < float("inf"):
-        raise ValueRangeError(op="bench", expected="--seconds of at least 0", got=f"{args.seconds:g}")
+    if not 0 < args.seconds < float("inf"):
+        raise ValueRangeError(op="bench", expected="--seconds above 0", got=f"{args.seconds:g}")
     cases = select(args.cases)
     keep_freed_memory()  # PyTorch's processes do so too
     about = machine.describe(args.threads)
     if args.compile:
-        found, parts = _compile()
+        _show(args, about, *_compile())
     elif args.scale:
-        found, parts = _scale(args)
+        _show(args, about, *_scale(args))
     else:
-        found, parts = _compare(args, cases, about["roof_gflops"][str(args.threads)])
+        _compare(args, cases, about)
+    return 0
+
+
+def _show(args: argparse.Namespace, about: dict[str, Any], found: dict[str, Any], parts: list[str]) -> None:
     if args.json:
         options.print_json("bench", {"machine": about, **found})
     else:
         show(machine.text(about), *parts)
-    return 0
 
 
-def _compare(args: argparse.Namespace, cases: list[Case], roof: float) -> tuple[dict[str, Any], list[str]]:
-    with bar("bench", len(cases)) as shown:
-        if not rivals.installed():
-            shown.say(rivals.REMEDY)
-        found = compare(cases, seconds=args.seconds, count=args.threads, peak=not args.no_peak, shown=shown)
-    blocks = {case.name for case in cases if case.network == "irb"}
-    means = geometric_means([result for result in found if result.case in blocks])
-    data = {"results": [asdict(result) for result in found], "geometric_means": means}
-    return data, [*report.results_tables(found, means, roof), NOTE]
+def _compare(args: argparse.Namespace, cases: list[Case], about: dict[str, Any]) -> None:
+    found: list[Result] = []
+    try:
+        with bar("bench", len(cases)) as shown:
+            if not rivals.installed():
+                shown.say(rivals.REMEDY)
+            for more in compare(cases, seconds=args.seconds, count=args.threads, peak=not args.no_peak, shown=shown):
+                found += more
+    finally:  # an error or Ctrl-C takes nothing away that is known
+        if found:
+            blocks = {case.name for case in cases if case.network == "irb"}
+            means = geometric_means([result for result in found if result.case in blocks])
+            data = {"results": [asdict(result) for result in found], "geometric_means": means}
+            roof = about["roof_gflops"][str(args.threads)]
+            _show(args, about, data, [*report.results_tables(found, means, roof), NOTE])
 
 
 def _scale(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +20,7 @@ from minitl.accounting import predict
 from minitl.arrays import size
 from minitl.bench import busy, rivals
 from minitl.bench.cases import BLOCKS, NETWORKS, OTHERS, Case, Tuning, select
-from minitl.bench.compare import Comparison, Key, Result, geometric_means
+from minitl.bench.compare import Comparison, Key, Result, _told, geometric_means
 from minitl.bench.gemm import WEIGHTS, multiply_adds, products
 from minitl.bench.peak import growth, peak_bytes
 from minitl.bench.timing import burst_of, interleave
@@ -28,7 +32,7 @@ CONTRACT = ("case", "method", "ours_ms", "torch_ms", "ratio", "ours_peak_bytes",
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert main(["bench", "--cases", SMALLEST, "--seconds", "0", "--no-peak", "--json", *arguments]) == 0
+    assert main(["bench", "--cases", SMALLEST, "--seconds", "0.001", "--no-peak", "--json", *arguments]) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     data: dict[str, Any] = json.loads(out)
@@ -60,7 +64,7 @@ def test_without_torch_its_columns_are_empty_and_one_line_says_how_to_fill_them(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rivals, "installed", lambda: False)
-    assert main(["bench", "--cases", SMALLEST, "--seconds", "0", "--no-peak", "--json"]) == 0
+    assert main(["bench", "--cases", SMALLEST, "--seconds", "0.001", "--no-peak", "--json"]) == 0
     out, err = capsys.readouterr()
     data = json.loads(out)
     assert err.count("pip install torch==") == 1
@@ -68,8 +72,63 @@ def test_without_torch_its_columns_are_empty_and_one_line_says_how_to_fill_them(
         assert (row["torch_ms"], row["ratio"], row["torch_peak_bytes"], row["torch_all_ms"]) == (None, None, None, {})
         assert row["ours_ms"] > 0
     assert data["geometric_means"] == {}
-    assert main(["bench", "--cases", SMALLEST, "--seconds", "0", "--no-peak"]) == 0
+    assert main(["bench", "--cases", SMALLEST, "--seconds", "0.001", "--no-peak"]) == 0
     assert f"{SMALLEST}  ft" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_ctrl_c_prints_the_cases_that_are_finished(
+    form: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing = Comparison.time
+
+    def interrupting(comparison: Comparison, seconds: float) -> None:
+        if comparison.case == BLOCKS[4]:
+            raise KeyboardInterrupt
+        timing(comparison, seconds)
+
+    monkeypatch.setattr(rivals, "installed", lambda: False)
+    monkeypatch.setattr(Comparison, "time", interrupting)
+    for cases, finished in (("*7x7*", True), (BLOCKS[4].name, False)):
+        assert main(["bench", "--cases", cases, "--seconds", "0.001", "--no-peak", *form]) == 130
+        out, err = capsys.readouterr()
+        assert err.endswith("minitl bench: interrupted\n")
+        if not finished:
+            assert out == ""
+        elif form:
+            assert {row["case"] for row in json.loads(out)["results"]} == {SMALLEST}
+        else:
+            assert f"{SMALLEST}  ft" in out
+            assert BLOCKS[4].name not in out
+
+
+def endless(*_: object) -> None:
+    time.sleep(600)
+
+
+def test_ctrl_c_waits_for_no_process_that_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    main_thread = threading.get_ident()
+
+    def interrupt() -> None:
+        while not multiprocessing.active_children():
+            time.sleep(0.05)
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    monkeypatch.setattr("minitl.bench.peak._measure", endless)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        peak_bytes(BLOCKS[3], Tuning("mobiletl"), None, 1)
+    thread.join()
+    assert time.monotonic() - start < 60
+    assert not multiprocessing.active_children()
+
+
+def test_a_line_a_case_tells_the_ratio_where_there_is_one() -> None:
+    with_torch = Result("case", "ft", 1.5, 3, 0.5, None, 1, None, None, 1, 1, 0, 0, None, None, None, None, {})
+    assert _told(with_torch) == "ft 1.5 ms (torch 3.0, ratio 0.50)"
+    assert _told(replace(with_torch, torch_ms=None, ratio=None)) == "ft 1.5 ms"
 
 
 def test_torch_is_not_imported_before_it_is_needed() -> None:
@@ -81,8 +140,9 @@ def test_torch_is_not_imported_before_it_is_needed() -> None:
     ("options", "message"),
     [
         ("--cases resnet", "unknown case 'resnet'; choose one of: irb, networks, all, irb 24-144-24"),
-        ("--seconds -1", "expected --seconds of at least 0, got -1"),
-        ("--seconds nan", "expected --seconds of at least 0, got nan"),
+        ("--seconds 0", "expected --seconds above 0, got 0"),
+        ("--seconds -1", "expected --seconds above 0, got -1"),
+        ("--seconds nan", "expected --seconds above 0, got nan"),
         ("--threads 0", "expected a count from 1 to 1024, got 0"),
         ("--scale --compile", "not allowed with argument"),
     ],
