@@ -80,6 +80,9 @@ def deaf() -> Iterator[None]:
     A terminal and `timeout` send them to the whole group. A worker that one of them ended as it began would write where
     it was; and joblib ends its workers with the help of `pgrep`, and waits for ever for them if that is ended itself.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
     resource_tracker.ensure_running()  # or it starts within, and then lets the signals through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:

@@ -18,6 +18,7 @@ from minitl.files import reason
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 GRACE = 10  # seconds in which a process must have ended, once it was told to
+ALARM = (signal.SIGALRM,) if hasattr(signal, "SIGALRM") else ()  # none on Windows
 
 
 class Terminated(KeyboardInterrupt):
@@ -59,7 +60,7 @@ def signals_as_interrupts(*, to_the_end: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # no other may set handlers
         yield
         return
-    before = {number: signal.getsignal(number) for number in (*INTERRUPTS, signal.SIGALRM)}
+    before = {number: signal.getsignal(number) for number in (*INTERRUPTS, *ALARM)}
     ignored = before[signal.SIGINT] == signal.SIG_IGN  # as by a shell's background jobs
     for number in (signal.SIGTERM,) if ignored else INTERRUPTS:
         signal.signal(number, _interrupt)
@@ -67,7 +68,8 @@ def signals_as_interrupts(*, to_the_end: bool) -> Iterator[None]:
         yield
     finally:
         if not (to_the_end and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN):
-            signal.alarm(0)
+            if ALARM:
+                signal.alarm(0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -101,8 +103,9 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     error = INTERRUPTS[signal.Signals(number)]()
     for each in INTERRUPTS:
         signal.signal(each, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, leave)
-    signal.alarm(GRACE)
+    for each in ALARM:
+        signal.signal(each, leave)
+        signal.alarm(GRACE)
     raise error
 
 
