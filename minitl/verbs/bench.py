@@ -33,7 +33,9 @@ images being there before; as minitl foresees it; of PyTorch's own modules; and 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bench`."""
     parser.add_argument("--cases", default="all", metavar="WHICH", help="irb, networks, all or a glob")
-    parser.add_argument("--seconds", type=float, default=15.0, metavar="S", help="seconds of timing per case")
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, metavar="S", help="seconds of timing per case; with 0 a few steps"
+    )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads on both sides")
     parser.add_argument("--no-peak", action="store_true", help="leave out the peak memory")
     other = parser.add_mutually_exclusive_group()
@@ -44,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    if not 0 < args.seconds < float("inf"):
-        raise ValueRangeError(op="bench", expected="--seconds above 0", got=f"{args.seconds:g}")
+    if not 0 <= args.seconds < float("inf"):
+        raise ValueRangeError(op="bench", expected="--seconds of at least 0", got=f"{args.seconds:g}")
     cases = select(args.cases)
     keep_freed_memory()  # PyTorch's processes do so too
     about = machine.describe(args.threads)
