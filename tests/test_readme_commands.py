@@ -32,7 +32,7 @@ SMALLER = {
     "oracle export": "'relu-*'",
     "train": "--resolution 32 --epochs 1",
     "compare": "--resolution 32 --epochs 1 --seeds 1 --learning-rates default --workers 1",
-    "bench": "--cases 'irb 96-576-96 7x7*' --seconds 0.001 --no-peak",
+    "bench": "--cases 'irb 96-576-96 7x7*' --seconds 0 --no-peak --threads 1",
 }
 
 

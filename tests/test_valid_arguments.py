@@ -53,7 +53,7 @@ def test_counts_of_any_integer_type(integer: Any) -> None:
     one = predict(net, batch=integer(4), resolution=integer(8), optimizer_slots=integer(1))
     other = predict(trained(twin, "mobiletl", 2), batch=4, resolution=8, optimizer_slots=1)
     assert json.dumps(one.to_json()) == json.dumps(other.to_json())
-    ways = entries(net, batch=integer(2), resolution=integer(8), optimizer_slots=integer(0))
+    ways = entries(minitl.networks.irb(), batch=integer(2), resolution=integer(7), optimizer_slots=integer(0))
     json.dumps([asdict(way) for way in ways])
     assert plan(ways, budget=np.float32(1e9), of="peak").budget == 10**9
     images, _ = batch(net, n=3, resolution=8)

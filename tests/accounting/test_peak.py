@@ -142,7 +142,7 @@ import minitl
 from minitl.accounting import predict
 for method in ("ft-all", "mobiletl-exact"):
     net = minitl.methods.get(method).apply(minitl.networks.mobilenet_v3_small(num_classes=10))
-    assert predict(net, batch=4_000_000, resolution=224).totals.peak_bytes > 10**12
+    assert predict(net, batch=400_000, resolution=224).totals.peak_bytes > 10**11
 print("predicted")
 """
 

@@ -64,7 +64,6 @@ def check_case(drawn: dict[str, Any], dtype: str) -> None:
         assert "no draw of" in str(error)  # noqa: PT017 - some blocks are too small to have a case
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(drawn=cases(), dtype=st.sampled_from(["float32", "float64"]))
 def test_random_blocks_are_within_the_bounds_of_the_oracle(drawn: dict[str, Any], dtype: str) -> None:
     """Outputs, gradients and statistics within derived bounds; what is kept too, and its codes exactly."""

@@ -25,14 +25,8 @@ from course_sources import (
 )
 from hypothesis import settings
 
-SEEDS = range(20)
-FEW = range(min(20, settings().max_examples // 2))
-WHOLE = ("6a", "8a")  # whose draws build a block or a network each: few seeds of 4 draws, all by the thorough profile
+SEEDS = range(min(20, settings().max_examples // 2))  # of several draws each; all by the thorough profile
 EVERY = pytest.mark.parametrize("call", ALL.values(), ids=list(ALL))
-
-
-def seeds(call: Checked) -> range:
-    return FEW if call.exercise in WHOLE else SEEDS
 
 
 def judged(call: Checked, code: str, seed: int = 0) -> Verdict:
@@ -74,7 +68,7 @@ def test_a_stub_is_not_written_yet(call: Checked) -> None:
 
 @EVERY
 def test_a_solution_is_right(call: Checked) -> None:
-    for seed in seeds(call):
+    for seed in SEEDS:
         verdict = judged(call, solution(call), seed)
         assert verdict.right, f"seed {seed}: {verdict}"
 
@@ -83,7 +77,7 @@ def test_a_solution_is_right(call: Checked) -> None:
 def test_a_usual_mistake_is_told_in_its_own_words(call: Checked) -> None:
     wrong = mistakes(call)
     for sentence, code in wrong.items():
-        for seed in seeds(call):
+        for seed in SEEDS:
             verdict = judged(call, code, seed)
             assert not verdict.right, f"{sentence!r} passes"
             said = " ".join(str(verdict).split())
@@ -94,7 +88,7 @@ def test_a_usual_mistake_is_told_in_its_own_words(call: Checked) -> None:
 @EVERY
 def test_another_wrong_attempt_is_told(call: Checked) -> None:
     for code in also_wrong(call):
-        for seed in seeds(call):
+        for seed in SEEDS:
             verdict = judged(call, code, seed)
             assert verdict.state != "right", f"this passes:\n{code}"
             assert verdict.state != "not yet right" or "could not be compared" not in verdict.detail, verdict
