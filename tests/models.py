@@ -45,26 +45,31 @@ def block_inputs(draw: st.DrawFn) -> tuple[int, int, int]:
     return n, h + 1 if n == 1 and max(h, w) == 2 else h, w
 
 
-@st.composite
-def tables(draw: st.DrawFn) -> dict[str, Any]:
-    """A network of two to four blocks, with channels that 8 divides, as group norms want them.
+STEMS = [{"channels": 8 * i, "activation": a} for i, a in enumerate(ACTIVATIONS, 1)]
+DEPTHWISE = [{"activation": a, "kernel": k} for a, k in zip((*ACTIVATIONS, "silu"), (3, 3, 5, 3), strict=True)]
 
-    A stem's kernels take long to compile, so its channels and activations are paired off, not multiplied out.
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[dict[str, Any], str]:
+    """A network of two to four blocks, with channels that 8 divides, as group norms want them; and its dtype.
+
+    Kernels take long to compile, so what they are made for is paired off, not multiplied out: a stem's activation and
+    channels, a depthwise convolution's activation and size. In float64 every other pair.
     """
-    channels = st.sampled_from([8, 16, 24])
+    dtype, step = draw(st.sampled_from([("float32", 1), ("float64", 2)]))
     stage = st.fixed_dictionaries({
-        "channels": channels, "stride": st.sampled_from([1, 2]), "kernel": st.sampled_from([3, 5]),
-        "expansion": st.sampled_from([1.0, 2.0, 3.0]), "repeats": st.integers(1, 2),
-        "activation": st.sampled_from([*ACTIVATIONS, "silu"]), "squeeze_excite": st.booleans(),
+        "channels": st.sampled_from([8, 16, 24]), "stride": st.sampled_from([1, 2]),
+        "expansion": st.sampled_from([1.0, 2.0, 3.0]), "repeats": st.integers(1, 2), "squeeze_excite": st.booleans(),
         "kind": st.sampled_from(["irb", "auto"]), "residual": st.booleans(),
     })  # fmt: skip
-    return {
+    table = {
         "num_classes": draw(st.integers(2, 5)),
-        "stem": draw(st.sampled_from([{"channels": 8 * i, "activation": a} for i, a in enumerate(ACTIVATIONS, 1)])),
-        "stages": draw(st.lists(stage, min_size=2, max_size=2)),
+        "stem": draw(st.sampled_from(STEMS[::step])),
+        "stages": [draw(stage) | draw(st.sampled_from(DEPTHWISE[::step])) for _ in range(2)],
         **draw(st.sampled_from([{}, {"head": {"channels": 32}}])),
         **draw(st.sampled_from([{}, {"classifier": {"hidden": 16}}])),
     }
+    return table, dtype
 
 
 def trained(model: Any, method: str, blocks: int | None = None, **options: Any) -> Any:

@@ -97,16 +97,17 @@ def test_in_networks(network: Any, method: Any, options: Any, n: int, height: in
 @pytest.mark.parametrize("method", minitl.methods.METHODS)
 @settings(max_examples=max(1, settings().max_examples // 4))
 @given(
-    table=tables(), n=st.integers(2, 4), height=st.integers(16, 40), width=st.integers(16, 40), dtype=DTYPES,
+    network=tables(), n=st.integers(2, 4), height=st.integers(16, 40), width=st.integers(16, 40),
     blocks=st.integers(1, 4), options=st.sampled_from([{}, {}, {"checkpoint": True}, {"quantised": True}]),
 )  # fmt: skip
 def test_in_random_networks_with_every_method(
-    method: str, table: Any, n: int, height: int, width: int, dtype: str, blocks: int, options: Any
+    method: str, network: Any, n: int, height: int, width: int, blocks: int, options: Any
 ) -> None:
     """At length, fifty new networks a method:
 
     HYPOTHESIS_PROFILE=thorough pytest tests/accounting/test_bytes_agree.py -k every_method
     """
+    table, dtype = network
     net = minitl.networks.from_table(table, dtype=dtype)
     few = min(blocks, len(net.blocks)) if minitl.methods.METHODS[method].takes_blocks else None
     net = trained(net, method, few, **options)

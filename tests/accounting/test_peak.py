@@ -83,18 +83,19 @@ def test_random_blocks(attrs: dict[str, Any], method: str, dtype: str) -> None:
 
 @settings(max_examples=settings().max_examples)
 @given(
-    table=tables(), method=st.sampled_from([*minitl.methods.METHODS]), blocks=st.integers(1, 4), n=st.integers(1, 9),
-    resolution=st.integers(16, 64), dtype=st.sampled_from(["float32", "float64"]), apply=st.booleans(),
+    network=tables(), method=st.sampled_from([*minitl.methods.METHODS]), blocks=st.integers(1, 4), n=st.integers(1, 9),
+    resolution=st.integers(16, 64), apply=st.booleans(),
     options=st.sampled_from([{}, {}, {"checkpoint": True}, {"quantised": True}]), threads=st.integers(1, 3),
 )  # fmt: skip
 def test_random_networks(
-    table: Any, method: str, blocks: int, n: int, resolution: int, dtype: str, apply: bool, options: Any, threads: int
+    network: Any, method: str, blocks: int, n: int, resolution: int, apply: bool, options: Any, threads: int
 ) -> None:
     """Every method, option and batch, on any number of threads: each has scratch memory of its own.
 
     At length, two hundred new networks and how far above each prediction is:
     HYPOTHESIS_PROFILE=thorough pytest tests/accounting/test_peak.py -k random_networks --hypothesis-show-statistics
     """
+    table, dtype = network
     net = minitl.networks.from_table(table, dtype=dtype)
     few = min(blocks, len(net.blocks)) if minitl.methods.METHODS[method].takes_blocks else None
     before = count()

@@ -74,7 +74,7 @@ def test_tinytl_lb_trains_the_biases_as_ft_bias_does() -> None:
 @needs_the_compiler
 @everywhere
 def test_predicted_is_held_is_traced(method: str) -> None:
-    network = methods.get(method).apply(networks.digits_irb())
+    network = digits(method)
     found, measured = predict(network, batch=2, resolution=24), measure(network, batch=2, resolution=24)
     assert found.kept_bytes == measured.held_bytes == measured.traced_bytes
     assert 0 <= measured.predicted_peak_bytes - measured.traced_peak_bytes <= 16 << 10
