@@ -301,29 +301,32 @@ def test_the_page_on_c_does_what_it_says(tmp_path: Path) -> None:
     assert verdicts(printed) == verdicts(PAGE.read_text(encoding="utf-8").partition("Compile the two files")[2])
 
 
-def test_the_page_on_python_does_what_it_says(tmp_path: Path) -> None:
+def test_the_page_on_python_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     (script,) = blocks("python")
-    right, wrong = (
-        subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True)
-        for text in (script, script.replace("x >= 0", "x > 0"))
-    )
     page = PAGE.read_text(encoding="utf-8").partition("## In C")[0]
-    assert right.returncode == 0, right.stderr
-    assert right.stdout.startswith("hard_swish-sign: ok, 3 tensors")
+    exec(script, {"__name__": "__main__"})
+    assert capsys.readouterr().out.startswith("hard_swish-sign: ok, 3 tensors")
     assert "hard_swish-sign: ok, 3 tensors" in page
-    assert wrong.returncode == 1
-    assert verdicts(wrong.stderr) == verdicts(page) == [("WRONG", "grad_input"), ("WRONG", "kept")]
+    with pytest.raises(minitl.oracle.Mismatch) as wrong:
+        exec(script.replace("x >= 0", "x > 0"), {"__name__": "__main__"})
+    assert verdicts(str(wrong.value)) == verdicts(page) == [("WRONG", "grad_input"), ("WRONG", "kept")]
 
 
 def test_the_example_for_test_suites_passes_as_it_is_copied(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (example,), (script,) = blocks("pytest"), blocks("python")
-    for strict, code in ((">=", 0), (">", 1)):
-        (tmp_path / "mine.py").write_text(script.partition("\n\nfor case in")[0].replace("x >= 0", f"x {strict} 0"))
-        (tmp_path / "test_mine.py").write_text(example)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
-        plain = {**os.environ, "PYTEST_ADDOPTS": ""}
-        done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True)
-        assert done.returncode == code, done.stdout
-        assert ("2 failed" if code else "2 passed") in done.stdout
+    implementation = script.partition("\n\nfor case in")[0]
+    for name, strict in (("mine", ">="), ("wrong", ">")):
+        (tmp_path / f"{name}.py").write_text(implementation.replace("x >= 0", f"x {strict} 0"))
+        (tmp_path / f"test_{name}.py").write_text(example.replace("from mine", f"from {name}"))
+    command = [sys.executable, "-m", "pytest", "-q", "-rfp", "-p", "no:cacheprovider"]
+    plain = {**os.environ, "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True)
+    told = re.findall(r"^(PASSED|FAILED) test_(\w+)\.py::\S+\[(.+?)\]", done.stdout, re.MULTILINE)
+    expected = [
+        (verdict, name, f"hard_swish-sign-{layout}")
+        for verdict, name in (("PASSED", "mine"), ("FAILED", "wrong"))
+        for layout in ("nhwc", "nchw")
+    ]
+    assert sorted(told) == sorted(expected), done.stdout

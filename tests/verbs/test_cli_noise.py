@@ -266,6 +266,7 @@ def test_any_line_ends_as_documented(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("minitl.training.workers.default_workers", lambda: 1)
+    monkeypatch.setattr("minitl.bench.rivals.installed", lambda: False)  # whose processes take seconds to begin
     furnish(tmp_path)
     capsys.readouterr()
     lines, before = Lines(np.random.default_rng(FUZZ)), contents(tmp_path)
