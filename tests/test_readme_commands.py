@@ -77,6 +77,6 @@ def test_every_command_of_the_readme_runs(
     assert {line.split()[1] for line in LINES} == {
         "inspect", "plan", "train", "evaluate", "predict", "export", "compare", "oracle", "bench",
     }  # fmt: skip
-    shown = re.findall(r"The first prints, among others,\n\n```\n(.*?)```", README, flags=re.DOTALL)[0]
+    shown = re.findall(r"The first prints, among other things,\n\n```\n(.*?)```", README, flags=re.DOTALL)[0]
     first = next(out for line, out in printed.items() if line.startswith("minitl inspect irb --method mobiletl "))
     assert set(map(str.rstrip, shown.splitlines())) <= set(map(str.rstrip, first.splitlines()))
