@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from minitl import cli, networks
+from minitl.kernels import threads
 from minitl.kernels.compile import interpreted
 
 sys.path.append(str(Path(__file__).parent / "data"))
@@ -62,6 +63,7 @@ def test_every_command_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minitl.kernels.threads._threads", threads.count())  # as it is again when the test ends
     monkeypatch.setattr("minitl.bench.compare.WAITS", {"spinning": ""})  # the other way is that of test_bench.py
     furnish()
     printed: dict[str, str] = {}
