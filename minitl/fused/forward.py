@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from minitl.arrays import Array, itemsize, positions
+from minitl.arrays import Array, itemsize, positions, size
 from minitl.bits import packed_shape
 from minitl.fused import calls
 from minitl.fused.excite import excite
@@ -31,7 +31,8 @@ def forward(program: Program, *, keeps: bool) -> Plan:
 
 class _Forward(Links):
     def __init__(self, program: Program) -> None:
-        super().__init__(program, [program.stages[0].x])
+        first = program.stages[0]
+        super().__init__(program, [(size(first.x),) if first.normalisation else first.x])  # pixels are no numbers
         self.kept: dict[tuple[Record, str], Slot] = {}
         self._merges: list[tuple[Slot, Slot, int]] = []
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models import ACTIVATIONS, batch, block, block_attrs, block_inputs, noise, shuffle_tasks, stir, trained
+from models import ACTIVATIONS, as_pixels, batch, block, block_attrs, block_inputs, noise, shuffle_tasks, stir, trained
 from own import step as case_step
 from scripts import run_script
 
@@ -80,7 +80,7 @@ def everything(model: Any, images: Array, **options: bool) -> dict[str, Array]:
         for tensor, buffer in record.saved.buffers.items():
             got[f"kept {record.layer} {tensor}"] = buffer.array.copy()
     got["ledger"] = np.array([h.kept.nbytes for h in tape.holdings()])
-    got |= tape.backward(y, np.random.default_rng(3).standard_normal(y.shape).astype(images.dtype))
+    got |= tape.backward(y, np.random.default_rng(3).standard_normal(y.shape).astype(y.value.dtype))
     got |= {f"gx {source}": gradient for source, gradient in tape.input_gradients.items()}
     return got | {f"after {name}": value for name, value in model.state_dict().items()}
 
@@ -140,8 +140,25 @@ def test_tasks_in_any_order_give_the_same_bits(method: str, monkeypatch: pytest.
     assert [name for name in plain if not np.array_equal(shuffled[name], plain[name])] == []
 
 
-@pytest.mark.parametrize("method", ["mobiletl", "ft-all", "ft-bias"])
-def test_bands_that_are_fetched_lie_within_their_maps(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+THIN = {  # a stem whose output has the shape of the images
+    "base": "digits_irb",
+    "divisor": 1,
+    "stem": {"channels": 3, "stride": 1},
+    "stages": [{"channels": 4}],
+    "head": {"channels": 8},
+}
+
+
+@pytest.mark.parametrize(
+    ("network", "method", "pixels"),
+    [
+        *(("mobilenet_v3_small", method, False) for method in ("mobiletl", "ft-all", "ft-bias")),
+        (THIN, "ft-all", True),
+    ],
+)
+def test_bands_that_are_fetched_lie_within_their_maps(
+    network: Any, method: str, pixels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And are of float maps: to read beyond an array need not be noticed."""
     run, fetched = Table.run, 0
 
@@ -156,8 +173,12 @@ def test_bands_that_are_fetched_lie_within_their_maps(method: str, monkeypatch: 
         run(table, *arrays)
 
     monkeypatch.setattr(Table, "run", checked)
-    model = stir(trained(minitl.networks.mobilenet_v3_small(num_classes=5, width=0.5), method))
-    everything(model, noise((5, 96, 64, 3), dtype="float32"))
+    build = minitl.networks.get if isinstance(network, str) else minitl.networks.from_table
+    model = stir(trained(build(network, num_classes=5, width=0.5 if isinstance(network, str) else 1.0), method))
+    images = noise((5, 96, 64, model.input_channels), dtype="float32")
+    if pixels:
+        model.normalisation, images = "imagenet", as_pixels(images)
+    everything(model, images)
     assert fetched > 0
 
 
