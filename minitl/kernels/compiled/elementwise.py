@@ -32,8 +32,7 @@ def finish(dtype: str, norm: int, name: str, rule: str, masked: bool) -> Kernel:
     @kernel
     def run(p: int) -> None:
         x, y, m0, m1, channels, scale, shift, mean, inv_std, x_hat, kept, packed, edge = arguments(p, 13, version)
-        w = wide(1, bits, mask)
-        head = m0 // per_byte if m0 % per_byte else -1  # the byte that other positions share
+        w, head = wide(1, bits, mask), m0 // per_byte if m0 % per_byte else -1  # the byte that other positions share
 
         def tiles(rows: int, m: int) -> None:
             byte = m // per_byte
