@@ -16,6 +16,7 @@ from minitl.fused.links import Band, Links
 from minitl.fused.plan import NO_SLOT, Plan, Slot
 from minitl.fused.program import Program, Squeeze, Stage
 from minitl.kernels.channels import ONE, SCALE, join_moments, means_call, moments_call
+from minitl.kernels.fetch import goes_in_order
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import BATCH, FROZEN
 from minitl.kernels.tasks import Place, Recorder
@@ -141,7 +142,7 @@ class _Forward(Links):
                 calls.add(to, band, c, dtype, y, added, y)
 
         x_hat = raw if norm == BATCH else NO_SLOT
-        in_order = norm == BATCH or stage.keeps_input
+        in_order = goes_in_order(norm, keeps=stage.keeps_input)
         self.link(up, stage.y, raw, y, edges, *numbers, x_hat, pre, packed, *residual, in_order=in_order)
         return y
 

@@ -8,9 +8,18 @@ to four times as fast (on the machines measured), and tiles then find it in the 
 from __future__ import annotations
 
 from minitl.kernels.compile import Lazily
+from minitl.kernels.rules import BATCH
 from minitl.kernels.tasks import Place, Recorder
 
 compiled = Lazily("minitl.kernels.compiled.fetch")
+
+
+def goes_in_order(norm: int, *, keeps: bool) -> bool:
+    """Whether a pass up (see `elementwise`) takes one row after another: where its maps are cold, or it writes two.
+
+    A batch norm's come when all samples are done; `keeps` says that the activation's input is kept beside its output.
+    """
+    return norm == BATCH or keeps
 
 
 def fetch_call(record: Recorder, span: tuple[int, int], nbytes: int, place: Place) -> None:

@@ -15,6 +15,7 @@ from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments
 from minitl.kernels.compiled.stages import activate, add_dots, add_rows, affine, centre, put_codes, times, times_slope
 from minitl.kernels.compiled.tile import ROWS, read, store, wide, zeros
+from minitl.kernels.fetch import goes_in_order
 from minitl.kernels.rules import BATCH, FROZEN, NONE, FromInput, codes_of, digest, rule_of
 from minitl.kernels.target import target
 
@@ -27,7 +28,7 @@ def finish(dtype: str, norm: int, name: str, rule: str, masked: bool) -> Kernel:
     codes = codes_of(known)
     code_bits, coded, keeps = codes.bits if codes else 8, codes is not None, isinstance(known, FromInput)
     per_byte, lanes, mask = 8 // code_bits, target().lanes(bits // 8), int(masked)
-    high = 1 if norm == BATCH or keeps else ROWS  # several maps come from memory faster, and go there, in its order
+    high = 1 if goes_in_order(norm, keeps=keeps) else ROWS
 
     @kernel
     def run(p: int) -> None:
