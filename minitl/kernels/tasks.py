@@ -3,9 +3,9 @@
 A `Recorder` is given calls whose arguments are numbers, or places in arrays that are only known
 later (`Place`: which array, and how many bytes into it). Calls are grouped in tasks: the calls of a
 task run in their order on one thread, tasks between two barriers in any order on any thread. So a task must write
-memory of its own, and what is computed does not depend on the number of threads. `Table.run`
-says which arrays they are and runs all tasks; there is no Python between them, and
-the GIL is released.
+memory of its own, and what is computed does not depend on the number of threads. Each thread begins with its own
+share of them: where tasks are the samples, in their order, a sample's maps stay in one processor's caches. `Table.run`
+says which arrays they are and runs all tasks; there is no Python between them, and the GIL is released.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes
 from minitl.kernels import threads
 from minitl.kernels.compile import Kernel, Lazily
+from minitl.kernels.threads import LINE
 
 compiled = Lazily("minitl.kernels.compiled.runner")
 
 MOST_ARGUMENTS = 22
 FUNCTION, FIRST = 0, 1  # columns of a row: the kernel's address, then its arguments
 WIDTH = FIRST + MOST_ARGUMENTS
-CALL = 9  # numbers that the runner is called with
+CALL = 12  # numbers that the runner is called with
 NOTHING = np.zeros(1, np.uint8)  # stands for an array that a call has no use for
 HEAD = object.__basicsize__  # bytes of an array before the address of its numbers (NumPy's PyArrayObject_fields)
 SCRATCH = 1  # the array that every thread has its own of; number 0 stands for no array at all
@@ -85,29 +86,38 @@ class Table:
 
 
 class _Control:
-    """What the runner is told: counters of the tasks taken and done by all threads, then for each its arguments.
+    """What the runner is told: how many tasks are done, which are taken, then for each thread its arguments.
 
     Those are `whole` (the table), the addresses of the run's arrays, and room for a kernel's arguments.
     """
 
     def __init__(self, whole: tuple[int, ...], workers: int, given: int) -> None:
-        self.workers, self._own = workers, CALL + given + MOST_ARGUMENTS
-        self._numbers = array("q", bytes(8 * (2 + workers * self._own)))
-        counter = self._numbers.buffer_info()[0]
-        self._firsts = range(2, len(self._numbers), self._own)
-        self._jobs = [counter + 8 * first for first in self._firsts]
-        for first, job in zip(self._firsts, self._jobs, strict=True):
+        self.workers, tasks = workers, whole[-1]
+        own, before = _lines(CALL + given + MOST_ARGUMENTS), LINE + _lines(tasks)
+        self._numbers = array("q", bytes(8 * (LINE + before + workers * own)))
+        here = self._numbers.buffer_info()[0]
+        start = -here % (8 * LINE) // 8  # of a cache line: what one thread writes, no other's line has
+        self._nothing = start, start + before, array("q", bytes(8 * before))
+        done, self._firsts = here + 8 * start, range(start + before, start + before + workers * own, own)
+        self._jobs = [here + 8 * first for first in self._firsts]
+        for number, (first, job) in enumerate(zip(self._firsts, self._jobs, strict=True)):
             bases = job + 8 * CALL
-            own = [given, bases, bases + 8 * given, counter, threads.let_run()]
-            self._numbers[first : first + CALL] = array("q", [*whole, *own])
+            known = [given, bases, bases + 8 * given, done, done + 8 * LINE, number, workers, threads.let_run()]
+            self._numbers[first : first + CALL] = array("q", [*whole, *known])
 
     def jobs(self, given: list[int], step: int) -> list[int]:
         """The addresses of the arguments of each thread, for these arrays (see `compiled.runner`)."""
-        self._numbers[0] = self._numbers[1] = 0
+        start, stop, nothing = self._nothing
+        self._numbers[start:stop] = nothing
         for first in self._firsts:
             self._numbers[first + CALL : first + CALL + len(given)] = array("q", given)
             given[SCRATCH] += step
         return self._jobs
+
+
+def _lines(count: int) -> int:
+    """That many numbers in whole cache lines."""
+    return -(-count // LINE) * LINE
 
 
 def address(values: Any) -> int:  # an array; NumPy says only since 2.5 that arrays are buffers

@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, get_ident
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +58,33 @@ def test_only_a_task_that_waits_is_begun_when_all_before_are_done(waits: bool, p
     recorded(record).table().run()
     assert begun.is_set()
     assert together == [not waits]
+
+
+def test_a_thread_takes_its_own_share_of_the_tasks_between_two_barriers_first() -> None:
+    """So that a sample stays with one thread: tasks 0 and 1 with one, 2 and 3 with the other, before and after."""
+    begun, met, by = [Event() for _ in range(8)], list[bool](), dict[int, int]()
+
+    def work(task: int) -> Callable[[int], None]:
+        def run(_: int) -> None:
+            by[task] = get_ident()
+            begun[task].set()
+            met.append(begun[task ^ 2].wait(9))  # 0 and 2 are begun together, then 1 and 3
+
+        return run
+
+    functions = [CALLBACK(work(task)) for task in range(8)]
+
+    def record(to: Recorder) -> None:
+        for task, function in enumerate(functions):
+            if task == 4:
+                to.barrier()
+            to.task()
+            kernel: Any = SimpleNamespace(address=ctypes.cast(function, ctypes.c_void_p).value)
+            to.call(kernel)
+
+    recorded(record).table().run()
+    assert all(met)
+    assert [by[task] == by[0] for task in range(8)] == [True, True, False, False] * 2
 
 
 @pytest.mark.parametrize("moment", ["before its own job", "while it waits"])

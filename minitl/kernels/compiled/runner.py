@@ -22,34 +22,45 @@ def runner(width: int, head: int) -> Kernel:
 
     Its own arguments: addresses of the rows, of the number of the array that each argument
     points into, of each task's first row and how many tasks must be done before it; how many tasks; how many
-    arrays and where they are told, room for a call's arguments, the counter that all threads take tasks from, behind
-    which they count those that are done; and what lets another thread run.
+    arrays and where they are told, room for a call's arguments; where all threads count the tasks that are done, and
+    mark those that are taken; the thread's number and how many there are; and what lets another thread run.
     The first two arrays are told by their addresses, the others as Python's objects, `head` bytes of which
     stand before NumPy's address of the numbers.
+
+    Of the tasks between two barriers a thread first takes its own share: a sample then stays with one thread, in
+    whose caches its maps are. When those are taken it helps with the others.
     """
     version = sources()
 
     @kernel
     def run(p: int) -> None:
-        rows, arrays, starts, count, given, bases, room, counter, let_run = arguments(p, 9, version)
+        rows, arrays, starts, count, given, bases, room, done, taken, number, threads, let_run = arguments(
+            p, 12, version
+        )
         for i in range(2, given):
             store64(bases + 8 * i, load64(load64(bases + 8 * i) + head))
-        while True:
-            task = take(counter)
-            if task >= count:
-                break
+        first = 0
+        while first < count:
+            stop = first + 1
+            while stop < count and load64(starts + 16 * stop + 8) <= first:
+                stop += 1
             looks = 0
-            while watch(counter + 8) < load64(starts + 16 * task + 8):
+            while watch(done) < first:
                 looks += 1
                 if looks % LOOKS == 0:
                     call(let_run, 0)
                 pause()
-            for row in range(load64(starts + 16 * task), load64(starts + 16 * task + 16)):
-                for i in range(1, width):
-                    base = load64(bases + 8 * load64(arrays + 8 * (row * width + i)))
-                    store64(room + 8 * (i - 1), load64(rows + 8 * (row * width + i)) + base)
-                call(load64(rows + 8 * row * width), room)
-            take(counter + 8)
+            own = (stop - first) * number // threads
+            for i in range(stop - first):
+                task = first + (own + i) % (stop - first)
+                if swap(taken + 8 * task, 0, 1):
+                    for row in range(load64(starts + 16 * task), load64(starts + 16 * task + 16)):
+                        for j in range(1, width):
+                            base = load64(bases + 8 * load64(arrays + 8 * (row * width + j)))
+                            store64(room + 8 * (j - 1), load64(rows + 8 * (row * width + j)) + base)
+                        call(load64(rows + 8 * row * width), room)
+                    take(done)
+            first = stop
 
     return run
 
