@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from minitl.arrays import Array
@@ -52,6 +52,13 @@ class Sink:
         return True
 
 
+def reads_again(record: OpRecord) -> Iterator[tuple[str, Parameter]]:
+    """The parameters that the record's backward reads and its forward did not change, and what to call them."""
+    for p in record.parameters if any(record.needs) else ():
+        if not (p.statistic and record.op.updates):
+            yield f"{record.layer}: the parameter {p.name}", p
+
+
 class Witness:
     """Stamps of what backward reads a second time, taken in the forward pass."""
 
@@ -63,12 +70,11 @@ class Witness:
         """Remember how an array looks."""
         self._arrays.append((what, weakref.ref(array), stamp(array)))
 
-    def record(self, record: Record) -> None:
-        """Remember how the parameters look that the record's backward reads."""
-        changed = record.op.updates if isinstance(record, OpRecord) else ()
-        for p in record.parameters if any(record.needs) else ():
-            if p not in self._parameters and not (p.statistic and changed):
-                self._parameters[p] = (f"{record.layer}: the parameter {p.name}", stamp(p.value))
+    def parameters(self, read: Iterable[tuple[str, Parameter]]) -> None:
+        """Remember how parameters look (see `reads_again`)."""
+        for what, parameter in read:
+            if parameter not in self._parameters:
+                self._parameters[parameter] = what, stamp(parameter.value)
 
     def expect_unchanged(self) -> None:
         """Raise UsageError where one of them looks different now."""

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from minitl.arrays import Array, Shape
 from minitl.ops.op import EXACT, Attrs, Cost, Op, Split, keeps_input
@@ -69,7 +69,7 @@ class Record:
         fresh = object.__new__(type(self))  # a fifth of the time that dataclasses.replace takes
         fresh.__dict__.update(self.__dict__)
         fresh.__dict__.pop("cost", None)  # whose scratch memory is for the threads that were in force then
-        fresh.saved = Saved()
+        fresh.saved = Saved(self.shapes[0], self.rule)
         return fresh
 
     def move(self, first: int, source: int) -> None:
@@ -159,8 +159,7 @@ class Step:
     gradients: Callable[..., tuple[tuple[Array | None, ...], Array | None]]
 
 
-@dataclass(frozen=True)
-class Holding:
+class Holding(NamedTuple):
     """One buffer that a record holds. Holdings of one `block` are the same memory."""
 
     record: Record

@@ -7,7 +7,7 @@ must hold in memory, and a ledger that adds it up cannot leave anything out.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from minitl.arrays import Array, Shape, dtype_name, owner
 
@@ -33,8 +33,7 @@ class Kept:
     source: int | None = None
 
 
-@dataclass(frozen=True)
-class Buffer:
+class Buffer(NamedTuple):
     """A kept array, and what there is to say of it."""
 
     array: Array
@@ -49,10 +48,9 @@ class Buffer:
 class Saved:
     """The buffers of one op, by tensor name; the shape of its first input and its rule (which take no memory)."""
 
-    def __init__(self) -> None:
+    def __init__(self, input_shape: Shape = (), rule: str = "") -> None:
         self.buffers: dict[str, Buffer] = {}
-        self.input_shape: Shape = ()
-        self.rule = ""
+        self.input_shape, self.rule = input_shape, rule
 
     def keep(
         self, name: str, array: Array, needed_for: tuple[str, ...], *, codes: tuple[Shape, int] | None = None

@@ -20,7 +20,7 @@ from minitl.fused.forward import forward
 from minitl.fused.frozen import frozen_forward
 from minitl.fused.plan import Arrays, Work
 from minitl.fused.program import Program
-from minitl.gradients import Apply, Sink, Witness
+from minitl.gradients import Apply, Sink, Witness, reads_again
 from minitl.kernels.compile import interpreted
 from minitl.ops.op import EXACT, Attrs, Gradients, Op, dtype_of
 from minitl.parameters import Parameter
@@ -135,7 +135,7 @@ class Tape:
         )
         self.records.append(record)
         if self.computes:
-            self._witness.record(record)
+            self._witness.parameters(reads_again(record))
         return Var(y, len(self.records) - 1, any(needs), self._mark)
 
     def _check_own(self, flows: Sequence[Var], op: str, layer: str) -> None:
@@ -175,23 +175,22 @@ class Tape:
         return x
 
     def _recorded(self, program: Program, x: Var, y: Array, kept: Arrays) -> Var:
-        first, last = len(self.records), len(self.records) + len(program.records) - 1
+        placed = program.records_at(len(self.records), x.source)
+        last = len(self.records) + len(placed) - 1
         if not program.trains:
-            self.records += program.records_at(first, x.source)
+            self.records += placed
             return Var(y, last, False, self._mark)
-        copies: dict[Record, OpRecord] = {record: record.again() for record in program.records}
-        for record in copies.values():
-            record.saved.input_shape, record.saved.rule = record.shapes[0], record.rule
-            record.move(first, x.source)
+        copies: dict[Record, OpRecord] = {
+            record: there.again() for record, there in zip(program.records, placed, strict=True)
+        }
         for h, array in zip(program.holdings if self.keeps else (), kept, strict=True):
             says = h.kept
-            if (array.dtype, array.nbytes) != (np.dtype(says.dtype), says.nbytes):  # the ops say what is kept, always
+            if (array.dtype, array.nbytes) != (says.dtype, says.nbytes):  # the ops say what is kept, always
                 raise AssertionError(f"{h.record.layer}: kept {says.tensor} of {array.nbytes} bytes, not {says.nbytes}")
             copies[h.record].saved.hold(array, says)
         self.records += copies.values()
         if self.computes:
-            for record in copies.values():
-                self._witness.record(record)
+            self._witness.parameters(program.reads_again)
         through = partial(type(self)._through_run, program=program, records=copies)
         self._steps[last] = Step(tuple(copies.values()), (x.source,), program.parameters, through)
         return Var(y, last, True, self._mark)

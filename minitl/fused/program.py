@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from minitl import ops
 from minitl.arrays import Shape
+from minitl.gradients import reads_again
 from minitl.kernels.groups import group_size
 from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of
 from minitl.kernels.window import Window
@@ -153,9 +154,9 @@ class Program:
         return found
 
     def records_at(self, first: int, source: int) -> tuple[OpRecord, ...]:
-        """The records on a tape that holds `first` before, of an input that `source` made.
+        """The records on a tape that holds `first` before, of an input that `source` made; they hold nothing.
 
-        Nothing trains in them, so they hold nothing, and all tapes that run the program there share them.
+        Where nothing trains, all tapes that run the program there share them.
         """
         if (first, source) not in self._placed:
             self._placed.clear()
@@ -168,6 +169,11 @@ class Program:
     def parameters(self) -> tuple[Parameter, ...]:
         """All parameters, each once."""
         return tuple(dict.fromkeys(p for record in self.records for p in record.parameters))
+
+    @cached_property
+    def reads_again(self) -> tuple[tuple[str, Parameter], ...]:
+        """The parameters that backward reads, and what to call them."""
+        return tuple(named for record in self.records for named in reads_again(record))
 
     @property
     def dtype(self) -> str:
