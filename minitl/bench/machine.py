@@ -1,4 +1,4 @@
-"""The machine: what it is, and how fast it multiplies and copies."""
+"""The machine: what it is, and how fast it multiplies, copies, and hands over from thread to thread."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minitl.bench.handover import handover_ns
 from minitl.bench.timing import once
 from minitl.kernels import pointwise, threads
 from minitl.kernels.target import target
@@ -34,6 +35,7 @@ def describe(count: int) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "roof_gflops": {str(n): _roof(n) for n in sorted({1, count})},
         "copy_gb_per_s": _copy_rate(),
+        "handover_ns": handover_ns(),
     }
 
 
@@ -44,11 +46,13 @@ def text(machine: dict[str, Any]) -> str:
     alone, *together = machine["roof_gflops"].values()
     if together:
         rates += f" ({together[0] / alone:.2f} times as fast: what a step can gain)"
+    handover = machine["handover_ns"]
+    handed = "two threads did not run at once" if handover is None else f"from thread to thread {handover:.0f} ns"
     return (
         f"{machine['cpu']}, {machine['cores']} cores; {machine['system']}; {machine['date']}\n"
         f"{versions}; vectors of {machine['vector_bytes']} bytes\n"
         f"roof, a float32 tile product from the first cache: {rates} GFLOP/s; "
-        f"copying: {machine['copy_gb_per_s']:.1f} GB/s read and written"
+        f"copying: {machine['copy_gb_per_s']:.1f} GB/s read and written; {handed}"
     )
 
 
