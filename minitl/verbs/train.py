@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ def _add_method(group: Any) -> None:
 
 FAR = 0.1  # share of what running statistics began with, which spoils them
 USUAL = 0.1  # momentum, as in torchvision
+COLUMNS = 80  # of a line
 OF_TABLE = ("width", "momentum")  # keys of a network's table that are options too
 BROUGHT = {*OF_TABLE, "num_classes", "eps", "padding"}  # keys that images and weights bring along
 
@@ -242,10 +244,11 @@ def _lagging(network: Network) -> Iterator[str]:
         return
     norm = max(left, key=left.__getitem__)
     helps = ["a smaller --batch", "more --epochs", f"--momentum {USUAL:g}"][: 3 if norm.momentum < USUAL else 2]
-    yield (
+    told = (
         f"accuracy may be far too low: running statistics have gone {1 - left[norm]:.0%} of their way to the images "
         f"({norm.batches} steps, momentum {norm.momentum:g}); {' or '.join((', '.join(helps[:-1]), helps[-1]))} helps"
     )
+    yield from textwrap.wrap(told, COLUMNS)
 
 
 class _Clock:

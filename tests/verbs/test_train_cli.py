@@ -106,7 +106,7 @@ def test_train_tells_how_it_goes(run: Cli, photos: Path, tmp_path: Path) -> None
     assert re.search(r"digits_irb, mobiletl 2: trains 84,059 parameters; keeps 1\.\d{3} MB, peak \d\.\d{3} MB", err)
     assert "epoch 2/2: loss" in err
     assert "images/s, 0:00 left" in err
-    assert max(len(line) for line in err.splitlines() if "running statistics" not in line) <= 80
+    assert max(map(len, err.splitlines())) <= 80
     assert out.startswith("accuracy on the held-out part: ")
 
 
@@ -180,13 +180,11 @@ LAGGING = "accuracy may be far too low: running statistics have gone"
 def test_running_statistics_that_hardly_moved_are_told(run: Cli, photos: Path, tmp_path: Path) -> None:
     """Of a new network after few steps; not after many, with a large momentum, or where none moves."""
     few = ("train", photos, *TRAIN, "--out", tmp_path / "m", "--momentum")
-    _, _, err = run(*few, 0.01)
-    assert f"{LAGGING} 4% of their way to the images (4 steps, momentum 0.01)" in err
-    assert "a smaller --batch, more --epochs or --momentum 0.1 helps" in err
-    assert (
-        f"{LAGGING} 34% of their way to the images (4 steps, momentum 0.1); a smaller --batch or more"
-        in run(*few, 0.1)[2]
-    )
+    told = " ".join(run(*few, 0.01)[2].split())
+    assert f"{LAGGING} 4% of their way to the images (4 steps, momentum 0.01)" in told
+    assert "a smaller --batch, more --epochs or --momentum 0.1 helps" in told
+    usual = f"{LAGGING} 34% of their way to the images (4 steps, momentum 0.1); a smaller --batch or more"
+    assert usual in " ".join(run(*few, 0.1)[2].split())
     assert LAGGING not in run(*few, 0.5)[2]
     assert LAGGING not in run(*few, 0.1, "--batch", 1)[2]
     assert LAGGING not in run(*few[:-1], "--method", "ft-last")[2]
