@@ -120,11 +120,12 @@ def plan(ways: Sequence[Entry], *, budget: float, of: str) -> Plan:
     affordable = [way for way in ways if way.need(of) <= budget]
     if not affordable:
         least = min(ways, key=lambda way: way.need(of))
-        unit, less = ("FLOPs", "") if of == "flops" else ("bytes", ", int8 weights and checkpoints")
+        what, less = f"bytes of {of}", "a smaller batch or resolution, int8 weights and checkpoints take"
+        if of == "flops":
+            what, less = "FLOPs", "a smaller batch or resolution takes"
         raise ValueRangeError(
-            f"no method fits {budget:,} {unit} of {of}",
-            remedy=f"the smallest that would takes {least.need(of):,} ({least.name}); "
-            f"a smaller batch or resolution{less} take less",
+            f"no method fits {budget:,} {what}",
+            remedy=f"the smallest that would takes {least.need(of):,} ({least.name}); {less} less",
         )
     best = max(affordable, key=lambda way: (*way.rank, -way.need(of)))
     better = [way for way in ways if way.rank > best.rank]

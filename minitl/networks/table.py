@@ -37,7 +37,7 @@ def read_table(data: Mapping[str, Any], where: str) -> Table:
     for number, row in enumerate(rows):
         stages.append(tuple(_stage(row, defaults, squeeze, f"{where} stages[{number}]", MOST_BLOCKS - blocks)))
         blocks += len(stages[-1])
-    return read(Table, {**top, "stages": tuple(stages)}, where)
+    return read(Table, {**top, "stages": tuple(stages)}, where, otherwise=", or a base that has one")
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

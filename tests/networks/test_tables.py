@@ -239,7 +239,10 @@ BAD: dict[str, tuple[Any, type[MinitlError], str]] = {
         changed("stages", to=[]), ValueRangeError,
         "table: expected stages to be a list of at least one table, or a base, got []",
     ),
-    "no stem": ({"stages": SMALL["stages"]}, UnknownNameError, "table: key 'stem' is missing; give stem"),
+    "no stem": (
+        {"stages": SMALL["stages"]}, UnknownNameError,
+        "table: key 'stem' is missing; give stem, or a base that has one",
+    ),
     "unknown key": (changed("widht", to=2), UnknownNameError, "table: unknown key 'widht' (did you mean 'width'?)"),
     "unknown key and no stages": ({"bse": "x"}, UnknownNameError, "table: unknown key 'bse' (did you mean 'base'?)"),
     "unknown key of a section": (changed("head", "depth", to=2), UnknownNameError, "table [head]: unknown key 'depth'"),
