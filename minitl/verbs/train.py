@@ -136,7 +136,7 @@ def _replaced(path: Path) -> Iterator[str]:
     except MinitlError:  # there is none
         return
     epochs, progress = file.settings.epochs, file.about["progress"]
-    held = f"a finished run ({epochs} epochs)" if file.finished else f"{len(progress['epochs'])} of {epochs} epochs"
+    held = f"a finished run (epochs: {epochs})" if file.finished else f"{len(progress['epochs'])} of {epochs} epochs"
     yield f"{path} holds {held}, which this run replaces; to keep it, stop now and give --resume or another --out"
 
 
@@ -246,7 +246,7 @@ def _lagging(network: Network) -> Iterator[str]:
     helps = ["a smaller --batch", "more --epochs", f"--momentum {USUAL:g}"][: 3 if norm.momentum < USUAL else 2]
     told = (
         f"accuracy may be far too low: running statistics have gone {1 - left[norm]:.0%} of their way to the images "
-        f"({norm.batches} steps, momentum {norm.momentum:g}); {' or '.join((', '.join(helps[:-1]), helps[-1]))} helps"
+        f"(steps: {norm.batches}, momentum: {norm.momentum:g}); {' or '.join((', '.join(helps[:-1]), helps[-1]))} helps"
     )
     yield from textwrap.wrap(told, COLUMNS)
 
