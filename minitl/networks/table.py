@@ -32,7 +32,7 @@ def read_table(data: Mapping[str, Any], where: str) -> Table:
     defaults = {"squeeze_excite": False, **defaults}
     rows = top.get("stages", [])
     if not isinstance(rows, list | tuple) or not rows:
-        raise wrong(where, "stages to be a list of at least one table, or a base", rows)
+        raise wrong(where, "stages to be a list of at least one table ([[stages]]), or a base", rows)
     stages, blocks = [], 0
     for number, row in enumerate(rows):
         stages.append(tuple(_stage(row, defaults, squeeze, f"{where} stages[{number}]", MOST_BLOCKS - blocks)))

@@ -237,7 +237,7 @@ BAD: dict[str, tuple[Any, type[MinitlError], str]] = {
     "not a table": ([], ValueRangeError, "table: expected a table of keys and values, got []"),
     "no stages": (
         changed("stages", to=[]), ValueRangeError,
-        "table: expected stages to be a list of at least one table, or a base, got []",
+        "table: expected stages to be a list of at least one table ([[stages]]), or a base, got []",
     ),
     "no stem": (
         {"stages": SMALL["stages"]}, UnknownNameError,
@@ -311,7 +311,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         (b"\xff\xfe", "no table of a network: "),
         ("a = " + "[" * 5000, "no table of a network: "),
         ("a = 1", "unknown key 'a'"),
-        ("", "expected stages to be a list of at least one table, or a base"),
+        ("", "expected stages to be a list of at least one table ([[stages]]), or a base"),
         ('base = "../digits_irb"', "unknown network '../digits_irb'"),
         (TOML.replace("kernel = 5", "kernel = 2"), "stages[1] blocks[0]: expected kernel an odd number"),
     ]:
