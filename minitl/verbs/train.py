@@ -150,7 +150,15 @@ def _begun(args: argparse.Namespace, source: Source) -> Job:
     settings = recipe.settings_for(chosen)
     prepared = recipe.prepare(source, method, settings)
     trainer = prepared.trainer(source, *settings.split(source), settings, apply=args.apply)
-    return Job(trainer, describe(trainer, method), _ledger(trainer), list(prepared.report))
+    notes = [*prepared.report, *([] if recipe.weights else _random(trainer.network))]
+    return Job(trainer, describe(trainer, method), _ledger(trainer), notes)
+
+
+def _random(network: Network) -> Iterator[str]:
+    """Of a new network, what is not trained stays as it was drawn."""
+    count = sum(p.value.size for p in network.parameters() if not (p.trained or p.statistic or p.state))
+    if count:
+        yield f"without --weights what is not trained ({count:,} parameters) stays random"
 
 
 def _resumed(args: argparse.Namespace, source: Source) -> Job:

@@ -111,6 +111,19 @@ def test_train_tells_how_it_goes(run: Cli, photos: Path, tmp_path: Path) -> None
     assert out.startswith("accuracy on the held-out part: ")
 
 
+def test_what_stays_random_is_told(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:
+    """Where there are no weights, and not everything trains."""
+    net = methods.get("mobiletl", 2).apply(networks.digits_irb(num_classes=3))
+    frozen = sum(p.value.size for p in net.parameters() if not (p.trained or p.statistic))
+    told = f"without --weights what is not trained ({frozen:,} parameters) stays random\n"
+    assert frozen > 50_000
+    assert told in run("train", photos, *TRAIN, "--out", tmp_path / "m")[2]
+    everything = ("train", photos, *TRAIN[:2], *TRAIN[6:], "--out", tmp_path / "all")
+    for words in (everything, ("train", photos, "--weights", model, *TRAIN[6:], "--out", tmp_path / "n")):
+        code, _, err = run(*words)
+        assert (code, "stays random" in err) == (0, False)
+
+
 def test_the_seed_decides_every_byte(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:
     run.json("train", photos, *TRAIN, "--out", tmp_path / "same", "--checkpoint-every", 1)
     run.json("train", photos, *TRAIN, "--out", tmp_path / "other", "--seed", 1)
