@@ -29,8 +29,15 @@ __all__ = ["MinitlError", "Tape", "Var", "accounting", "cross_entropy", "methods
 __version__ = VERSION
 
 
+LATER = ("accounting", "data", "devices", "export", "oracle", "reproduce", "training")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})
+
+
 def __getattr__(name: str) -> ModuleType:
     """What a training step does without is imported when it is first named."""
-    if name in ("accounting", "oracle", "reproduce", "training"):
+    if name in LATER:
         return import_module(f"minitl.{name}")
     raise AttributeError(f"module 'minitl' has no attribute {name!r}")

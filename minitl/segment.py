@@ -30,6 +30,10 @@ class Segment:
         self._programs: dict[Any, Program | str] = {}
         self._last: tuple[Any, Program | str] = None, ""  # the one asked for last
 
+    def __repr__(self) -> str:
+        layers = list(self.layers())
+        return f"<{type(self).__name__} of {len(layers)} layers, {layers[0].path} to {layers[-1].path}>"
+
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes programs of its own."""
         return {**self.__dict__, "_programs": {}, "_last": (None, "")}

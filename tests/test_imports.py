@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -81,6 +83,21 @@ def violations(sources: Mapping[str, str]) -> list[str]:
             elif FLOOR[target] > FLOOR[parts[0]]:
                 wrong.append(f"{path}:{line} imports {target}, which stands above {parts[0]}")
     return wrong
+
+
+NAMED = """
+import minitl
+import re
+names = [*minitl.__all__, *re.findall(r"`minitl[.](\\w+)`", minitl.__doc__)]
+assert len(names) > 12, names
+for name in names:
+    assert name in dir(minitl), name
+    getattr(minitl, name)
+"""
+
+
+def test_what_the_package_names_is_there_and_completed() -> None:
+    subprocess.run([sys.executable, "-c", NAMED], check=True)
 
 
 def test_imports_point_down() -> None:

@@ -298,6 +298,9 @@ assert own_bytes["relu6", "output"] == own_bytes["hard_swish", "output-sign"] ==
 assert own_bytes["hard_swish", "exact"] == 903_168
 
 # %% [markdown]
+# One row is new: ReLU6's `sign` is MobileTL's bit again, "is x at least 0?", with which a gradient passes
+# above 6 too. `band` takes as little and is exact.
+#
 # ## What you can now do
 #
 # Say for an activation what its backward needs, and look for it first in what is kept already; tell

@@ -317,8 +317,8 @@ assert heights.index(min(heights)) + 1 == 16
 
 # %% [markdown]
 # It is the right end: a checkpoint for each block, because its input is so much smaller than what it
-# keeps. With inputs as large as that, the best k would be about the square root of the number of blocks
-# (exercise 9c).
+# keeps. Were an input as large as what a block keeps, the best k would be about the square root of the
+# number of blocks (exercise 9c).
 #
 # ## Predicted, held, traced
 #

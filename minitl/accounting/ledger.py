@@ -115,6 +115,9 @@ class Ledger:
             writer.writerow({**values, "shared_with": ";".join(row.shared_with)}.values())
         return out.getvalue()
 
+    def __repr__(self) -> str:
+        return f"<Ledger of {len(self.rows)} rows, {self.kept_bytes:,} bytes kept for backward; print it for its table>"
+
     def __str__(self) -> str:
         return "\n\n".join([rows_table(self.rows), *totals_tables(self.totals)])
 
@@ -163,6 +166,17 @@ def rows_table(rows: Sequence[Row]) -> Table:
 
 def totals_tables(totals: Totals) -> tuple[Table, Table]:
     """The bytes, a line each, and the work."""
+    body = [(name, f"{count:,}", mb(count)) for name, count in totals_lines(totals)]
+    work = [
+        (name, *(f"{count:,}" for count in (split.total, split.forward, split.grad_input, split.grad_weight)))
+        for name, split in (("MACs", totals.macs), (f"FLOPs ({totals.convention})", totals.flops))
+    ]
+    parts = ("per step", "all", "forward", "input grad.", "weight grad.")
+    return table(("", "bytes", ""), body, right=(1, 2)), table(parts, work, right=range(1, 5))
+
+
+def totals_lines(totals: Totals) -> list[tuple[str, int]]:
+    """The bytes by what people call them."""
     lines = [
         ("kept for backward", totals.kept_bytes),
         ("trained parameters", totals.trained_parameter_bytes),
@@ -175,13 +189,7 @@ def totals_tables(totals: Totals) -> tuple[Table, Table]:
     ]
     if totals.peak_bytes is not None:
         lines.append(("peak of a step", totals.peak_bytes))
-    body = [(name, f"{count:,}", mb(count)) for name, count in lines]
-    work = [
-        (name, *(f"{count:,}" for count in (split.total, split.forward, split.grad_input, split.grad_weight)))
-        for name, split in (("MACs", totals.macs), (f"FLOPs ({totals.convention})", totals.flops))
-    ]
-    parts = ("per step", "all", "forward", "input grad.", "weight grad.")
-    return table(("", "bytes", ""), body, right=(1, 2)), table(parts, work, right=range(1, 5))
+    return lines
 
 
 def shape_text(shape: Shape) -> str:

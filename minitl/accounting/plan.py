@@ -60,6 +60,16 @@ class Plan:
     entries: tuple[Entry, ...]
 
 
+def candidates(model: Model) -> list[tuple[str, int | None]]:
+    """Every method that a model has a place for, with every number of blocks."""
+    return [
+        (name, blocks)
+        for name, known in methods.METHODS.items()
+        if isinstance(model, Network) or not known.sides  # beside a single block there is none
+        for blocks in (range(1, len(model.blocks) + 1) if known.takes_blocks else (None,))
+    ]
+
+
 def entries(
     model: Model,
     *,
@@ -77,33 +87,30 @@ def entries(
     check_model(model)
     step: dict[str, Any] = {"optimizer_slots": optimizer_slots, "apply": apply, "pixels": pixels}
     found, model = [], copy.deepcopy(model)  # a method changes the network; int8 rounds its weights
-    for name, known in methods.METHODS.items():
-        if known.sides and not isinstance(model, Network):
-            continue  # a single block has no place for side modules
-        for blocks in range(1, len(model.blocks) + 1) if known.takes_blocks else (None,):
-            try:
-                if not method(name, blocks).apply(model).trained_parameters():
-                    continue  # a single block has no final linear layer for ft-last to train
-                totals = predict(model, batch=batch, resolution=resolution, **step).totals
-            except ShapeError:
-                if not known.sides:
-                    raise
-                continue  # its modules halve a map that is too small for it
-            except RuleError:
-                continue  # its own rules and one asked for exclude each other, or pixels
-            assert totals.peak_bytes is not None
-            found.append(
-                Entry(
-                    method=name,
-                    blocks=blocks,
-                    kept_bytes=totals.kept_bytes,
-                    total_bytes=totals.total_bytes,
-                    peak_bytes=totals.peak_bytes,
-                    flops=totals.flops.total,
-                    trained_parameters=model.trained_count,
-                    exact=model.exact,
-                )
+    for name, blocks in candidates(model):
+        try:
+            if not method(name, blocks).apply(model).trained_parameters():
+                continue  # a single block has no final linear layer for ft-last to train
+            totals = predict(model, batch=batch, resolution=resolution, **step).totals
+        except ShapeError:
+            if not methods.METHODS[name].sides:
+                raise
+            continue  # its modules halve a map that is too small for it
+        except RuleError:
+            continue  # its own rules and one asked for exclude each other, or pixels
+        assert totals.peak_bytes is not None
+        found.append(
+            Entry(
+                method=name,
+                blocks=blocks,
+                kept_bytes=totals.kept_bytes,
+                total_bytes=totals.total_bytes,
+                peak_bytes=totals.peak_bytes,
+                flops=totals.flops.total,
+                trained_parameters=model.trained_count,
+                exact=model.exact,
             )
+        )
     return tuple(found)
 
 
@@ -120,11 +127,12 @@ def plan(ways: Sequence[Entry], *, budget: float, of: str) -> Plan:
     affordable = [way for way in ways if way.need(of) <= budget]
     if not affordable:
         least = min(ways, key=lambda way: way.need(of))
-        unit, less = ("FLOPs", "") if of == "flops" else ("bytes", ", int8 weights and checkpoints")
+        what, less = f"bytes of {of}", "a smaller batch or resolution, int8 weights and checkpoints take"
+        if of == "flops":
+            what, less = "FLOPs", "a smaller batch or resolution takes"
         raise ValueRangeError(
-            f"no method fits {budget:,} {unit} of {of}",
-            remedy=f"the smallest that would takes {least.need(of):,} ({least.name}); "
-            f"a smaller batch or resolution{less} take less",
+            f"no method fits {budget:,} {what}",
+            remedy=f"the smallest that would takes {least.need(of):,} ({least.name}); {less} less",
         )
     best = max(affordable, key=lambda way: (*way.rank, -way.need(of)))
     better = [way for way in ways if way.rank > best.rank]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from typing import Protocol
 
-from minitl.accounting.ledger import WHY, Ledger, Row
+from minitl.accounting.ledger import WHY, Ledger, Row, totals_lines
 from minitl.accounting.table import Table, table
 from minitl.networks.model import Model
 
@@ -82,10 +81,9 @@ def methods_table(ledgers: Mapping[str, Ledger], key: Key) -> Table:
 def totals_beside(ledgers: Mapping[str, Ledger]) -> Table:
     """The totals of several ledgers side by side."""
     totals = [ledger.totals for ledger in ledgers.values()]
-    names = [name for name in asdict(totals[0]) if name.endswith("_bytes")]
-    body = [
-        (name.replace("_bytes", "").replace("_", " "), *(f"{getattr(t, name):,}" for t in totals)) for name in names
-    ]
+    lines = [dict(totals_lines(t)) for t in totals]
+    names = max(lines, key=len)  # the state of rules is told where there is some
+    body = [(name, *(f"{line.get(name, 0):,}" for line in lines)) for name in names]
     body += [("MACs", *(f"{t.macs.total:,}" for t in totals)), ("FLOPs", *(f"{t.flops.total:,}" for t in totals))]
     return table(("bytes and work", *ledgers), body, right=range(1, 1 + len(ledgers)))
 

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
@@ -43,15 +43,14 @@ def import_seconds() -> float:
     return float(_python({}, "-c", IMPORT))
 
 
-def compile_times(shown: Bar) -> list[First]:
+def compile_times(shown: Bar) -> Iterator[First]:
     """All of them, each in processes and with a cache of its own."""
-    found = []
     for number, (case, tuning) in enumerate(firsts()):
         with TemporaryDirectory() as cache:
             (cold, _), (cached, warm) = (_first_two(number, cache) for _ in range(2))
-        found.append(First(case.name, case.label(tuning), cold - warm, cached - warm, warm))
+        first = First(case.name, case.label(tuning), cold - warm, cached - warm, warm)
         shown.advance(f"{case.name}, {case.label(tuning)}: {cold:.1f} s cold, {cached:.1f} s cached")
-    return found
+        yield first
 
 
 def _first_two(number: int, cache: str) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from minitl.accounting import predict
@@ -41,15 +41,14 @@ def sizes() -> list[Case]:
     return by_batch + [case for case in by_resolution if case not in by_batch]
 
 
-def scale(cases: Sequence[Case], *, seconds: float, count: int, peak: bool, shown: Bar) -> list[Size]:
+def scale(cases: Sequence[Case], *, seconds: float, count: int, peak: bool, shown: Bar) -> Iterator[Size]:
     """Each of them measured, `seconds` of timing in all."""
     times = interleave({case: burst_of(case.problem(TUNING).step) for case in cases}, seconds)
-    found = []
     for case in cases:
         grown = peak_bytes(case, TUNING, None, count) if peak else None
-        found.append(_size(case, 1e3 * statistics.median(times[case]), grown))
-        shown.advance(f"batch {case.batch}, {case.resolution} px: {found[-1].ms:.1f} ms")
-    return found
+        size = _size(case, 1e3 * statistics.median(times[case]), grown)
+        shown.advance(f"batch {case.batch}, {case.resolution} px: {size.ms:.1f} ms")
+        yield size
 
 
 def _size(case: Case, ms: float, grown: int | None) -> Size:

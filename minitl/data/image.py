@@ -68,7 +68,7 @@ def _opened(path: Path) -> Iterator[Any]:
                     raise ValueError(f"pixels of 32 bits (mode {image.mode})")
                 yield image
         except Exception as error:  # Pillow raises many kinds on broken files; none of them is minitl's
-            told = " ".join(str(error).replace(repr(file), "it").split())[:200] or type(error).__name__
+            told = " ".join(str(error).replace(repr(file), "").split())[:200] or type(error).__name__
             raise DataError(f"{NO_IMAGE}{told}", layer=str(path), remedy="remove it, or save it anew") from None
 
 

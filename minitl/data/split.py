@@ -60,7 +60,7 @@ def draw(labels: Array, fraction: float, seed: int) -> Array:
     if not 1 <= count < len(labels):
         raise ValueRangeError(
             op="split", expected="a fraction that leaves images both to train on and to test on",
-            got=f"{fraction:g} of {len(labels)} images",
+            got=f"{fraction:g} of {len(labels)} images", remedy="give more images, or another fraction",
         )  # fmt: skip
     order = np.random.default_rng(seed).permutation(len(labels))
     rank = np.empty(len(labels))

@@ -49,6 +49,11 @@ class Layer:
             for name, value in (parameters or {}).items()
         }
 
+    def __repr__(self) -> str:
+        trains = [f"trains {' and '.join(sorted(self.plan.train))}"] if self.plan.train else []
+        rule = [f"rule {self.plan.rule}"] if self.plan.rule else []
+        return f"<{type(self).__name__} {', '.join([self.path, self.role, *trains, *rule])}>"
+
     def __setattr__(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
         if name != "batches":

@@ -14,10 +14,11 @@ T = TypeVar("T")
 Check = Callable[[str, str, Any], Any]  # (where, key, value) -> the value as the network takes it
 
 
-def read(kind: type[T], data: Any, where: str, besides: Collection[str] = ()) -> T:
+def read(kind: type[T], data: Any, where: str, besides: Collection[str] = (), otherwise: str = "") -> T:
     """An instance of the dataclass from a mapping; raises where a key is unknown or missing, or a value is wrong.
 
-    `besides` are other keys that may stand there, and that were read before.
+    `besides` are other keys that may stand there, and that were read before; `otherwise` says what helps as well where
+    a key is missing.
     """
     checks: dict[str, Check] = {f.name: f.metadata["check"] for f in fields(kind)}  # type: ignore[arg-type]
     given = mapping(where, "", data)
@@ -25,7 +26,7 @@ def read(kind: type[T], data: Any, where: str, besides: Collection[str] = ()) ->
     values = {key: checks[key](where, key, value) for key, value in given.items()}
     for f in fields(kind):  # type: ignore[arg-type]
         if f.default is MISSING and f.name not in values:
-            raise UnknownNameError(f"key {f.name!r} is missing", layer=where, remedy=f"give {f.name}")
+            raise UnknownNameError(f"key {f.name!r} is missing", layer=where, remedy=f"give {f.name}{otherwise}")
     return kind(**values)
 
 

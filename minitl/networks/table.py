@@ -32,12 +32,12 @@ def read_table(data: Mapping[str, Any], where: str) -> Table:
     defaults = {"squeeze_excite": False, **defaults}
     rows = top.get("stages", [])
     if not isinstance(rows, list | tuple) or not rows:
-        raise wrong(where, "stages to be a list of at least one table, or a base", rows)
+        raise wrong(where, "stages to be a list of at least one table ([[stages]]), or a base", rows)
     stages, blocks = [], 0
     for number, row in enumerate(rows):
         stages.append(tuple(_stage(row, defaults, squeeze, f"{where} stages[{number}]", MOST_BLOCKS - blocks)))
         blocks += len(stages[-1])
-    return read(Table, {**top, "stages": tuple(stages)}, where)
+    return read(Table, {**top, "stages": tuple(stages)}, where, otherwise=", or a base that has one")
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

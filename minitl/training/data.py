@@ -48,6 +48,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape[1:]))
+        return f"<Dataset of {len(self):,} images {shape} {self.images.dtype.name}, {len(self.classes)} classes>"
+
     def take(self, indices: Array) -> Dataset:
         """The images of these indices (I,), copied, in that order."""
         return Dataset(self.images[indices], self.labels[indices], self.classes)

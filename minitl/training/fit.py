@@ -44,7 +44,8 @@ def fit(
 
     `seed` decides the order of images, what `augment` does to them and what dropout drops: the
     same seed gives the same bytes. `schedule(step, steps)` scales the learning rate. `progress`
-    is a progress bar's description. Raises ValueRangeError as soon as statistics, loss, a gradient
+    is what a progress bar is called: on a terminal there is one, and everywhere a line on stderr for
+    each epoch. Raises ValueRangeError as soon as statistics, loss, a gradient
     or an updated parameter is not finite, and whatever else a step raises; network and optimizer
     are then as they were before the call. (To that end it holds a copy of what it trains.)
 
@@ -63,7 +64,7 @@ def fit(
     undone = nullcontext() if apply else all_or_nothing(network, optimizer)
     history = History()
     with bar(progress, steps) if progress else nullcontext(Silent()) as shown, undone:
-        for _ in range(epochs):
+        for epoch in range(1, epochs + 1):
             seen, correct, total_loss = 0, 0, 0.0
             for images, labels in batches(data, batch_size, rng, augment):
                 network.begin_step(done, steps)
@@ -78,6 +79,8 @@ def fit(
                 shown.step(loss)
             history.loss.append(total_loss / seen)
             history.accuracy.append(correct / seen)
+            told = f"loss {history.loss[-1]:.4f}, {history.accuracy[-1]:.1%} right"
+            shown.say(f"{progress}: epoch {epoch}/{epochs}: {told}")
     return history
 
 

@@ -68,6 +68,10 @@ class Optimizer(ABC):
         self.clip_norm = None if clip_norm is None else expect_not_negative("clip_norm", clip_norm)
         self.state: dict[str, State] = {}
 
+    def __repr__(self) -> str:
+        settings = [f"{name}={value}" for name, value in vars(self).items() if name != "state"]
+        return f"<{type(self).__name__} {', '.join(settings)}>"
+
     @property
     @abstractmethod
     def slots(self) -> int:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from minitl.errors import DataError, UsageError
+from minitl.errors import DataError, UsageError, brief
 from minitl.files import check_writable, read_bytes, write_whole
 from minitl.training.search import Outcome
 
@@ -59,7 +59,17 @@ class Store:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise DataError(f"holds no trials of a comparison: {told}", layer=str(path)) from None
-        other = [name for name in self.about if about.get(name) != json.loads(json.dumps(self.about[name]))]
-        if other:
-            raise UsageError(f"was begun with other {other[0]}", layer=str(path), remedy="give another --out")
+        for name, asked in json.loads(json.dumps(self.about)).items():
+            if about.get(name) != asked:
+                told = f"was begun with other {name}{_within(about.get(name), asked)}"
+                raise UsageError(told, layer=str(path), remedy="give another --out")
         return outcomes
+
+
+def _within(begun: Any, asked: Any) -> str:
+    """What differs, of a group of options."""
+    if not (isinstance(begun, dict) and isinstance(asked, dict)):
+        return ""
+    names = [name for name in {**begun, **asked} if begun.get(name) != asked.get(name)]
+    told = [f"{name} {begun.get(name, 'by default')}, not {asked.get(name, 'by default')}" for name in names]
+    return f" ({brief('; '.join(told))})"

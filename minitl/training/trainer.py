@@ -8,7 +8,7 @@ the network's and the optimizer's arrays, and how far it is (`Progress`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -175,8 +175,8 @@ class Judged:
         return int(self.correct.sum()) / int(self.count.sum())
 
 
-def evaluate(network: Network, part: Part, batch: int) -> Judged:
-    """Classify the images of a part, in evaluation mode."""
+def evaluate(network: Network, part: Part, batch: int, tell: Callable[[], None] = lambda: None) -> Judged:
+    """Classify the images of a part, in evaluation mode; `tell` is called after each batch."""
     count = np.zeros(len(part.source.classes), np.int64)
     correct, loss = count.copy(), 0.0
     for images, labels in part.in_order(batch):
@@ -185,6 +185,7 @@ def evaluate(network: Network, part: Part, batch: int) -> Judged:
         loss += float(cross_entropy(tape, logits, labels).value) * len(labels)
         np.add.at(count, labels, 1)
         np.add.at(correct, labels, logits.value.argmax(axis=1) == labels)
+        tell()
     return Judged(count, correct, loss / len(part))
 
 

@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
     keep_freed_memory()  # PyTorch's processes do so too
     about = machine.describe(args.threads)
     if args.compile:
-        _show(args, about, *_compile())
+        _compile(args, about)
     elif args.scale:
-        _show(args, about, *_scale(args))
+        _scale(args, about)
     else:
-        _compare(args, cases, about)
+        _compare(args, about, cases)
     return 0
 
 
@@ -67,7 +67,7 @@ def _show(args: argparse.Namespace, about: dict[str, Any], found: dict[str, Any]
         show(machine.text(about), *parts)
 
 
-def _compare(args: argparse.Namespace, cases: list[Case], about: dict[str, Any]) -> None:
+def _compare(args: argparse.Namespace, about: dict[str, Any], cases: list[Case]) -> None:
     found: list[Result] = []
     try:
         with bar("bench", len(cases)) as shown:
@@ -84,16 +84,28 @@ def _compare(args: argparse.Namespace, cases: list[Case], about: dict[str, Any])
             _show(args, about, data, [*report.results_tables(found, means, roof), NOTE])
 
 
-def _scale(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+def _scale(args: argparse.Namespace, about: dict[str, Any]) -> None:
     cases = scale.sizes()
-    with bar("bench", len(cases)) as shown:
-        found = scale.scale(cases, seconds=args.seconds, count=args.threads, peak=not args.no_peak, shown=shown)
-    return {"results": [], "scale": [asdict(size) for size in found]}, report.sizes_tables(found)
+    found: list[scale.Size] = []
+    try:
+        with bar("bench", len(cases)) as shown:
+            peak = not args.no_peak
+            for size in scale.scale(cases, seconds=args.seconds, count=args.threads, peak=peak, shown=shown):
+                found.append(size)
+    finally:
+        if found:
+            data = {"results": [], "scale": [asdict(size) for size in found]}
+            _show(args, about, data, report.sizes_tables(found))
 
 
-def _compile() -> tuple[dict[str, Any], list[str]]:
+def _compile(args: argparse.Namespace, about: dict[str, Any]) -> None:
     importing = cold.import_seconds()
-    with bar("bench", len(cold.firsts())) as shown:
-        found = cold.compile_times(shown)
-    data = {"results": [], "import_s": importing, "compile": [asdict(first) for first in found]}
-    return data, report.firsts_tables(found, importing)
+    found: list[cold.First] = []
+    try:
+        with bar("bench", len(cold.firsts())) as shown:
+            for first in cold.compile_times(shown):
+                found.append(first)
+    finally:
+        if found:
+            data = {"results": [], "import_s": importing, "compile": [asdict(first) for first in found]}
+            _show(args, about, data, report.firsts_tables(found, importing))

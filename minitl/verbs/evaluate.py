@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from minitl.data.batches import Part
 from minitl.data.source import Source
 from minitl.errors import DataError, UsageError
 from minitl.training.model_file import ModelFile, read_model
+from minitl.training.progress import bar
 from minitl.training.trainer import Judged, evaluate
 from minitl.verbs import options
 from minitl.verbs.recipe_options import check_images
@@ -46,11 +48,16 @@ def run(args: argparse.Namespace) -> int:
     model = read_model(args.model)
     source = data.load(args.data, least_classes=1)
     chosen = _chosen(source, model, args.part)
+    if args.part is None and source.held_out is None and source.digest == model.about["data"]:
+        seen = len(model.settings.split(source)[0])
+        told = f"{seen} of these {len(source)} images were trained on; --part held-out judges by the others"
+        print(told, file=sys.stderr)
     adopt_classes(source, model.classes)
     network = model.network()
     check_images(source)
     part = Part(source, chosen, model.preprocessing, dtype=network.dtype)
-    judged = evaluate(network, part, args.batch)
+    with bar("evaluate", -(-len(part) // args.batch)) as shown:
+        judged = evaluate(network, part, args.batch, shown.step)
     count = int(judged.count.sum())
     if args.json:
         found = {"accuracy": judged.accuracy, "count": count, "loss": judged.loss}

@@ -38,17 +38,19 @@ SMALL = 0.002  # of the peak: smaller buffers are told together
 def print_one(found: Inspection, other: Inspection | None, args: argparse.Namespace) -> None:
     """One method's step, perhaps against another's."""
     ledger = found.ledger
-    parts: list[str] = [f"{_network(found, args)}\n{_trains(found)}"]
+    parts: list[str] = ["\n".join([_network(found, args), *map(_trains, filter(None, (found, other)))])]
     if other:
         names = found.about["method"], other.about["method"]
         parts.append(against_table(ledger, other.ledger, names, key_of([found, other], args.by)))
+        parts.append(totals_beside(dict(zip(names, (ledger, other.ledger), strict=True))))
     elif found.timeline and args.timeline:
         parts += timeline_parts(found.timeline)
     elif args.by == "layer":
         parts += [READING, rows_table(ledger.rows)]
     elif args.by == "block":
         parts += [PARTS, block_table(ledger, found.block)]
-    parts += totals_tables(ledger.totals)
+    if not other:
+        parts += totals_tables(ledger.totals)
     parts += _alone(found.about["op_by_op"])
     if interpreted():
         parts.append(PLAIN)

@@ -12,7 +12,7 @@ from typing import Any
 
 from minitl import devices
 from minitl.accounting import predict, timeline
-from minitl.accounting.plan import QUANTITIES, Entry, Plan, bests, entries, largest, plan
+from minitl.accounting.plan import QUANTITIES, Entry, Plan, bests, candidates, entries, largest, plan
 from minitl.accounting.plan_plot import plot_plan
 from minitl.accounting.predict import MOST
 from minitl.accounting.table import table
@@ -21,9 +21,10 @@ from minitl.accounting.timeline import Timeline
 from minitl.errors import RuleError, ShapeError, ValueRangeError
 from minitl.kernels.compile import interpreted
 from minitl.kernels.threads import count
-from minitl.methods import METHODS
+from minitl.methods import METHODS, Method
 from minitl.networks import Model, Network
 from minitl.pixels import PIXELS
+from minitl.training.progress import bar
 from minitl.verbs import options, plan_device, trained
 from minitl.verbs.terminal import PLAIN, show
 
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     budget, of = parse_budget(plan_device.budget(args), args.of)
     with options.threads(args):
         model = options.model(args)
-        ways = entries(model, **options.step(args), method=lambda name, blocks: options.method(args, name, blocks))
+        ways = _tried(args, model)
         found = plan(ways, budget=budget, of=of)
         told = found.entries if args.csv else [*found.pareto, *filter(None, [found.next])]
         on_device = plan_device.answers(args, model, told)
@@ -108,6 +109,17 @@ def run(args: argparse.Namespace) -> int:
         plot_plan(found, args.plot, f"{model.name}, batch {args.batch}, {args.resolution} px")
         options.tell_file(args, args.plot)
     return 0
+
+
+def _tried(args: argparse.Namespace, model: Model) -> tuple[Entry, ...]:
+    """All ways, each counted as it is tried."""
+    with bar("try all methods", len(candidates(model))) as shown:
+
+        def method(name: str, blocks: int | None) -> Method:
+            shown.step()
+            return options.method(args, name, blocks)
+
+        return entries(model, **options.step(args), method=method)
 
 
 def _about(args: argparse.Namespace) -> dict[str, Any]:

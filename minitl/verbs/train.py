@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ def _add_method(group: Any) -> None:
 
 FAR = 0.1  # share of what running statistics began with, which spoils them
 USUAL = 0.1  # momentum, as in torchvision
+COLUMNS = 80  # of a line
 OF_TABLE = ("width", "momentum")  # keys of a network's table that are options too
 BROUGHT = {*OF_TABLE, "num_classes", "eps", "padding"}  # keys that images and weights bring along
 
@@ -134,7 +136,7 @@ def _replaced(path: Path) -> Iterator[str]:
     except MinitlError:  # there is none
         return
     epochs, progress = file.settings.epochs, file.about["progress"]
-    held = f"a finished run ({epochs} epochs)" if file.finished else f"{len(progress['epochs'])} of {epochs} epochs"
+    held = f"a finished run (epochs: {epochs})" if file.finished else f"{len(progress['epochs'])} of {epochs} epochs"
     yield f"{path} holds {held}, which this run replaces; to keep it, stop now and give --resume or another --out"
 
 
@@ -148,7 +150,15 @@ def _begun(args: argparse.Namespace, source: Source) -> Job:
     settings = recipe.settings_for(chosen)
     prepared = recipe.prepare(source, method, settings)
     trainer = prepared.trainer(source, *settings.split(source), settings, apply=args.apply)
-    return Job(trainer, describe(trainer, method), _ledger(trainer), list(prepared.report))
+    notes = [*prepared.report, *([] if recipe.weights else _random(trainer.network))]
+    return Job(trainer, describe(trainer, method), _ledger(trainer), notes)
+
+
+def _random(network: Network) -> Iterator[str]:
+    """Of a new network, what is not trained stays as it was drawn."""
+    count = sum(p.value.size for p in network.parameters() if not (p.trained or p.statistic or p.state))
+    if count:
+        yield f"without --weights what is not trained ({count:,} parameters) stays random"
 
 
 def _resumed(args: argparse.Namespace, source: Source) -> Job:
@@ -242,10 +252,11 @@ def _lagging(network: Network) -> Iterator[str]:
         return
     norm = max(left, key=left.__getitem__)
     helps = ["a smaller --batch", "more --epochs", f"--momentum {USUAL:g}"][: 3 if norm.momentum < USUAL else 2]
-    yield (
+    told = (
         f"accuracy may be far too low: running statistics have gone {1 - left[norm]:.0%} of their way to the images "
-        f"({norm.batches} steps, momentum {norm.momentum:g}); {' or '.join((', '.join(helps[:-1]), helps[-1]))} helps"
+        f"(steps: {norm.batches}, momentum: {norm.momentum:g}); {' or '.join((', '.join(helps[:-1]), helps[-1]))} helps"
     )
+    yield from textwrap.wrap(told, COLUMNS)
 
 
 class _Clock:

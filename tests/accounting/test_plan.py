@@ -145,13 +145,12 @@ def test_an_impossible_budget_is_told_the_smallest_possible(case: Any) -> None:
     names = {way.name for way in found if need(way, of) == least}
     with pytest.raises(ValueRangeError) as caught:
         plan(found, budget=least - 1, of=of)
-    unit = "FLOPs" if of == "flops" else "bytes"
+    unit = "FLOPs" if of == "flops" else f"bytes of {of}"
     told = str(caught.value).rpartition("; ")
     assert told[0] in {
-        f"no method fits {least - 1:,} {unit} of {of}; the smallest that would takes {least:,} ({name})"
-        for name in names
+        f"no method fits {least - 1:,} {unit}; the smallest that would takes {least:,} ({name})" for name in names
     }
-    assert ("int8" in told[2]) == (unit == "bytes")
+    assert ("int8" in told[2]) == (of != "flops")
     assert need(plan(found, budget=least, of=of).best, of) == least
 
 

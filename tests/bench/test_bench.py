@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from minitl.bench.timing import burst_of, interleave
 from minitl.cli import main
 from minitl.errors import UnknownNameError
 
+T = TypeVar("T")
 SMALLEST = BLOCKS[3].name  # 7x7
 CONTRACT = ("case", "method", "ours_ms", "torch_ms", "ratio", "ours_peak_bytes", "torch_peak_bytes", "gemm_ms")
 
@@ -100,6 +103,44 @@ def test_ctrl_c_prints_the_cases_that_are_finished(
         else:
             assert f"{SMALLEST}  ft" in out
             assert BLOCKS[4].name not in out
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize("what", ["scale", "compile"])
+def test_ctrl_c_prints_what_else_is_finished(
+    what: str, form: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks, firsts = iter([1_000_000, 2_000_000]), iter([(5.25, 0.25), (0.5, 0.25), (4.25, 0.25), (0.5, 0.25)])
+
+    def next_of(values: Iterator[T]) -> T:
+        for value in values:
+            return value
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minitl.bench.scale.interleave", lambda bursts, seconds: {case: [0.125] for case in bursts})
+    monkeypatch.setattr("minitl.bench.scale.peak_bytes", lambda *_: next_of(peaks))
+    monkeypatch.setattr("minitl.bench.cold._first_two", lambda *_: next_of(firsts))
+    assert main(["bench", f"--{what}", "--seconds", "0", *form]) == 130
+    out, err = capsys.readouterr()
+    assert err.endswith("minitl bench: interrupted\n")
+    if form:
+        assert len(json.loads(out)[what]) == 2
+    else:
+        assert len(re.findall(r" 125\.0 .* [12]\.0 | [54]\.00 ", out)) == 2
+
+
+@pytest.mark.parametrize("what", ["scale", "compile"])
+def test_ctrl_c_prints_nothing_where_nothing_is_finished(
+    what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minitl.bench.scale.interleave", interrupt)
+    monkeypatch.setattr("minitl.bench.cold._first_two", interrupt)
+    assert main(["bench", f"--{what}", "--seconds", "0"]) == 130
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "minitl bench: interrupted\n")
 
 
 def endless(*_: object) -> None:

@@ -273,6 +273,8 @@ def test_images_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
     for index, told in ((2, "a.png"), (3, "b.png"), (4, "c.png")):
         with pytest.raises(DataError, match=f"{told}: is not an image that can be read"):
             source.read(index)
+    with pytest.raises(DataError, match="can be read: cannot identify image file; remove it"):
+        source.read(3)
 
 
 def test_nothing_outside_the_folder_is_touched(tmp_path: Path) -> None:

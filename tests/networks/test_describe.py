@@ -8,6 +8,8 @@ import pytest
 
 import minitl
 from minitl.networks.model import Model
+from minitl.training.data import digits
+from minitl.training.optimizers import SGD, Adam
 
 BUILDERS = {
     "mobilenet_v3_small": lambda: minitl.networks.mobilenet_v3_small(num_classes=10, seed=0),
@@ -63,6 +65,28 @@ def test_a_parameter_says_shape_dtype_and_whether_it_trains() -> None:
     assert any(", trained, " in text for text in said.values())
     assert all(", statistic, " in text for name, text in said.items() if "running" in name)
     assert all(len(text) < 140 and "array" not in text for text in said.values())
+
+
+def test_layers_and_blocks_say_what_they_are() -> None:
+    net = minitl.methods.get("mobiletl", 5).apply(BUILDERS["mobilenet_v3_small"]())
+    said = {layer.path: repr(layer) for layer in net.layers()}
+    assert said["features.0.0"] == "<Conv features.0.0, stem>"
+    assert said["features.11.block.0.1"] == "<Norm features.11.block.0.1, expand_norm, trains bias>"
+    assert said["features.11.block.0.2"] == "<Activation features.11.block.0.2, expand_act, rule sign>"
+    assert said["classifier.3"] == "<Linear classifier.3, classifier, trains bias and weight>"
+    first = "<InvertedResidual of 11 layers, features.1.block.0.0 to features.1.block.2.1>"
+    assert repr(net.blocks[0]) == first
+    assert not any("0x" in text for text in [*said.values(), *map(repr, net.blocks)])
+
+
+def test_what_one_gets_and_gives_in_a_notebook_is_not_dumped() -> None:
+    net = minitl.methods.get("mobiletl", 2).apply(BUILDERS["digits_irb"]())
+    ledger = minitl.accounting.predict(net, batch=4, resolution=24)
+    told = f"{len(ledger.rows)} rows, {ledger.kept_bytes:,} bytes kept for backward"
+    assert repr(ledger) == f"<Ledger of {told}; print it for its table>"
+    assert repr(digits((3, 8), size=8)) == "<Dataset of 357 images 8x8x3 float32, 2 classes>"
+    assert repr(SGD(0.1)).startswith("<SGD decay_vectors=True, lr=0.1, weight_decay=0")
+    assert "state" not in repr(Adam(0.1))
 
 
 def test_a_method_says_its_options() -> None:

@@ -237,9 +237,12 @@ BAD: dict[str, tuple[Any, type[MinitlError], str]] = {
     "not a table": ([], ValueRangeError, "table: expected a table of keys and values, got []"),
     "no stages": (
         changed("stages", to=[]), ValueRangeError,
-        "table: expected stages to be a list of at least one table, or a base, got []",
+        "table: expected stages to be a list of at least one table ([[stages]]), or a base, got []",
     ),
-    "no stem": ({"stages": SMALL["stages"]}, UnknownNameError, "table: key 'stem' is missing; give stem"),
+    "no stem": (
+        {"stages": SMALL["stages"]}, UnknownNameError,
+        "table: key 'stem' is missing; give stem, or a base that has one",
+    ),
     "unknown key": (changed("widht", to=2), UnknownNameError, "table: unknown key 'widht' (did you mean 'width'?)"),
     "unknown key and no stages": ({"bse": "x"}, UnknownNameError, "table: unknown key 'bse' (did you mean 'base'?)"),
     "unknown key of a section": (changed("head", "depth", to=2), UnknownNameError, "table [head]: unknown key 'depth'"),
@@ -308,7 +311,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         (b"\xff\xfe", "no table of a network: "),
         ("a = " + "[" * 5000, "no table of a network: "),
         ("a = 1", "unknown key 'a'"),
-        ("", "expected stages to be a list of at least one table, or a base"),
+        ("", "expected stages to be a list of at least one table ([[stages]]), or a base"),
         ('base = "../digits_irb"', "unknown network '../digits_irb'"),
         (TOML.replace("kernel = 5", "kernel = 2"), "stages[1] blocks[0]: expected kernel an odd number"),
     ]:

@@ -16,8 +16,10 @@ from named import NAMED
 
 import minitl.oracle.compare
 from minitl import oracle
+from minitl.ops.activations.activation import ACTIVATIONS
 from minitl.oracle import mechanisms, updates
 from minitl.oracle.make import DEEP
+from minitl.oracle.mistakes.activations import by_sign
 
 LEAST = 100  # mutants
 
@@ -129,6 +131,13 @@ def test_mistake_is_named_in_every_wrong_tensor(mistake: str, name: str, layout:
     wrong = [line for line in case.compare(MUTANTS[mistake](case).answer()).lines if not line.ok]
     assert wrong
     assert all(re.search(NAMED[mistake], line.cause) for line in wrong), wrong
+
+
+def test_the_rules_by_which_the_mask_is_the_slope_are_found() -> None:
+    """ReLU's own mask is not: it is strict."""
+    found = {(name, rule) for name, op in ACTIVATIONS.items() for rule in op.rules if by_sign(name, rule)}
+    of_hard_swish = {("hard_swish", rule) for rule in ("sign", "few1", "output-sign")}
+    assert found == {*of_hard_swish, ("relu6", "sign"), ("silu", "sign")}
 
 
 def test_an_exact_slope_is_not_called_low_precision() -> None:

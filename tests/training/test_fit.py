@@ -107,11 +107,17 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_it_reaches_a_paramet
 
 
 @pytest.mark.parametrize("rich", ["installed", "missing"])
-def test_a_progress_bar_may_be_asked_for_anywhere(rich, monkeypatch, capfd):
+def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(rich, monkeypatch, capfd):
     if rich == "missing":
         monkeypatch.setitem(sys.modules, "rich.progress", None)
-    train(small_network("ft-last"), epochs=1, progress="adapting")
-    assert capfd.readouterr() == ("", "")  # no terminal: no bar
+    history = train(small_network("ft-last"), epochs=2, progress="adapting")
+    lines = [
+        f"adapting: epoch {number}/2: loss {loss:.4f}, {right:.1%} right\n"
+        for number, (loss, right) in enumerate(zip(history.loss, history.accuracy, strict=True), start=1)
+    ]
+    assert capfd.readouterr() == ("", "".join(lines))
+    train(small_network("ft-last"), epochs=1)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_accuracy_is_the_fraction_correct(monkeypatch):

@@ -172,7 +172,8 @@ def test_compare_is_taken_up_where_it_was(
     table = tmp_path / "own.toml"
     table.write_text('base = "digits_irb"\n')
     for words, what in (
-        (("--batch", 4), "settings"), (("--width", 0.5), "width"), (("--network", table), "network"),
+        (("--batch", 4), "settings (batch "), (("--width", 0.5), "width; "), (("--network", table), "network"),
+        (("--held-out", 0.5), "settings (held_out "), (("--fit", "pad"), "preprocessing (fit "),
     ):  # fmt: skip
         code, _, err = compare(capsys, "--data", photos, *WORDS, "--out", out, "--resume", *words)
         assert (code, f"was begun with other {what}" in err) == (2, True)

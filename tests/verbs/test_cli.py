@@ -23,6 +23,7 @@ import minitl
 from minitl.accounting import Measured
 from minitl.cli import VERBS, main, parser
 from minitl.errors import ValueRangeError
+from minitl.methods import METHODS
 from minitl.training.adapt import Task
 from minitl.training.progress import Bar
 from minitl.training.search import Result
@@ -425,6 +426,14 @@ def test_what_plan_says_inspect_says(cli: Cli) -> None:
     work = [count for name, count in totals["flops"].items() if name != "convention"]
     assert sum(work) == best["flops"]
     assert 4 * best["trained_parameters"] == totals["trained_parameter_bytes"]
+
+
+def test_plan_counts_what_it_tries(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[Bar] = []
+    monkeypatch.setattr(Bar, "step", lambda shown: steps.append(shown))
+    cli("plan", "irb", "--budget", "8MB")
+    alone = [name for name, method in METHODS.items() if not method.sides]  # a block has no place for sides
+    assert [shown.jobs for shown in steps] == [len(alone)] * len(alone)
 
 
 def test_a_single_block_can_be_planned(cli: Cli) -> None:

@@ -179,7 +179,7 @@ def test_a_real_terminal_of_80_columns_is_wide_enough() -> None:
         "train --help", "estimate digits_irb --device raspberry-pi-4",
     ]  # fmt: skip
     got = subprocess.run([sys.executable, "-c", TERMINAL, *lines], capture_output=True, text=True, check=True)
-    told = [part.splitlines() for part in re.sub(r"\x1b\[[0-9;]*m", "", got.stdout).split("\0")[1:]]
+    told = [part.splitlines() for part in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", got.stdout).split("\0")[1:]]
     assert [line for line, *_ in told] == lines
     for line, *rows in told:
         assert rows, line

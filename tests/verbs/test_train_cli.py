@@ -28,6 +28,7 @@ from minitl.accounting import predict
 from minitl.errors import MinitlError
 from minitl.export.onnx import largest_difference, to_onnx
 from minitl.training.model_file import read_model
+from minitl.training.progress import Bar
 from minitl.verbs.endings import Terminated
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "data")]
@@ -106,8 +107,21 @@ def test_train_tells_how_it_goes(run: Cli, photos: Path, tmp_path: Path) -> None
     assert re.search(r"digits_irb, mobiletl 2: trains 84,059 parameters; keeps 1\.\d{3} MB, peak \d\.\d{3} MB", err)
     assert "epoch 2/2: loss" in err
     assert "images/s, 0:00 left" in err
-    assert max(len(line) for line in err.splitlines() if "running statistics" not in line) <= 80
+    assert max(map(len, err.splitlines())) <= 80
     assert out.startswith("accuracy on the held-out part: ")
+
+
+def test_what_stays_random_is_told(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:
+    """Where there are no weights, and not everything trains."""
+    net = methods.get("mobiletl", 2).apply(networks.digits_irb(num_classes=3))
+    frozen = sum(p.value.size for p in net.parameters() if not (p.trained or p.statistic))
+    told = f"without --weights what is not trained ({frozen:,} parameters) stays random\n"
+    assert frozen > 50_000
+    assert told in run("train", photos, *TRAIN, "--out", tmp_path / "m")[2]
+    everything = ("train", photos, *TRAIN[:2], *TRAIN[6:], "--out", tmp_path / "all")
+    for words in (everything, ("train", photos, "--weights", model, *TRAIN[6:], "--out", tmp_path / "n")):
+        code, _, err = run(*words)
+        assert (code, "stays random" in err) == (0, False)
 
 
 def test_the_seed_decides_every_byte(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:
@@ -152,7 +166,7 @@ def test_a_run_that_is_replaced_is_told(run: Cli, photos: Path, model: Path, tmp
     out = tmp_path / "m"
     out.write_bytes(model.read_bytes())
     code, _, err = run("train", photos, *TRAIN, "--out", out)
-    told = f"{out} holds a finished run (2 epochs), which this run replaces; to keep it, stop now"
+    told = f"{out} holds a finished run (epochs: 2), which this run replaces; to keep it, stop now"
     assert (code, err.count(told)) == (0, 1)
     assert err.index(told) < err.index("epoch 1/2")
     assert out.read_bytes() == model.read_bytes()
@@ -180,13 +194,11 @@ LAGGING = "accuracy may be far too low: running statistics have gone"
 def test_running_statistics_that_hardly_moved_are_told(run: Cli, photos: Path, tmp_path: Path) -> None:
     """Of a new network after few steps; not after many, with a large momentum, or where none moves."""
     few = ("train", photos, *TRAIN, "--out", tmp_path / "m", "--momentum")
-    _, _, err = run(*few, 0.01)
-    assert f"{LAGGING} 4% of their way to the images (4 steps, momentum 0.01)" in err
-    assert "a smaller --batch, more --epochs or --momentum 0.1 helps" in err
-    assert (
-        f"{LAGGING} 34% of their way to the images (4 steps, momentum 0.1); a smaller --batch or more"
-        in run(*few, 0.1)[2]
-    )
+    told = " ".join(run(*few, 0.01)[2].split())
+    assert f"{LAGGING} 4% of their way to the images (steps: 4, momentum: 0.01)" in told
+    assert "a smaller --batch, more --epochs or --momentum 0.1 helps" in told
+    usual = f"{LAGGING} 34% of their way to the images (steps: 4, momentum: 0.1); a smaller --batch or more"
+    assert usual in " ".join(run(*few, 0.1)[2].split())
     assert LAGGING not in run(*few, 0.5)[2]
     assert LAGGING not in run(*few, 0.1, "--batch", 1)[2]
     assert LAGGING not in run(*few[:-1], "--method", "ft-last")[2]
@@ -488,6 +500,24 @@ def test_evaluate_takes_classes_by_their_names(run: Cli, photos: Path, model: Pa
         "evaluate", model, other
     )
     assert "is known only for the data" in run.refused("evaluate", model, tmp_path / "f", "--part", "train")
+
+
+def test_evaluate_says_where_it_judges_by_images_that_were_trained_on(
+    run: Cli, photos: Path, model: Path, tmp_path: Path
+) -> None:
+    told = "24 of these 30 images were trained on; --part held-out judges by the others"
+    assert run("evaluate", model, photos)[2] == f"{told}\n"
+    assert run("evaluate", model, photos, "--json")[2] == f"{told}\n"
+    others = makers.folder(tmp_path / "f", *makers.pictures(4, size=20, seed=3))
+    for words in ((photos, "--part", "held-out"), (photos, "--part", "all"), (others,)):
+        assert run("evaluate", model, *words)[2] == ""
+
+
+def test_evaluate_counts_its_batches(run: Cli, photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[Bar] = []
+    monkeypatch.setattr(Bar, "step", lambda shown: steps.append(shown))
+    run.json("evaluate", model, photos, "--batch", 7)
+    assert [shown.jobs for shown in steps] == [30] * 30 + [5] * 5  # looking into all images, then judging
 
 
 def test_evaluate_takes_some_of_the_classes(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:

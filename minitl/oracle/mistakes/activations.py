@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from minitl.oracle.case import Case
 from minitl.oracle.mistakes.tape import Backward, Call, Change, Mistake
 from minitl.oracle.recipes import ACTIVATIONS
 
-BY_SIGN = ("sign", "few1", "output-sign")  # rules by which the mask x >= 0 is the slope
 SIGN = "x >= 0"
+BOTH_SIDES = np.array([-9, -1, -1e-9, 0, 1e-9, 1, 9])
 CONVS = ("conv", "depthwise_conv", "pointwise_conv", "grouped_conv", "standardised_conv", "linear")
 NORMS = ("batch_norm", "frozen_norm", "group_norm")
 
@@ -132,6 +132,17 @@ def mask_cause(wrong: str, right: str) -> str:
     return f"the mask is {wrong} where {right} is right"
 
 
+@cache
+def by_sign(op: str, rule: str) -> bool:
+    """Whether the mask x >= 0 is the rule's slope."""
+    return np.array_equal(_slopes(op, rule, BOTH_SIDES), BOTH_SIDES >= 0)
+
+
+def _slopes(op: str, rule: str, x: Array) -> Array:
+    call = Call(getattr(ops, op), "", (x.reshape(1, 1, 1, -1),), {}, (True,), rule)
+    return call.input_gradient(np.ones((1, 1, 1, x.size))).ravel()
+
+
 def masks(op: str) -> dict[str, Change]:
     """What may be taken for the mask of an activation, by its formula: a border at any kink; or the sign of y.
 
@@ -139,7 +150,7 @@ def masks(op: str) -> dict[str, Change]:
     """
     rules = getattr(ops, op).rules
     borders = {">=": np.greater_equal, ">": np.greater}
-    order = sorted(borders, reverse=any(rule in BY_SIGN for rule in rules))
+    order = sorted(borders, reverse=any(by_sign(op, rule) for rule in rules))
     found: dict[str, Change] = {}
     for kink in sorted({kink for rule in rules if not rule.startswith("few") for kink in kinks(op, rule)}):
         for border in order:
@@ -165,7 +176,7 @@ def _masked(op: str, *, strict: bool) -> Iterator[Mistake]:
 
 
 def _of_mask(mask: Change) -> Backward:
-    return lambda c, gy: (gy * mask(c.x),) if c.rule in BY_SIGN else c.backward(gy)
+    return lambda c, gy: (gy * mask(c.x),) if by_sign(c.op.name, c.rule) else c.backward(gy)
 
 
 def _left_in(activation: str) -> Iterator[Mistake]:
@@ -203,9 +214,8 @@ def at_kinks(case: Case) -> Iterator[Mistake]:
 
 def _beside(op: str, rule: str, kink: float) -> list[float]:
     """The rule's slope just below and just above a kink: what it is at the kink if that is counted to that side."""
-    x = np.nextafter(np.full((1, 1, 1, 2), kink), [-np.inf, np.inf])
-    gx = Call(getattr(ops, op), "", (x,), {}, (True,), rule).input_gradient(np.ones_like(x))
-    return [float(slope) for slope in gx.ravel()]
+    x = np.nextafter(kink, [-np.inf, np.inf])
+    return [float(slope) for slope in _slopes(op, rule, x)]
 
 
 def _fraction(value: float) -> str:
