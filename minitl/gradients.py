@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from minitl.arrays import Array
+from minitl.errors import UsageError
 from minitl.parameters import Parameter
 from minitl.records import OpRecord, Record
 from minitl.stamps import Stamp, expect_unchanged, stamp
@@ -31,6 +32,7 @@ class Sink:
     """
 
     def __init__(self, apply: Apply | None, records: Sequence[Record]) -> None:
+        _expect_own_names(records)
         self.apply, self.gradients = apply, dict[str, Array]()
         self._left = Counter(p for record in records for p in set(record.parameters)) if apply else Counter()
         if apply:
@@ -50,6 +52,17 @@ class Sink:
             return False
         self.apply.apply(parameter, gradient)
         return True
+
+
+def _expect_own_names(records: Sequence[Record]) -> None:
+    """Raise UsageError where two trained parameters share a name: their gradients would be added up."""
+    named: dict[str, Parameter] = {}
+    for record in records:
+        for p in record.parameters:
+            if p.trained and named.setdefault(p.name, p) is not p:
+                problem = f"two trained parameters are called {p.name}"
+                remedy = "walk each network back on a tape of its own, or give one other names"
+                raise UsageError(problem, op="backward", layer=record.layer, remedy=remedy)
 
 
 def reads_again(record: OpRecord) -> Iterator[tuple[str, Parameter]]:
@@ -75,6 +88,16 @@ class Witness:
         for what, parameter in read:
             if parameter not in self._parameters:
                 self._parameters[parameter] = what, stamp(parameter.value)
+
+    def position(self) -> tuple[int, int]:
+        """How many arrays and parameters it remembers."""
+        return len(self._arrays), len(self._parameters)
+
+    def rewind(self, arrays: int, parameters: int) -> None:
+        """Forget all but the first so many."""
+        del self._arrays[arrays:]
+        for parameter in list(self._parameters)[parameters:]:
+            del self._parameters[parameter]
 
     def expect_unchanged(self) -> None:
         """Raise UsageError where one of them looks different now."""

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 from minitl.arrays import Array, Shape
+from minitl.errors import DtypeError
 from minitl.ops.op import EXACT, Attrs, Cost, Op, Split, keeps_input
 from minitl.parameters import Parameter
 from minitl.saved import Kept, Saved
@@ -31,6 +32,10 @@ class Var:
     source: int = INPUT
     needs_grad: bool = False
     tape: object = None
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.value, "dtype"):
+            raise DtypeError(op="Var", expected="an array", got=type(self.value).__name__)
 
     def __repr__(self) -> str:
         made = "an input" if self.source <= INPUT else f"made by record {self.source}"

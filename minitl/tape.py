@@ -108,6 +108,9 @@ class Tape:
     ) -> Var:
         """Compute `op` and record it; an error it raises is given the layer's path."""
         attrs = attrs or {}
+        for wrong in (i for i in inputs if not isinstance(i, Var | Parameter)):
+            got, remedy = type(wrong).__name__, "an array becomes one by minitl.Var(array)"
+            raise UsageError(op=op.name, layer=layer, expected="a Var or a Parameter", got=got, remedy=remedy)
         flows = [i for i in inputs if isinstance(i, Var)]
         self._check_own(flows, op.name, layer)
         wanted = (i.needs_grad if isinstance(i, Var) else i.trained for i in inputs)
@@ -145,10 +148,15 @@ class Tape:
     def not_fused(self, layers: Sequence[str], why: str) -> None:
         """Take note that these layers run op by op, or parts of them do (see `accounting.op_by_op`)."""
 
-    def rewind(self, count: int) -> None:
-        """Forget all records after the first `count`: those of a forward pass that was refused."""
-        del self.records[count:]
-        self._steps = {last: step for last, step in self._steps.items() if last < count}
+    def position(self) -> tuple[int, int, int]:
+        """How much it has taken down, for `rewind`."""
+        return len(self.records), *self._witness.position()
+
+    def rewind(self, records: int, arrays: int, parameters: int) -> None:
+        """Forget all that came after that position: a forward pass that was refused."""
+        del self.records[records:]
+        self._steps = {last: step for last, step in self._steps.items() if last < records}
+        self._witness.rewind(arrays, parameters)
 
     def run_fused(self, program: Program, x: Var) -> Var:
         """Compute what `program` stands for in one go, and record it op by op.
@@ -259,6 +267,8 @@ class Tape:
         Raises UsageError where parameters or images are not what they were in the forward pass (see
         `stamps` for what is seen).
         """
+        if not isinstance(loss, Var):
+            raise UsageError(op="backward", expected="a Var that this tape gave", got=type(loss).__name__)
         if not loss.needs_grad:
             raise UsageError(
                 "backward: the loss depends on no trained parameter", remedy="apply a method that trains a part of it"

@@ -65,11 +65,12 @@ class Model:
         """
         if not isinstance(tape, Tape):
             raise UsageError(op=self.name, expected="a Tape to run on", got=brief(repr(tape)))
+        before = tape.position()
         try:
             x = tape.images(images, self.input_channels, self.dtype, self.normalisation)
         except MinitlError as error:
             raise error.at(self.name) from None
-        statistics, count = Statistics(self.layers(), tape), len(tape.records)
+        statistics = Statistics(self.layers(), tape)
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused below
                 y = self.run(tape, x)
@@ -78,7 +79,7 @@ class Model:
                 self._expect_finite(y.value)
         except BaseException:
             statistics.restore()
-            tape.rewind(count)
+            tape.rewind(*before)
             raise
         return y
 
