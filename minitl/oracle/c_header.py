@@ -20,6 +20,7 @@ from minitl.arrays import Array
 from minitl.errors import DtypeError, ValueRangeError
 from minitl.files import write_whole
 from minitl.oracle.case import SCHEMA, Case
+from minitl.oracle.forms import form_of
 from minitl.oracle.recipes import padding
 from minitl.version import VERSION
 
@@ -33,6 +34,7 @@ SECTIONS = (  # title, condition, how the names of its tensors begin
     ("GRAD_INPUT, expected", GRAD_INPUT, ("grad_input.",)),
     ("GRAD_WEIGHT, expected", GRAD_WEIGHT, ("grad_param.", "param_after.")),
 )
+FLOWS = ("input.x", "input.y", "input.gate", "input.v", "output", "grad_output", "grad_input.")  # maps, and vectors
 WIDTH = 116
 
 OPENING = """\
@@ -151,10 +153,11 @@ def _tensor(case: Case, name: str, prefix: str) -> str:
 def _axes(case: Case, name: str) -> str:
     """What the axes are called."""
     rank = case.tensors[name].ndim
-    if name.startswith(("param.", "grad_param.")):
-        return {4: "out, in, row, column", 2: "out, in"}.get(rank, "")
-    maps = "n, c, h, w" if case.layout == "nchw" else "n, h, w, c"
-    return {4: maps, 2: "" if case.tensors[name].dtype.kind == "u" else "n, c"}.get(rank, "")
+    if name.startswith(("param.", "grad_param.", "param_after.")):
+        return ", ".join(form_of(case).weight_axes(rank)) if rank in (2, 4) else ""
+    if name.startswith(FLOWS):
+        return {4: "n, c, h, w" if case.layout == "nchw" else "n, h, w, c", 2: "n, c"}.get(rank, "")
+    return ""
 
 
 def _attr_rows(case: Case) -> Iterator[str]:

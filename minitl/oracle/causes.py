@@ -17,7 +17,7 @@ import numpy as np
 from minitl.arrays import Array
 from minitl.kernels import threads
 from minitl.oracle import updates
-from minitl.oracle.bounds import PRECISIONS
+from minitl.oracle.bounds.precision import BY_DTYPE, PRECISIONS
 from minitl.oracle.case import Case, from_layout
 from minitl.oracle.mistakes import codes, results, shapes
 from minitl.oracle.mistakes.formats import FORMATS, ROUNDOFF
@@ -30,8 +30,7 @@ NEARER = 0.1  # a mistake explains a result that is at least ten times nearer to
 COMPUTED = (*FORWARD, *BACKWARD, "state_after")  # what a step with a mistake gives
 MISSES = 1  # tensors that a mistake may give otherwise than they came before the rest is not computed
 FIT = 10.0  # of mistakes that explain the same, those this many times worse than the best are dropped
-TELLING = 3  # values other than 0 that must be numbers of a low precision before that is taken for a sign of it
-UNIT = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
+TELLING = 3  # values that are not as good as 0, before numbers of a low precision are taken for a sign of it
 
 
 def missing(case: Case, name: str) -> str:
@@ -127,7 +126,7 @@ def _followed(case: Case, got: Mapping[str, Array], name: str) -> str:
         return ""
     before = case.tensors[name.replace("_after", "", 1)].astype(np.float64)
     step = case.attrs["lr"] * got[gradient].astype(np.float64)
-    rounding = 4 * UNIT[got[name].dtype.name] * (np.abs(before) + np.abs(step))
+    rounding = 4 * BY_DTYPE[got[name].dtype.name].u * (np.abs(before) + np.abs(step))
     return gradient if (np.abs(got[name] - (before - step)) <= rounding).all() else ""
 
 
@@ -257,7 +256,7 @@ class _Findings:
         bound, largest = self.case.tolerance(name, dtype), np.abs(values).max()
         assert bound is not None
         grown = max(1.0, largest / max(np.abs(self.case.tensors[name]).max(), 1e-300))
-        return float(4 * grown * bound.max() + 8 * UNIT[dtype] * largest)
+        return float(4 * grown * bound.max() + 8 * BY_DTYPE[dtype].u * largest)
 
     def named(self) -> dict[str, str]:
         """For each tensor the mistake that explains most, or those that explain it equally well.
@@ -315,11 +314,11 @@ class _Findings:
         """A format of which every value is a number, though the right ones are not, if its arithmetic may give them."""
         bound = self.case.tolerance(name, "float32")
         assert bound is not None
-        if np.count_nonzero(got) < TELLING or any(not e.alone for e in self.found):
+        if np.count_nonzero(np.abs(got) > bound.max()) < TELLING or any(not e.alone for e in self.found):
             return ""  # nothing to tell by, or what is left of another mistake
         for text, rounded in FORMATS.items():
             u = ROUNDOFF[text]
-            near = np.abs(got - expected) <= bound.max() * u / UNIT["float32"] + 4 * u * np.abs(expected)
+            near = np.abs(got - expected) <= bound.max() * u / PRECISIONS["f32"].u + 4 * u * np.abs(expected)
             if (
                 (rounded(got) == got).all()
                 and not (rounded(expected) == expected.astype(np.float32)).all()

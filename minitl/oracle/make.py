@@ -17,7 +17,7 @@ from minitl.ops.op import Op
 from minitl.oracle import mechanisms, updates
 from minitl.oracle.bounds import PRECISIONS
 from minitl.oracle.bounds.activations import kinks
-from minitl.oracle.case import BY_SAMPLE, Case, kept_name, shape_in
+from minitl.oracle.case import BY_SAMPLE, INPUTS, Case, kept_name, shape_in
 from minitl.oracle.data import Source, degenerate
 from minitl.oracle.error_tape import ErrorTape
 from minitl.oracle.forms import WEIGHTS, Form
@@ -71,11 +71,11 @@ def make(
         raise ValueRangeError(expected="a seed from 0", got=str(seed))
     made = recipe(op, method, attrs or {}, batch, height, width)
     if op in updates.ATTRS:
-        return _update_case(made, seed, dtype, _form(made, layout, weights), name or f"{op}-seed{seed}")
+        return _update_case(made, seed, dtype, Form.of(made.attrs, layout, weights), name or f"{op}-seed{seed}")
     attempt, tensors, exact, served = _drawn(made, seed)
     name = name or "-".join([op, *([made.method] if made.method else []), f"seed{seed}"])
     generator = {"name": "minitl", "version": VERSION, "seed": seed, "attempt": attempt, "precisions": served}
-    return _case(made, name, tensors, exact, dtype, _form(made, layout, weights), generator)
+    return _case(made, name, tensors, exact, dtype, Form.of(made.attrs, layout, weights), generator)
 
 
 _cache: OrderedDict[str, _Draw] = OrderedDict()
@@ -103,10 +103,6 @@ def _first_fit(r: Recipe, seed: int) -> _Draw:
     raise ValueRangeError(f"no draw of {ATTEMPTS} is fit to compare with: {reason}", op=r.op, remedy=remedy)
 
 
-def _form(r: Recipe, layout: str, weights: str) -> Form:
-    return Form(layout, weights, r.attrs["channels"] if r.attrs.get("labels") == "onehot" else 0)
-
-
 class _RejectedError(Exception):
     """A draw that is no good for comparing."""
 
@@ -119,6 +115,9 @@ class _Step(NamedTuple):
     exact: bool
     positions: dict[str, int]  # that a running statistic was taken over, by its name
 
+    def sharp(self, most: float, name: str) -> bool:
+        return _is_sharp(self.bounds[name], most, self.results[name])
+
 
 def _tensors(r: Recipe, source: Source, *, patient: bool) -> tuple[dict[str, Array], bool, list[str]]:
     """All tensors of a case, in (N, H, W, C) and float64."""
@@ -128,9 +127,9 @@ def _tensors(r: Recipe, source: Source, *, patient: bool) -> tuple[dict[str, Arr
     for name, array in truth.results.items():
         if degenerate(array) and not name.startswith("buffer_after"):
             raise _RejectedError(f"{name} is constant")
-        if patient and name in truth.bounds and not _vanishes(truth, name) and not _sharp(steps["f32"], SHARP, name):
+        if patient and name in truth.bounds and not _vanishes(truth, name) and not steps["f32"].sharp(SHARP, name):
             raise _RejectedError(f"{name} cancels")
-    if "f16" in steps and not all(_sharp(steps["f16"], SHARP_HALF, name) for name in steps["f16"].bounds):
+    if "f16" in steps and not all(steps["f16"].sharp(SHARP_HALF, name) for name in steps["f16"].bounds):
         if patient:
             raise _RejectedError("float16 would allow too much")
         del steps["f16"]
@@ -190,9 +189,9 @@ def _noisy_step(r: Recipe, values: dict[str, Array], noise: Noise) -> _Step:
     return _by_convention(r, values, _Step(_results(r, values, tape, ran), {}, ran.exact, positions_of))
 
 
-def _sharp(step: _Step, most: float, name: str) -> bool:
+def _is_sharp(bound: Array, most: float, result: Array) -> bool:
     """Whether the bound is at most that share of its tensor's largest element."""
-    return bool(step.bounds[name].max() <= most * np.abs(step.results[name]).max())
+    return bool(bound.max() <= most * np.abs(result).max())
 
 
 def _vanishes(truth: _Step, name: str) -> bool:
@@ -301,10 +300,9 @@ def _case(
     for row in rows:
         row.update(needed_for=list(row["needed_for"]), shared_with=list(row["shared_with"]))
     totals = book.to_json()["totals"]
-    own = ("input.", "param.", "buffer.", "grad_output")
     laid = {n: form.stored(n, t) for n, t in tensors.items()}
     stored = {
-        n: np.array(t, dtype if n.startswith(own) and t.dtype.kind == "f" else t.dtype, order="C")
+        n: np.array(t, dtype if n.startswith(INPUTS) and t.dtype.kind == "f" else t.dtype, order="C")
         for n, t in laid.items()
     }
     return Case(
@@ -327,18 +325,24 @@ def _case(
 
 def _update_case(r: Recipe, seed: int, dtype: str, form: Form, name: str) -> Case:
     """Steps of an optimizer, which have neither a backward nor a ledger."""
-    given = updates.draw(r.op, r.attrs, Source(seed))
+    given, served = updates.draw(r.attrs, Source(seed)), ["f32", "f64"]
     truth, of_truth = updates.run(r.op, r.attrs, given, PRECISIONS["f64"])
     tensors = {n: a.astype(dtype) for n, a in given.items()} | truth
-    for short in ("f32", "f64"):
-        for n, bound in updates.run(r.op, r.attrs, given, PRECISIONS[short])[1].items():
+    for short in served:
+        with np.errstate(over="ignore"):
+            _, bounds = updates.run(r.op, r.attrs, given, PRECISIONS[short])
+        for n, bound in bounds.items():
+            if not _is_sharp(bound, SHARP, truth[n]):
+                expected = "steps whose constants, such as 1 - beta2, a float32 holds"
+                got = f"{n} off by {bound.max():.2g}"
+                raise ValueRangeError(op=r.op, expected=expected, got=got, remedy="use a beta further below 1")
             tensors[f"tol.{short}.{n}"] = _rounded_up(bound + of_truth[n])
     none = dict.fromkeys(("forward", "grad_input", "grad_weight", "recompute"), 0) | {"convention": "standard"}
     return Case(
         name=name, op=r.op, attrs=r.attrs, method="", rule="", layout=form.layout, dtype=dtype,
         approximate_gradient=False, tensors=tensors, kept=[], macs=none, flops=none,
         conventions=_conventions(r, form),
-        generator={"name": "minitl", "version": VERSION, "seed": seed, "attempt": 0, "precisions": ["f32", "f64"]},
+        generator={"name": "minitl", "version": VERSION, "seed": seed, "attempt": 0, "precisions": served},
     )  # fmt: skip
 
 

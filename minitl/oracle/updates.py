@@ -61,9 +61,8 @@ CAUSES = {
 }
 
 
-def draw(op: str, attrs: Mapping[str, Any], source: Source) -> dict[str, Array]:
+def draw(attrs: Mapping[str, Any], source: Source) -> dict[str, Array]:
     """A parameter and the gradients of its steps."""
-    del op
     return {
         "input.x": source.normal((attrs["size"],)),
         "input.gradients": source.normal((attrs["steps"], attrs["size"]), 0.5),

@@ -138,6 +138,13 @@ def test_an_exact_slope_is_not_called_low_precision() -> None:
     assert line.cause == "the gradient of rule exact or the gradient of rule output"
 
 
+def test_what_rounding_left_of_a_zero_is_not_called_low_precision() -> None:
+    (case,) = oracle.cases("irb-mobiletl-relu6-k7-s2")
+    report = case.compare(MUTANTS["the sign rule's mask is x >= -3"](case).answer())
+    assert not report.ok
+    assert "low precision" not in str(report)
+
+
 ENDS = (
     "eps 10 times too large",
     "update in the wrong direction",

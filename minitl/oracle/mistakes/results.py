@@ -9,6 +9,7 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.oracle.case import Case
+from minitl.oracle.forms import form_of
 from minitl.oracle.mistakes.activations import FUNCTIONS
 from minitl.oracle.mistakes.formats import FORMATS
 
@@ -36,10 +37,11 @@ def mistakes(case: Case, name: str) -> Results:
             and other.split(".")[0] in ("output", "grad_input", "grad_param")
             and tensor.shape == expected.shape
         ):
-            yield f"{_short(name)} and {_short(other)} exchanged: this is {other}", tensor
+            yield f"{short(name)} and {short(other)} exchanged: this is {other}", tensor
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """What a result is called in formulas."""
     return {"output": "y", "grad_input.x": "gx"}.get(name, "gw" if name.endswith("weight") else "gb")
 
 
@@ -55,8 +57,9 @@ def _of_gradient(case: Case, name: str, expected: Array) -> Results:
     if output.ndim == 4:
         axis = 1 if case.layout == "nchw" else -1
         yield "a mean over all positions instead of a sum", expected * output.shape[axis] / output.size
-    if name.endswith("weight") and expected.ndim == 4 and expected.shape[2] > 1:
-        yield "filter flipped", expected[:, :, ::-1, ::-1]
+    weight = form_of(case).taken(name, expected)
+    if name.endswith("weight") and weight.ndim == 4 and weight.shape[2] > 1:
+        yield "filter flipped", form_of(case).stored(name, weight[:, :, ::-1, ::-1])
 
 
 def _of_update(case: Case, name: str, expected: Array) -> Results:
