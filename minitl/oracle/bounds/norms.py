@@ -1,4 +1,29 @@
-"""Norms, with frozen statistics and with the batch's."""
+"""Norms, with frozen statistics, with the batch's, and with those of groups of channels.
+
+Frozen norm: s = gamma / sqrt(var + eps) has relative error rho = gamma(6) (eps rounded, sum, root,
+quotient; f16: and the rounding of gamma and var). With S = |s| (|x| + E(x) + |mean|) + |beta|,
+
+    E(y) = |s| E(x) + rho |s| (|x| + E(x) + |mean|) + gamma(5) S
+    E(gx) = |s| E(gy) + (rho + gamma(2)) |s| (|gy| + E(gy))
+
+Batch norm over M values a channel; means are over them, d = x - mean, r = inv_std:
+
+    E(mean) = mean E(x) + gamma(M + 2) mean (|x| + E(x))
+    E(var)  = mean (2 |d| E(x) + E(x)^2) + E(mean)^2 + gamma(M + 5) mean (|x| + E(x))^2
+    rho     = E(var) / (2 (var + eps - E(var))) + gamma(5)                      relative error of r
+    E(x_hat) = (1 + rho) (r (E(x) + E(mean)) + rho |x_hat| + gamma(3) r (|x| + |mean|))
+    E(y)     = |gamma| E(x_hat) + gamma(4) (|gamma| r (|x| + |mean|) + |beta|)
+    E(gbeta), E(ggamma): sums of products of gy, and of gy and x_hat (see `sums`)
+    E(gx)    = |gamma| r ((1 + rho) (E(gy) + E(gbeta) / M + (|x_hat| E(ggamma) + E(x_hat) (|ggamma| + E(ggamma))) / M)
+                          + (rho + gamma(7)) (|gy| + |gbeta| / M + |x_hat ggamma| / M))
+
+The first term of E(var) has no E(mean) because sum d = 0: a variance does not see a small error of the
+mean but in its square. Two-pass, shifted, blockwise and Welford's sums are covered.
+The running mean and variance add gamma(5) of their own terms.
+
+Group norm has the same bounds over each sample's groups, gamma being that of a channel: E(gx) is that of gy gamma,
+with 1 in place of gamma.
+"""
 
 from __future__ import annotations
 
