@@ -97,6 +97,11 @@ class Recipe:
         return (self.batch, channels) if self.op in FLAT else (self.batch, self.height, self.width, channels)
 
     @property
+    def operands(self) -> tuple[str, ...]:
+        """What a gradient is wanted of, beside the parameters."""
+        return ("x", SECOND[self.op]) if self.op in SECOND else ("x",)
+
+    @property
     def rule(self) -> str:
         """The backward rule of a single op; the rows of a block name those of its layers."""
         if self.op in (*COMPOSITES, *updates.ATTRS):

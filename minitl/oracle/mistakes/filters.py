@@ -127,14 +127,15 @@ def _backward(filters: Filters, c: Call, gy: Array, *, centred: bool = False) ->
 
 def _filtered() -> Iterator[Mistake]:
     of = ("conv", "pointwise_conv")
-    for cause, backward in {
+    causes: dict[str, Backward] = {
         "the exact gradient: not filtered": partial(Call.backward, rule=EXACT),
         **{f"patches of {r} x {r}: another size is right": partial(_other_rule, rule) for rule, r in PATCH.items()},
         "patches begin at the map's first row and column: they are centred on it": partial(_by_patches, centred=False),
         "gradient filtering not divided by the stride squared": partial(_by_patches, divided=False),
         "sums of gy over a patch where means are right": partial(_by_patches, means=False),
         "gradient filtering averages the weights' taps where it should sum": partial(_by_patches, averaged=True),
-    }.items():
+    }
+    for cause, backward in causes.items():
         yield Mistake(cause, of, None, _only_filtered(backward))
 
 
