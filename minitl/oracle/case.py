@@ -10,7 +10,8 @@ from minitl.arrays import Array, Shape
 from minitl.oracle.bounds.precision import BY_DTYPE
 
 SCHEMA = "minitl-oracle/1"
-INPUTS = ("input.", "param.", "buffer.", "grad_output")
+GIVEN = ("input.", "param.", "buffer.")  # to the forward pass
+INPUTS = (*GIVEN, "grad_output")
 BY_SAMPLE = ("quantised8", "quantised4", "quantised2", "razor")  # rules whose codes are packed sample by sample
 CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 

@@ -88,6 +88,9 @@ class Recipe:
     height: int
     width: int
 
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
     @property
     def input_shape(self) -> Shape:
         """(N, H, W, C), or (N, C) for the ops on vectors; (size,) for an optimizer's."""

@@ -10,8 +10,8 @@ import pytest
 from own import step
 
 from minitl import MinitlError, oracle
-from minitl.oracle.make import DEEP
 from minitl.oracle.recipes import ATTRS
+from minitl.oracle.truth import DEEP
 
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])

@@ -17,7 +17,7 @@ from named import NAMED
 import minitl.oracle.compare
 from minitl import oracle
 from minitl.oracle import mechanisms, updates
-from minitl.oracle.make import DEEP
+from minitl.oracle.truth import DEEP
 
 LEAST = 100  # mutants
 
