@@ -165,7 +165,7 @@ def _attr_rows(case: Case) -> Iterator[str]:
     for name, value in {**case.attrs, **numbers}.items():
         if isinstance(value, str):
             yield f'    {{"{_plain(name)}", "{_plain(value)}", 0}},'
-        elif isinstance(value, bool | int | float | np.number):
+        elif isinstance(value, bool | int | float):
             yield f'    {{"{_plain(name)}", NULL, {float(value)!r}}},'
 
 
@@ -211,13 +211,13 @@ def _extents(case: Case) -> dict[str, int]:
 
 
 def _attribute(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, bool | int | np.integer):
+    if isinstance(value, bool | int):
         yield name, str(int(value))
     elif isinstance(value, float):
         yield name, f"{_hex(np.float32(value))} /* {value!r} */"
     elif isinstance(value, str):
         yield from [(f"{name}_{identifier(value)}", "1")] if value else []
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif isinstance(value, list):
         for item in sorted(map(str, value)):
             yield f"{name}_{identifier(item)}", "1"
     else:

@@ -20,6 +20,7 @@ from minitl.oracle.mistakes import codes, regions
 from minitl.oracle.report import Line, Report
 
 FORWARD = ("output", "buffer_after.", "state_after.")
+AFTER = {"buffer_after": ("buffer", "buffer"), "param_after": ("param", "parameter")}  # what it was before
 AS_FLOAT32 = "float64, judged as float32: every value is one"
 AS_FLOAT64 = "judged as float64; hand in as float32 what was computed in float32"
 UNEXPLAINED = "none of the usual mistakes gives these numbers"
@@ -98,9 +99,8 @@ def _missing(name: str, strange: Sequence[str]) -> str:
 def _is_known(case: Case, name: str) -> bool:
     """Whether the case has a tensor of that name, or one that is frozen."""
     prefix, _, parameter = name.partition(".")
-    of_one = prefix in ("grad_param", "buffer_after", "param_after")
-    frozen = of_one and {f"param.{parameter}", f"buffer.{parameter}"} & case.tensors.keys()
-    return name in case.tensors or bool(frozen)
+    frozen = {f"param.{parameter}", f"buffer.{parameter}"} & case.tensors.keys()
+    return name in case.tensors or (prefix in ("grad_param", *AFTER) and bool(frozen))
 
 
 def _array(value: Any) -> Any:
@@ -136,11 +136,10 @@ def _judge(case: Case, name: str, got: Any) -> Line:
         what = "an input was changed" if name.startswith(INPUTS) else "a bound of the case was changed"
         return _unchanged(name, got, case.tensors[name], what)
     prefix, _, parameter = name.partition(".")
-    if prefix == "buffer_after" and f"buffer.{parameter}" in case.tensors:
-        return _unchanged(name, got, case.tensors[f"buffer.{parameter}"], "a frozen buffer was changed")
-    if prefix == "param_after" and f"param.{parameter}" in case.tensors:
-        return _unchanged(name, got, case.tensors[f"param.{parameter}"], "a frozen parameter was changed")
-    if prefix == "grad_param" and {f"param.{parameter}", f"buffer.{parameter}"} & set(case.tensors):
+    of, what = AFTER.get(prefix, ("", ""))
+    if f"{of}.{parameter}" in case.tensors:
+        return _unchanged(name, got, case.tensors[f"{of}.{parameter}"], f"a frozen {what} was changed")
+    if prefix == "grad_param" and _is_known(case, name):
         return Line(name, False, "a gradient for a frozen parameter", "leave it out or give None")
     near = get_close_matches(name, list(case.expected), 1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(case.expected)}"
