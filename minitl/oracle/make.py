@@ -11,6 +11,7 @@ import numpy as np
 
 from minitl.accounting.ledger import ledger
 from minitl.arrays import FLOATS, Array
+from minitl.checks import expect_count
 from minitl.errors import MinitlError, ValueRangeError, unknown
 from minitl.oracle import updates
 from minitl.oracle.case import GIVEN, INPUTS, Case, shape_in
@@ -54,15 +55,14 @@ def make(
         raise unknown("order of weights", weights, WEIGHTS)
     if dtype not in FLOATS:
         raise unknown("dtype", dtype, FLOATS)
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueRangeError(expected="a seed from 0", got=str(seed))
+    seed = expect_count("seed", seed, least=0)
     r = recipe(op, method, attrs or {}, batch, height, width)
     form = Form.of(r.attrs, layout, weights)
     attempt, tensors, exact, served = _first_fit(r, seed)
     kept, macs, flops = _kept_and_work(r, tensors, dtype, layout)
     laid = {n: form.stored(n, t) for n, t in tensors.items()}
     own_dtype = {n: dtype if n.startswith(INPUTS) and t.dtype.kind == "f" else t.dtype for n, t in laid.items()}
-    sizes = {} if op in updates.ATTRS else {"batch": batch, "height": height, "width": width}
+    sizes = {} if op in updates.ATTRS else {"batch": r.batch, "height": r.height, "width": r.width}
     return Case(
         name=name or "-".join(filter(None, (op, r.method, f"seed{seed}"))),
         op=op,
