@@ -110,11 +110,10 @@ def _is_swapped(case: Case, name: str, got: Array) -> bool:
 def _by_value(case: Case, got: Mapping[str, Array], wrong: Sequence[str]) -> tuple[dict[str, str], set[str]]:
     """Causes of wrong numbers, and the tensors that every mistake was tried for."""
     floats = [n for n in wrong if got[n].dtype.kind == "f" and np.isfinite(got[n]).all()]
-    if not floats:
-        return {}, set()
     compared = {n: a for n, a in got.items() if n in case.expected and a.shape == case.tensors[n].shape}
     following = {name: gradient for name in floats if (gradient := _followed(case, compared, name))}
-    named, tried = _of_floats(case, compared, [name for name in floats if name not in following])
+    others = [name for name in floats if name not in following]
+    named, tried = _of_floats(case, compared, others) if others else ({}, set())
     of_gradient = {name: named.get(gradient, "") for name, gradient in following.items()}
     return named | of_gradient, tried | {name for name, gradient in following.items() if gradient in tried}
 
@@ -131,8 +130,6 @@ def _followed(case: Case, got: Mapping[str, Array], name: str) -> str:
 
 
 def _of_floats(case: Case, compared: Mapping[str, Array], floats: Sequence[str]) -> tuple[dict[str, str], set[str]]:
-    if not floats:
-        return {}, set()
     found = _Findings(case, compared, floats)
     found.of_results()
     if case.op in updates.ATTRS:

@@ -44,8 +44,7 @@ def _without_group(group: int, c: Call) -> tuple[Map, Map, Map]:
         raise LookupError("there is no other")
     there = np.ones((groups, filters // groups))
     there[group] = 0
-    keep = Map(lambda y: y * there.reshape(-1), lambda g: g * there.reshape(-1))
-    return SAME, SAME, keep
+    return SAME, SAME, Map(lambda y: y * there.reshape(-1), lambda g: g * there.reshape(-1))
 
 
 # Standardised filters: another w' and, given gw', another gw.

@@ -106,18 +106,16 @@ class Runs:
                 yield Wrong(f"the gradient of method {method}", "", self._step(None, recipe=other).items())
 
     def _walked(self, mistake: Mistake) -> Iterator[tuple[str, Array]]:
-        def stored(found: Values) -> Iterator[tuple[str, Array]]:
-            yield from self._laid_out(found | updated(self.recipe, self.given, found)).items()
+        """Gradients that the mistake may change, and what follows from them, from the loss on down."""
 
-        steps = self.right.gradients(mistake)
+        def gradients() -> Iterator[tuple[str, Array]]:
+            by_source = yield from self.right.gradients(mistake)
+            yield from input_gradients(self.recipe, by_source).items()
+
         with suppress(*CANNOT):
-            while True:
-                try:
-                    name, gradient = next(steps)
-                except StopIteration as end:
-                    yield from stored(input_gradients(self.recipe, end.value))
-                    return
-                yield from stored({name: gradient})
+            for name, gradient in gradients():
+                found = {name: gradient}
+                yield from self._laid_out(found | updated(self.recipe, self.given, found)).items()
 
     def _mistakes(self, *, single: bool) -> Iterator[Mistake]:
         """All mistakes where they can be made: in every layer of their ops at once, or in each of several by itself."""
