@@ -23,6 +23,7 @@ FORWARD = ("output", "buffer_after.", "state_after.")
 AFTER = {"buffer_after": ("buffer", "buffer"), "param_after": ("param", "parameter")}  # what it was before
 AS_FLOAT32 = "float64, judged as float32: every value is one"
 AS_FLOAT64 = "judged as float64; hand in as float32 what was computed in float32"
+BFLOAT16 = "it has no bounds here; compute in float32, or convert to float32 to see how far off it is"
 UNEXPLAINED = "none of the usual mistakes gives these numbers"
 
 
@@ -119,9 +120,6 @@ def _array(value: Any) -> Any:
             return np.asarray(value)
         except Exception:
             return Refused(kind)
-
-
-BFLOAT16 = "it has no bounds here; compute in float32, or convert to float32 to see how far off it is"
 
 
 def _judge(case: Case, name: str, got: Any) -> Line:

@@ -55,6 +55,12 @@ def put(name: str, change: Callable[[Any], Any]) -> Callable[[Got], object]:
         ("conv-bias", put("output", lambda a: a[:1]), "expected shape"),
         ("conv-bias", put("output", lambda a: a.reshape(-1)[1:]), "got (119,): 119 float32, expected 120"),
         ("conv-bias", put("output", lambda a: a.byteswap()), "big-endian"),
+        ("conv-bias", put("output", lambda a: np.zeros((2, 7, 5, 5), a.dtype)), "stride ignored"),
+        (
+            "relu-exact",
+            put("kept.mask", lambda a: np.concatenate([a[:-1], a[-1:] | 192])),
+            "unused high bits of the last bytes",
+        ),
         ("conv-bias", lambda g: g.update(output_y=g.pop("output")), "output: missing: it is required; found output_y"),
         ("relu-exact", lambda g: g.update(gx=g.pop("grad_input.x"), y=g["output"]), "it is required; found gx, y"),
         ("conv-bias", put("output", lambda a: a.astype(int)), "expected floats"),
