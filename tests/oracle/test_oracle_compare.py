@@ -103,6 +103,16 @@ def test_each_of_several_mistakes_is_named() -> None:
     assert "filter flipped" in causes["grad_param.weight"]
 
 
+def test_a_result_that_has_no_bounds_costs_no_other_its_cause() -> None:
+    case = case_of("irb-ft-relu-k5-s2-se")
+    right, wrong = step(case, "float32"), "grad_param.project.weight"
+    got = right | {wrong: 2 * right[wrong], "output": right["output"].astype(np.float16)}
+    said = {line.tensor: str(line) for line in case.compare(got).lines if not line.ok}
+    assert said.keys() == {wrong, "output"}
+    assert "float16 is not served" in said["output"]
+    assert "a gradient doubled" in said[wrong]
+
+
 def test_float32_numbers_in_float64_are_judged_as_float32_and_said_to_be() -> None:
     case = case_of("conv-bias")
     for widened in (lambda a: a.astype(np.float64), lambda a: json.loads(json.dumps(a.tolist()))):
