@@ -79,29 +79,31 @@ class _Norm:
         return np.broadcast_to(means, grouped.shape).reshape(a.shape), grouped.shape[1] * grouped.shape[3]
 
 
+def _scaled_eps(factor: float, var: Array, eps: float) -> Array:
+    return np.asarray(1 / np.sqrt(var + factor * eps))
+
+
 RIGHT = _Norm()
+WRONG = (
+    *((f"eps {text}", EVERY, _Norm(inv_std=partial(_scaled_eps, factor))) for factor, text in EPS),
+    ("eps rounded to float32", EVERY, _Norm(inv_std=lambda v, eps: 1 / np.sqrt(v + float(np.float32(eps))))),
+    ("eps outside the square root", EVERY, _Norm(inv_std=lambda var, eps: 1 / (np.sqrt(var) + eps))),
+    ("|gamma|: the scale's sign is lost", EVERY, _Norm(scale=np.abs)),
+    ("gamma left out", EVERY, _Norm(scale=np.ones_like)),
+    ("bias left out", EVERY, _Norm(shift=np.zeros_like)),
+    ("unbiased normalisation: divide by M, not M - 1", OF_GROUPS, _Norm(unbiased=True)),
+    ("frozen statistics where they are the batch's", BATCH, _Norm(running=True, centred=_constant)),
+    ("batch statistics where they are frozen", FROZEN, _Norm(running=False, centred=_centred)),
+    ("batch statistics where they are frozen", FROZEN, _Norm(running=False, centred=_constant)),
+    ("statistics over all channels: they are of each group", GROUP, _Norm(groups=lambda c: 1)),
+    ("statistics of each channel by itself: they are of each group", GROUP, _Norm(groups=lambda c: c.x.shape[3])),
+)
 
 
 def mistakes() -> Iterator[Mistake]:
     """All of them."""
-    for factor, text in EPS:
-        yield _mistake(f"eps {text}", EVERY, _Norm(inv_std=partial(_scaled_eps, factor)))
-    yield _mistake(
-        "eps rounded to float32", EVERY, _Norm(inv_std=lambda v, eps: 1 / np.sqrt(v + float(np.float32(eps))))
-    )
-    yield _mistake("eps outside the square root", EVERY, _Norm(inv_std=lambda var, eps: 1 / (np.sqrt(var) + eps)))
-    yield _mistake("|gamma|: the scale's sign is lost", EVERY, _Norm(scale=np.abs))
-    yield _mistake("gamma left out", EVERY, _Norm(scale=np.ones_like))
-    yield _mistake("bias left out", EVERY, _Norm(shift=np.zeros_like))
-    yield _mistake("unbiased normalisation: divide by M, not M - 1", OF_GROUPS, _Norm(unbiased=True))
-    text = "frozen statistics where they are the batch's"
-    yield _mistake(text, BATCH, _Norm(running=True, centred=_constant))
-    for centred in (_centred, _constant):
-        yield _mistake("batch statistics where they are frozen", FROZEN, _Norm(running=False, centred=centred))
-    text = "statistics over all channels: they are of each group"
-    yield _mistake(text, GROUP, _Norm(groups=lambda c: 1))
-    text = "statistics of each channel by itself: they are of each group"
-    yield _mistake(text, GROUP, _Norm(groups=lambda c: c.x.shape[3]))
+    for cause, ops, norm in WRONG:
+        yield Mistake(cause, ops, norm.forward, norm.backward)
     yield from _backward_alone()
 
 
@@ -132,14 +134,6 @@ def _backward_alone() -> Iterator[Mistake]:
     }.items():
         for ops in (EVERY, FROZEN, BATCH):  # a block's inner norms and its last one are often different code
             yield Mistake(cause, ops, None, _with_gx(of_gx))
-
-
-def _mistake(cause: str, ops: tuple[str, ...], norm: _Norm) -> Mistake:
-    return Mistake(cause, ops, norm.forward, norm.backward)
-
-
-def _scaled_eps(factor: float, var: Array, eps: float) -> Array:
-    return np.asarray(1 / np.sqrt(var + factor * eps))
 
 
 def _scale_from(by: Callable[[Call, Array, Array], Array]) -> Backward:
