@@ -113,6 +113,8 @@ EVERY = (  # mistakes, and a case of which they are named in every tensor that i
     ("the sign rule's mask is x > -3", "hard_swish-sign"),
     ("the sign rule's mask is x >= -1.5", "hard_swish-sign"),
     ("the sign rule's mask is x >= 3", "hard_swish-sign"),
+    ("the sign rule's mask is x >= -3", "relu6-sign"),
+    ("the sign rule's mask is x > -3", "silu-sign"),
     ("the sign rule's mask is y >= 0", "hard_swish-sign"),
     ("the sign rule's mask is y >= 0", "irb-mobiletl-hard_swish-k5-s2-se"),
     *((f"the last group missing{where}", f"grouped_conv-k3-s{stride}") for where in GRADIENTS for stride in (1, 2)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 
@@ -72,7 +72,8 @@ def mistakes(activation: str, rule: str = "") -> Iterator[Mistake]:
         yield other("activation left out", (op,), lambda x: x, np.ones_like)
         yield Mistake("the gradient passed straight through", (op,), None, lambda c, gy: (gy,))
         yield from _swapped(op, rule)
-        yield from _masked(op, strict=False)
+        if any(rule in BY_SIGN for rule in getattr(ops, op).rules):
+            yield from _masked(op, strict=False)
         yield from _rules(op)
         yield Mistake("flipped mask bits", (op,), None, lambda c, gy: (gy * (c.x < 0),))
     yield from _left_in(activation)
@@ -120,17 +121,22 @@ def mask_cause(wrong: str, right: str) -> str:
 def masks(op: str) -> dict[str, Change]:
     """What may be taken for the mask of an activation, by its formula: a border at any kink; or the sign of y.
 
-    Away from kinks a strict border and the other give the same bits; that of the activation itself stands first.
+    Away from kinks a strict border and the other give the same bits; that of the activation itself stands first,
+    and the kinks of other activations, whose masks are copied at times, last.
     """
-    rules = getattr(ops, op).rules
     borders = {">=": np.greater_equal, ">": np.greater}
-    order = sorted(borders, reverse=any(rule in BY_SIGN for rule in rules))
-    found: dict[str, Change] = {}
-    for kink in sorted({kink for rule in rules if not rule.startswith("few") for kink in kinks(op, rule)}):
-        for border in order:
-            found[f"x {border} {kink:g}"] = partial(_beyond, borders[border], kink)
-    found["y >= 0"] = lambda x: FUNCTIONS[op][0](x) >= 0  # as -0.0 is
-    return found
+    order = sorted(borders, reverse=any(rule in BY_SIGN for rule in getattr(ops, op).rules))
+
+    def at(places: Iterable[float]) -> dict[str, Change]:
+        return {f"x {b} {kink:g}": partial(_beyond, borders[b], kink) for kink in sorted(places) for b in order}
+
+    own, every = _borders(op), {kink for one in ACTIVATIONS for kink in _borders(one)}
+    return at(own) | {"y >= 0": lambda x: FUNCTIONS[op][0](x) >= 0} | at(every - own)  # -0.0 is >= 0
+
+
+def _borders(op: str) -> set[float]:
+    """Every kink that an activation has by some rule, but those of slopes in a few bits."""
+    return {kink for rule in getattr(ops, op).rules if not rule.startswith("few") for kink in kinks(op, rule)}
 
 
 def _beyond(border: Callable[[Array, float], Array], kink: float, x: Array) -> Array:
