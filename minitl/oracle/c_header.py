@@ -19,7 +19,7 @@ import numpy as np
 from minitl.arrays import Array
 from minitl.errors import DtypeError, ValueRangeError
 from minitl.files import write_whole
-from minitl.oracle.case import SCHEMA, Case
+from minitl.oracle.case import SCHEMA, Case, is_map
 from minitl.oracle.forms import form_of
 from minitl.oracle.recipes import padding
 from minitl.version import VERSION
@@ -34,7 +34,7 @@ SECTIONS = (  # title, condition, how the names of its tensors begin
     ("GRAD_INPUT, expected", GRAD_INPUT, ("grad_input.",)),
     ("GRAD_WEIGHT, expected", GRAD_WEIGHT, ("grad_param.", "param_after.")),
 )
-FLOWS = ("input.x", "input.y", "input.gate", "input.v", "output", "grad_output", "grad_input.")  # maps, and vectors
+NO_VECTORS = ("input.noise", "input.gradients")  # though (groups, values), and (steps, values)
 WIDTH = 116
 
 OPENING = """\
@@ -155,9 +155,9 @@ def _axes(case: Case, name: str) -> str:
     rank = case.tensors[name].ndim
     if name.startswith(("param.", "grad_param.", "param_after.")):
         return ", ".join(form_of(case).weight_axes(rank)) if rank in (2, 4) else ""
-    if name.startswith(FLOWS):
-        return {4: "n, c, h, w" if case.layout == "nchw" else "n, h, w, c", 2: "n, c"}.get(rank, "")
-    return ""
+    maps = "n, c, h, w" if case.layout == "nchw" else "n, h, w, c"
+    vectors = "n, c" if case.tensors[name].dtype.kind == "f" and name not in NO_VECTORS else ""
+    return {4: maps, 2: vectors}.get(rank, "") if is_map(name) else ""
 
 
 def _attr_rows(case: Case) -> Iterator[str]:
