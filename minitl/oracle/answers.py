@@ -72,15 +72,17 @@ def nothing_found(got: Path, names: Sequence[str]) -> CaseError:
 
 def read_folder(folder: Path, case: Case) -> Answer | None:
     """The answer that a folder holds; None if there is no such folder, or nothing in it."""
+    if not folder.is_dir():
+        return None
     if (folder / TENSORS).exists():
         return read_safetensors(folder / TENSORS)
-    archives = sorted(folder.glob("*.npz")) if folder.is_dir() else []
+    archives = sorted(folder.glob("*.npz"))
     if len(archives) > 1:
         raise CaseError(f"{folder}: expected {TENSORS}, one .npz file or .bin files, found {len(archives)} .npz files")
     if archives:
         return read_npz(archives[0])
     raw, whole = (
-        {path.name.removesuffix(suffix): path for path in sorted(folder.glob(f"*{suffix}"))} if folder.is_dir() else {}
+        {path.name.removesuffix(suffix): path for path in sorted(folder.glob(f"*{suffix}"))}
         for suffix in (".bin", ".npy")
     )
     if not raw and not whole:

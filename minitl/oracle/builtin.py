@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 from zlib import crc32
 
-from minitl.oracle import mechanisms
 from minitl.oracle.case import Case
 from minitl.oracle.make import make
 from minitl.oracle.store import CaseError
@@ -48,116 +47,124 @@ def cases(pattern: str = "*", *, layout: str = "nhwc", dtype: str = "float32", *
 
 def entries(pattern: str = "*") -> list[Entry]:
     """The list of built-in cases, without their data; raises CaseError where none matches."""
-    every = [*_convolutions(), *_norms(), *_activations(), *_others(), *_updates(), *_blocks(), *_networks()]
-    every += [Entry(name, op, attrs=attrs, size=size) for name, op, attrs, size in mechanisms.entries()]
+    every = (*SINGLE, *_blocks(), *_networks(), *MECHANISMS)
     found = [entry for entry in every if fnmatchcase(entry.name, pattern)]
     if not found:
         raise CaseError(f"no built-in case matches {pattern!r}", remedy="see minitl oracle list")
     return found
 
 
-def _convolutions() -> Iterator[Entry]:
-    for kernel, stride, size in ((3, 2, (2, 5, 4)), (3, 1, (1, 3, 5)), (5, 2, (2, 6, 5)), (7, 1, (1, 5, 6))):
-        attrs = {"channels": 3, "out_channels": 4, "kernel": kernel, "stride": stride}
-        yield Entry(f"conv-k{kernel}-s{stride}", "conv", attrs=attrs, size=size)
-    stem = {"channels": 3, "out_channels": 5, "stride": 2, "bias": True}
-    yield Entry("conv-bias", "conv", attrs=stem, size=(2, 7, 5))
-    yield Entry("conv-frozen", "conv", attrs={**stem, "train": "none"}, size=(2, 4, 5))
-    for kernel in (3, 5, 7):
-        for stride in (1, 2):
-            attrs = {"channels": 9 - kernel, "kernel": kernel, "stride": stride}
-            yield Entry(
-                f"depthwise_conv-k{kernel}-s{stride}", "depthwise_conv", attrs=attrs, size=(2, 7 - kernel // 3, 5)
-            )
-    yield Entry("depthwise_conv-even-s2", "depthwise_conv", attrs={"stride": 2, "channels": 3}, size=(1, 8, 6))
-    yield Entry("depthwise_conv-small-map", "depthwise_conv", attrs={"kernel": 5, "channels": 6}, size=(3, 2, 1))
-    yield Entry("depthwise_conv-frozen", "depthwise_conv", attrs={"train": "none"})
-    with_bias = {"channels": 4, "stride": 2, "bias": True}
-    yield Entry("depthwise_conv-bias", "depthwise_conv", attrs=with_bias, size=(2, 4, 5))
-    yield Entry("depthwise_conv-bias-only", "depthwise_conv", attrs={**with_bias, "train": "bias"}, size=(2, 4, 5))
-    yield Entry("pointwise_conv-expand", "pointwise_conv", attrs={"channels": 3, "out_channels": 11}, size=(2, 3, 5))
-    yield Entry("pointwise_conv-project", "pointwise_conv", attrs={"channels": 13, "out_channels": 3}, size=(1, 5, 3))
-    yield Entry("pointwise_conv-bias", "pointwise_conv", attrs={"bias": True}, size=(3, 3, 3))
-    yield Entry("pointwise_conv-bias-only", "pointwise_conv", attrs={"bias": True, "train": "bias"}, size=(2, 3, 4))
-    yield Entry("pointwise_conv-frozen", "pointwise_conv", attrs={"train": "none"}, size=(2, 3, 4))
-    yield Entry("grouped_conv-k3-s1", "grouped_conv", size=(2, 4, 3))
-    three = {"channels": 6, "out_channels": 9, "groups": 3}
-    yield Entry("grouped_conv-k3-s2", "grouped_conv", attrs={**three, "stride": 2}, size=(1, 5, 6))
-    yield Entry("standardised_conv-k3-s1", "standardised_conv", attrs={**three, "groups": 1}, size=(2, 3, 4))
-    yield Entry("standardised_conv-k3-s2", "standardised_conv", attrs={"stride": 2}, size=(2, 5, 4))
-    for patch, size in ((2, (2, 4, 6)), (4, (1, 6, 5))):
-        yield Entry(f"filtered_conv-patch{patch}", "filtered_conv", attrs={"patch": patch}, size=size)
-    yield Entry("filtered_conv-patch2-s2", "filtered_conv", attrs={"stride": 2}, size=(2, 6, 5))
-    yield Entry("filtered_conv-patch2-k1", "filtered_conv", attrs={"kernel": 1, "channels": 7}, size=(2, 3, 5))
+def _single(name: str, size: tuple[int, int, int], /, **attrs: Any) -> Entry:
+    """A case of an op of its own, whose name is the beginning of the case's."""
+    return Entry(name, name.partition("-")[0], attrs=attrs, size=size)
 
 
-def _norms() -> Iterator[Entry]:
-    v3 = {"eps": 1e-3, "momentum": 0.01}
-    yield Entry("batch_norm-v2", "batch_norm", attrs={"channels": 5})
-    yield Entry("batch_norm-v3", "batch_norm", attrs={"channels": 7, **v3}, size=(3, 3, 5))
-    yield Entry("batch_norm-one-image", "batch_norm", attrs={"channels": 3}, size=(1, 3, 3))
-    yield Entry("batch_norm-few-values", "batch_norm", attrs={"channels": 9}, size=(3, 1, 1))
-    yield Entry("batch_norm-shift-only", "batch_norm", attrs={"train": "bias"})
-    yield Entry("batch_norm-scale-only", "batch_norm", attrs={"train": "weight", **v3})
-    yield Entry("batch_norm-frozen-parameters", "batch_norm", attrs={"train": "none"})
-    yield Entry("frozen_norm-shift", "frozen_norm", attrs={"channels": 7})
-    yield Entry("frozen_norm-v3", "frozen_norm", attrs={"channels": 3, "eps": 1e-3}, size=(1, 3, 5))
-    yield Entry("frozen_norm-frozen", "frozen_norm", attrs={"train": "none"})
-    yield Entry("group_norm", "group_norm", size=(2, 3, 4))
-    yield Entry("group_norm-one-group", "group_norm", attrs={"channels": 5, "groups": 1, "eps": 1e-3}, size=(3, 3, 2))
-    yield Entry("group_norm-shift-only", "group_norm", attrs={"groups": 3, "train": "bias"}, size=(2, 2, 3))
-
-
-def _activations() -> Iterator[Entry]:
-    rules = {
-        "relu": ("exact", "output"),
-        "relu6": ("codes", "band", "output", "sign"),
-        "hard_swish": ("exact", "output", "sign", "output-sign", "few1", "few2", "few4"),
-    }
-    for name, of_op in rules.items():
-        for rule in of_op:
-            yield Entry(f"{name}-{rule}", name, attrs={"rule": rule}, size=(2, 5, 3))
-    yield Entry("hard_sigmoid-exact", "hard_sigmoid", size=(2, 5, 3))
-    yield Entry("sigmoid-exact", "sigmoid", size=(2, 3, 5))
-    for rule in ("exact", "sign"):
-        yield Entry(f"silu-{rule}", "silu", attrs={"rule": rule}, size=(2, 5, 3))
-    yield Entry("hard_swish-one-image", "hard_swish", attrs={"channels": 11}, size=(1, 3, 3))
-    yield Entry("relu6-many-channels", "relu6", attrs={"channels": 17}, size=(1, 3, 3))
-
-
-def _others() -> Iterator[Entry]:
-    yield Entry("squeeze_excite", "squeeze_excite", size=(3, 3, 5))
-    yield Entry("squeeze_excite-one-image", "squeeze_excite", attrs={"channels": 9, "se_channels": 4}, size=(1, 5, 3))
-    yield Entry("squeeze_excite-bias-only", "squeeze_excite", attrs={"train": "fc1.bias,fc2.bias"}, size=(3, 4, 3))
-    yield Entry("squeeze_excite-frozen", "squeeze_excite", attrs={"train": "none"}, size=(3, 4, 3))
-    yield Entry("scale", "scale", size=(2, 3, 5))
-    yield Entry("scale-one-image", "scale", attrs={"channels": 9}, size=(1, 5, 3))
-    yield Entry("add", "add", size=(2, 3, 5))
-    yield Entry("global_avg_pool", "global_avg_pool", size=(3, 5, 3))
-    yield Entry("global_avg_pool-one-image", "global_avg_pool", attrs={"channels": 7}, size=(1, 3, 2))
-    yield Entry("avg_pool-even", "avg_pool", size=(2, 4, 6))
-    yield Entry("avg_pool-odd", "avg_pool", attrs={"channels": 3}, size=(2, 5, 7))
-    yield Entry("bilinear_up-double", "bilinear_up", attrs={"out_height": 6, "out_width": 8}, size=(2, 3, 4))
-    uneven = {"channels": 3, "out_height": 7, "out_width": 5}
-    yield Entry("bilinear_up-uneven", "bilinear_up", attrs=uneven, size=(1, 3, 4))
-    yield Entry("linear", "linear", size=(3, 1, 1))
-    yield Entry("linear-one-sample", "linear", attrs={"channels": 11, "out_channels": 7}, size=(1, 1, 1))
-    yield Entry("linear-no-bias", "linear", attrs={"bias": False}, size=(4, 1, 1))
-    yield Entry("linear-bias-only", "linear", attrs={"train": "bias"}, size=(3, 1, 1))
-    yield Entry("linear-frozen", "linear", attrs={"train": "none"}, size=(3, 1, 1))
-    yield Entry("pooled_head", "pooled_head", size=(3, 3, 5))
-    yield Entry("pooled_head-bias-only", "pooled_head", attrs={"train": "bias"}, size=(2, 3, 2))
-    yield Entry("cross_entropy", "cross_entropy", size=(5, 1, 1))
-    yield Entry("cross_entropy-one-sample", "cross_entropy", attrs={"channels": 3}, size=(1, 1, 1))
-
-
-def _updates() -> Iterator[Entry]:
-    for op in ("sgd", "adam"):
-        for steps, name in ((1, op), (3, f"{op}-three-steps")):
-            yield Entry(name, op, attrs={"steps": steps, "size": 7 + steps})
-    yield Entry("sgd-plain", "sgd", attrs={"momentum": 0.0, "weight_decay": 0.0})
-    yield Entry("sgd-nesterov", "sgd", attrs={"nesterov": True, "steps": 2})
-
+RULES = {
+    "relu": ("exact", "output"),
+    "relu6": ("codes", "band", "output", "sign"),
+    "hard_swish": ("exact", "output", "sign", "output-sign", "few1", "few2", "few4"),
+}
+SINGLE = (
+    _single("conv-k3-s2", (2, 5, 4), channels=3, out_channels=4, kernel=3, stride=2),
+    _single("conv-k3-s1", (1, 3, 5), channels=3, out_channels=4, kernel=3, stride=1),
+    _single("conv-k5-s2", (2, 6, 5), channels=3, out_channels=4, kernel=5, stride=2),
+    _single("conv-k7-s1", (1, 5, 6), channels=3, out_channels=4, kernel=7, stride=1),
+    _single("conv-bias", (2, 7, 5), channels=3, out_channels=5, stride=2, bias=True),
+    _single("conv-frozen", (2, 4, 5), channels=3, out_channels=5, stride=2, bias=True, train="none"),
+    _single("depthwise_conv-k3-s1", (2, 6, 5), channels=6, kernel=3, stride=1),
+    _single("depthwise_conv-k3-s2", (2, 6, 5), channels=6, kernel=3, stride=2),
+    _single("depthwise_conv-k5-s1", (2, 6, 5), channels=4, kernel=5, stride=1),
+    _single("depthwise_conv-k5-s2", (2, 6, 5), channels=4, kernel=5, stride=2),
+    _single("depthwise_conv-k7-s1", (2, 5, 5), channels=2, kernel=7, stride=1),
+    _single("depthwise_conv-k7-s2", (2, 5, 5), channels=2, kernel=7, stride=2),
+    _single("depthwise_conv-even-s2", (1, 8, 6), stride=2, channels=3),
+    _single("depthwise_conv-small-map", (3, 2, 1), kernel=5, channels=6),
+    _single("depthwise_conv-frozen", (2, 5, 4), train="none"),
+    _single("depthwise_conv-bias", (2, 4, 5), channels=4, stride=2, bias=True),
+    _single("depthwise_conv-bias-only", (2, 4, 5), channels=4, stride=2, bias=True, train="bias"),
+    _single("pointwise_conv-expand", (2, 3, 5), channels=3, out_channels=11),
+    _single("pointwise_conv-project", (1, 5, 3), channels=13, out_channels=3),
+    _single("pointwise_conv-bias", (3, 3, 3), bias=True),
+    _single("pointwise_conv-bias-only", (2, 3, 4), bias=True, train="bias"),
+    _single("pointwise_conv-frozen", (2, 3, 4), train="none"),
+    _single("grouped_conv-k3-s1", (2, 4, 3)),
+    _single("grouped_conv-k3-s2", (1, 5, 6), channels=6, out_channels=9, groups=3, stride=2),
+    _single("standardised_conv-k3-s1", (2, 3, 4), channels=6, out_channels=9, groups=1),
+    _single("standardised_conv-k3-s2", (2, 5, 4), stride=2),
+    _single("filtered_conv-patch2", (2, 4, 6), patch=2),
+    _single("filtered_conv-patch4", (1, 6, 5), patch=4),
+    _single("filtered_conv-patch2-s2", (2, 6, 5), stride=2),
+    _single("filtered_conv-patch2-k1", (2, 3, 5), kernel=1, channels=7),
+    _single("batch_norm-v2", (2, 5, 4), channels=5),
+    _single("batch_norm-v3", (3, 3, 5), channels=7, eps=0.001, momentum=0.01),
+    _single("batch_norm-one-image", (1, 3, 3), channels=3),
+    _single("batch_norm-few-values", (3, 1, 1), channels=9),
+    _single("batch_norm-shift-only", (2, 5, 4), train="bias"),
+    _single("batch_norm-scale-only", (2, 5, 4), train="weight", eps=0.001, momentum=0.01),
+    _single("batch_norm-frozen-parameters", (2, 5, 4), train="none"),
+    _single("frozen_norm-shift", (2, 5, 4), channels=7),
+    _single("frozen_norm-v3", (1, 3, 5), channels=3, eps=0.001),
+    _single("frozen_norm-frozen", (2, 5, 4), train="none"),
+    _single("group_norm", (2, 3, 4)),
+    _single("group_norm-one-group", (3, 3, 2), channels=5, groups=1, eps=0.001),
+    _single("group_norm-shift-only", (2, 2, 3), groups=3, train="bias"),
+    *(_single(f"{op}-{rule}", (2, 5, 3), rule=rule) for op, rules in RULES.items() for rule in rules),
+    _single("hard_sigmoid-exact", (2, 5, 3)),
+    _single("sigmoid-exact", (2, 3, 5)),
+    _single("silu-exact", (2, 5, 3), rule="exact"),
+    _single("silu-sign", (2, 5, 3), rule="sign"),
+    _single("hard_swish-one-image", (1, 3, 3), channels=11),
+    _single("relu6-many-channels", (1, 3, 3), channels=17),
+    _single("squeeze_excite", (3, 3, 5)),
+    _single("squeeze_excite-one-image", (1, 5, 3), channels=9, se_channels=4),
+    _single("squeeze_excite-bias-only", (3, 4, 3), train="fc1.bias,fc2.bias"),
+    _single("squeeze_excite-frozen", (3, 4, 3), train="none"),
+    _single("scale", (2, 3, 5)),
+    _single("scale-one-image", (1, 5, 3), channels=9),
+    _single("add", (2, 3, 5)),
+    _single("global_avg_pool", (3, 5, 3)),
+    _single("global_avg_pool-one-image", (1, 3, 2), channels=7),
+    _single("avg_pool-even", (2, 4, 6)),
+    _single("avg_pool-odd", (2, 5, 7), channels=3),
+    _single("bilinear_up-double", (2, 3, 4), out_height=6, out_width=8),
+    _single("bilinear_up-uneven", (1, 3, 4), channels=3, out_height=7, out_width=5),
+    _single("linear", (3, 1, 1)),
+    _single("linear-one-sample", (1, 1, 1), channels=11, out_channels=7),
+    _single("linear-no-bias", (4, 1, 1), bias=False),
+    _single("linear-bias-only", (3, 1, 1), train="bias"),
+    _single("linear-frozen", (3, 1, 1), train="none"),
+    _single("pooled_head", (3, 3, 5)),
+    _single("pooled_head-bias-only", (2, 3, 2), train="bias"),
+    _single("cross_entropy", (5, 1, 1)),
+    _single("cross_entropy-one-sample", (1, 1, 1), channels=3),
+    _single("sgd", (2, 5, 4), steps=1, size=8),
+    _single("sgd-three-steps", (2, 5, 4), steps=3, size=10),
+    _single("adam", (2, 5, 4), steps=1, size=8),
+    _single("adam-three-steps", (2, 5, 4), steps=3, size=10),
+    _single("sgd-plain", (2, 5, 4), momentum=0.0, weight_decay=0.0),
+    _single("sgd-nesterov", (2, 5, 4), nesterov=True, steps=2),
+    _single("residual-relu", (2, 4, 3)),
+    _single("residual-hard_swish", (2, 3, 5), activation="hard_swish", channels=4),
+)
+MECHANISMS = (  # of the systems around MobileTL
+    _single("coded_conv-quantised8", (2, 5, 4), rule="quantised8", stride=2),
+    _single("coded_conv-quantised4-k1", (2, 3, 4), rule="quantised4", kernel=1, channels=6),
+    _single("coded_conv-quantised2", (2, 4, 3), rule="quantised2"),
+    _single("coded_conv-quantised2-two-groups", (1, 5, 4), rule="quantised2", kernel=1, channels=14),
+    _single("coded_conv-razor", (2, 3, 5), rule="razor"),
+    _single("coded_conv-channels", (2, 4, 3), rule="channels", channels=4, kept_channels="1,3"),
+    _single("subspace_conv-fixed-k3-s1", (2, 4, 3), rule="subspace_fixed"),
+    _single("subspace_conv-fixed-k1", (1, 4, 5), rule="subspace_fixed", kernel=1, ranks="2,3,2"),
+    _single("subspace_conv-follows-k1", (2, 3, 4), kernel=1),
+    _single("subspace_conv-follows-k3-s2", (1, 5, 4), stride=2, ranks="1,2,2"),
+    _single("integer_conv-k3-s1", (2, 4, 3)),
+    _single("integer_conv-bit-serial-k3-s2", (1, 5, 4), rule="bit-serial", stride=2, groups=1),
+    _single("pruned_conv-2-of-4", (2, 3, 2), channels=12),
+    _single("pruned_conv-1-of-2-bias", (1, 4, 3), keep=1, of=2, bias=True, channels=6),
+    _single("pruned_linear-2-of-4", (5, 1, 1)),
+    _single("multiply", (2, 3, 4)),
+    _single("add_channels", (2, 3, 4)),
+)
 
 # What a block is, beside its activation; each is crossed with the methods below.
 SHAPES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
@@ -177,8 +184,6 @@ CHOSEN = {
 
 
 def _blocks() -> Iterator[Entry]:
-    yield Entry("residual-relu", "residual", size=(2, 4, 3))
-    yield Entry("residual-hard_swish", "residual", attrs={"activation": "hard_swish", "channels": 4}, size=(2, 3, 5))
     for method in ("ft", "mobiletl", "mobiletl-exact", "mobiletl-recompute"):
         for activation, shapes in CHOSEN.items():
             for shape in shapes:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minitl.arrays import Array, Shape
+from minitl.oracle.bounds.precision import BY_DTYPE
 
 SCHEMA = "minitl-oracle/1"
-INPUTS = ("input.", "param.", "buffer.", "grad_output")
+GIVEN = ("input.", "param.", "buffer.")  # to the forward pass
+INPUTS = (*GIVEN, "grad_output")
 BY_SAMPLE = ("quantised8", "quantised4", "quantised2", "razor")  # rules whose codes are packed sample by sample
 CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
@@ -53,8 +55,7 @@ class Case:
 
     def tolerance(self, name: str, dtype: str) -> Array | None:
         """Elementwise bound of a result in that dtype; None if the case does not serve it."""
-        short = {"float16": "f16", "float32": "f32", "float64": "f64"}.get(dtype)
-        return self.tensors.get(f"tol.{short}.{name}")
+        return self.tensors.get(f"tol.{BY_DTYPE[dtype].name}.{name}") if dtype in BY_DTYPE else None
 
     def row(self, name: str) -> dict[str, Any]:
         """The ledger's row of a kept tensor."""
@@ -97,6 +98,11 @@ def from_layout(array: Array, layout: str) -> Array:
 def shape_in(shape: Shape, layout: str) -> Shape:
     """The shape of a map (N, H, W, C) in that layout."""
     return tuple(shape[i] for i in CHANNELS_FIRST) if layout == "nchw" and len(shape) == 4 else tuple(shape)
+
+
+def shape_from(shape: Shape, layout: str) -> Shape:
+    """The inverse of `shape_in`."""
+    return tuple(shape[i] for i in CHANNELS_LAST) if layout == "nchw" and len(shape) == 4 else tuple(shape)
 
 
 def is_map(name: str) -> bool:

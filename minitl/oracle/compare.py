@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -13,14 +14,16 @@ from minitl.arrays import Array
 from minitl.bits import pack
 from minitl.errors import UsageError, unknown
 from minitl.oracle import causes
+from minitl.oracle.bounds.precision import BY_DTYPE
 from minitl.oracle.case import BY_SAMPLE, INPUTS, Case, from_layout
 from minitl.oracle.mistakes import codes, regions
 from minitl.oracle.report import Line, Report
 
 FORWARD = ("output", "buffer_after.", "state_after.")
-SERVED = {"float16": "f16", "float32": "f32", "float64": "f64"}
+AFTER = {"buffer_after": ("buffer", "buffer"), "param_after": ("param", "parameter")}  # what it was before
 AS_FLOAT32 = "float64, judged as float32: every value is one"
 AS_FLOAT64 = "judged as float64; hand in as float32 what was computed in float32"
+BFLOAT16 = "it has no bounds here; compute in float32, or convert to float32 to see how far off it is"
 UNEXPLAINED = "none of the usual mistakes gives these numbers"
 
 
@@ -34,8 +37,8 @@ class Refused:
 
 def compare(case: Case, got: Mapping[str, Any], only: str | None = None) -> Report:
     """Judge every tensor of `got` and every one that is required; `only="forward"` judges those of the forward."""
-    lines = judge(case, got, only)
-    arrays = {name: _array(value) for name, value in got.items() if value is not None}
+    arrays = _arrays(case, got)
+    lines = _judged(case, arrays, only)
     wrong = [line.tensor for line in lines if not line.ok and not line.cause]
     computed = {
         n: _as_computed(a)[0] if a.dtype.kind == "f" else a for n, a in arrays.items() if isinstance(a, np.ndarray)
@@ -58,19 +61,28 @@ def _where(case: Case, name: str, got: Array) -> str:
     bound = case.tolerance(name, got.dtype.name)
     if bound is None or got.shape != bound.shape:
         return ""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"), suppress(Exception):  # of strange attributes
         return regions.told(case, name, got, ~(np.abs(got - case.tensors[name]) <= bound))
+    return ""
 
 
 def judge(case: Case, got: Mapping[str, Any], only: str | None = None) -> list[Line]:
     """The verdict on each tensor, without the causes of wrong numbers."""
-    if only not in (None, "forward"):
-        raise unknown("part to compare", only, ("forward",))
+    return _judged(case, _arrays(case, got), only)
+
+
+def _arrays(case: Case, got: Mapping[str, Any]) -> dict[str, Any]:
+    """What was handed in as NumPy arrays, where that is possible."""
     if not isinstance(got, Mapping):
         remedy = "does the function return?" if got is None else ""
         expected = "results in a dictionary {tensor name: array}"
         raise UsageError(op=case.name, expected=expected, got=type(got).__name__, remedy=remedy)
-    arrays = {name: _array(value) for name, value in got.items() if value is not None}
+    return {name: _array(value) for name, value in got.items() if value is not None}
+
+
+def _judged(case: Case, arrays: Mapping[str, Any], only: str | None) -> list[Line]:
+    if only not in (None, "forward"):
+        raise unknown("part to compare", only, ("forward",))
     required = [n for n in case.required if only is None or n.startswith(FORWARD)]
     strange = [name for name in arrays if not _is_known(case, name)]
     lines = [Line(n, False, _missing(n, strange), causes.missing(case, n)) for n in required if n not in arrays]
@@ -88,9 +100,8 @@ def _missing(name: str, strange: Sequence[str]) -> str:
 def _is_known(case: Case, name: str) -> bool:
     """Whether the case has a tensor of that name, or one that is frozen."""
     prefix, _, parameter = name.partition(".")
-    of_one = prefix in ("grad_param", "buffer_after", "param_after")
-    frozen = of_one and {f"param.{parameter}", f"buffer.{parameter}"} & case.tensors.keys()
-    return name in case.tensors or bool(frozen)
+    frozen = {f"param.{parameter}", f"buffer.{parameter}"} & case.tensors.keys()
+    return name in case.tensors or (prefix in ("grad_param", *AFTER) and bool(frozen))
 
 
 def _array(value: Any) -> Any:
@@ -111,9 +122,6 @@ def _array(value: Any) -> Any:
             return Refused(kind)
 
 
-BFLOAT16 = "it has no bounds here; compute in float32, or convert to float32 to see how far off it is"
-
-
 def _judge(case: Case, name: str, got: Any) -> Line:
     if isinstance(got, Refused):
         return Line(name, False, f"expected an array of numbers, got {got.kind}", got.remedy)
@@ -126,11 +134,10 @@ def _judge(case: Case, name: str, got: Any) -> Line:
         what = "an input was changed" if name.startswith(INPUTS) else "a bound of the case was changed"
         return _unchanged(name, got, case.tensors[name], what)
     prefix, _, parameter = name.partition(".")
-    if prefix == "buffer_after" and f"buffer.{parameter}" in case.tensors:
-        return _unchanged(name, got, case.tensors[f"buffer.{parameter}"], "a frozen buffer was changed")
-    if prefix == "param_after" and f"param.{parameter}" in case.tensors:
-        return _unchanged(name, got, case.tensors[f"param.{parameter}"], "a frozen parameter was changed")
-    if prefix == "grad_param" and {f"param.{parameter}", f"buffer.{parameter}"} & set(case.tensors):
+    of, what = AFTER.get(prefix, ("", ""))
+    if f"{of}.{parameter}" in case.tensors:
+        return _unchanged(name, got, case.tensors[f"{of}.{parameter}"], f"a frozen {what} was changed")
+    if prefix == "grad_param" and _is_known(case, name):
         return Line(name, False, "a gradient for a frozen parameter", "leave it out or give None")
     near = get_close_matches(name, list(case.expected), 1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(case.expected)}"
@@ -152,7 +159,7 @@ def _judge_expected(case: Case, name: str, got: Array) -> Line:
     got, note = _as_computed(got)
     bound = case.tolerance(name, got.dtype.name)
     if bound is None:
-        served = [dtype for dtype, short in SERVED.items() if f"tol.{short}.{name}" in case.tensors]
+        served = [dtype for dtype in BY_DTYPE if case.tolerance(name, dtype) is not None]
         return Line(name, False, f"{got.dtype.name} is not served here, only {', '.join(served)}")
     if got.shape != expected.shape:
         counts = f": {got.size} {got.dtype.name}, expected {expected.size}" if got.size != expected.size else ""

@@ -24,14 +24,31 @@ class _Book:
     calls: dict[int, Call] = field(default_factory=dict)  # by the id of what the call saved
 
 
-class ErrorTape(Tape):
+class CallTape(Tape):
+    """A tape that runs op by op and makes a `Call` of each, with the loss rounded correctly."""
+
+    def __init__(self) -> None:
+        super().__init__(fused=False)
+
+    def call(
+        self, op: Op, arrays: Sequence[Array], errors: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
+    ) -> Call:
+        """Run an op whose operands have these bounds."""
+        before = tuple(np.array(a) if name in op.updates else a for name, a in zip(op.inputs, arrays, strict=False))
+        y, saved = super()._forward(op, arrays, attrs, needs, rule)
+        if op.name == "cross_entropy":
+            y = exponentials.cross_entropy(arrays[0], arrays[1], saved)
+        return Call(op, before, tuple(errors), attrs, needs, rule, y, saved)
+
+
+class ErrorTape(CallTape):
     """A tape in float64 that knows a bound for each array (see `bounds`).
 
     `calls` are the ops that ran, and `updated` the bounds of running statistics, by the id of their array.
     """
 
     def __init__(self, precision: Precision, book: _Book | None = None) -> None:
-        super().__init__(fused=False)
+        super().__init__()
         self.precision, self._book = precision, book or _Book()
         self.calls: list[Call] = []
         self.updated: dict[int, Array] = {}
@@ -58,20 +75,15 @@ class ErrorTape(Tape):
     def _forward(
         self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
     ) -> tuple[Array, Saved]:
-        errors = tuple(self.error(a) for a in arrays)
-        before = tuple(a.copy() if name in op.updates else a for name, a in zip(op.inputs, arrays, strict=False))
-        y, saved = super()._forward(op, arrays, attrs, needs, rule)
-        if op.name == "cross_entropy":
-            y = exponentials.cross_entropy(arrays[0], arrays[1], saved)
-        call = Call(op, before, errors, attrs, needs, rule, y, saved)
+        call = self.call(op, arrays, [self.error(a) for a in arrays], attrs, needs, rule)
         bounds.forward(call, self.precision)
-        self._note(y, call.y_error)
-        self._book.calls[id(saved)] = call
+        self._note(call.y, call.y_error)
+        self._book.calls[id(call.saved)] = call
         self.calls.append(call)
         for name, array in zip(op.inputs, arrays, strict=False):
             if name in call.updated:
                 self.updated[id(array)] = call.updated[name]
-        return y, saved
+        return call.y, call.saved
 
     def _backward(self, record: OpRecord, gy: Array) -> Gradients:
         error = self.error(gy)

@@ -6,7 +6,9 @@ A case is stored, and answered, in another one if it was asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ WEIGHTS: dict[str, dict[int, tuple[int, ...]]] = {  # axes of the stored array, 
     "ohwi": {4: (0, 2, 3, 1), 2: (0, 1)},
     "hwio": {4: (2, 3, 1, 0), 2: (1, 0)},
 }
+WEIGHT_AXES = ("out", "in", "row", "column")  # of a weight as it is computed with
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Form:
     layout: str = "nhwc"
     weights: str = "oihw"
     classes: int = 0  # of one-hot labels; 0: indices
+
+    @classmethod
+    def of(cls, attrs: Mapping[str, Any], layout: str, weights: str) -> Form:
+        """The form of a case with these attributes."""
+        return cls(layout, weights, int(attrs["channels"]) if attrs.get("labels") == "onehot" else 0)
 
     def stored(self, name: str, array: Array) -> Array:
         """The tensor of that name as the case holds it."""
@@ -44,6 +52,10 @@ class Form:
             return np.asarray(array.argmax(axis=1))
         return from_layout(array, self.layout) if is_map(name) else array
 
+    def weight_axes(self, rank: int) -> list[str]:
+        """What the axes of a weight of that rank are called, in the order of the case."""
+        return [WEIGHT_AXES[i] for i in WEIGHTS[self.weights][rank]]
+
     def _axes(self, name: str, array: Array) -> tuple[int, ...] | None:
         base = name.split(".", 2)[2] if name.startswith("tol.") else name
         weight = base.startswith(("param.", "grad_param.", "param_after.")) and base.endswith("weight")
@@ -52,5 +64,4 @@ class Form:
 
 def form_of(case: Case) -> Form:
     """The form a case is in."""
-    classes = int(case.attrs["channels"]) if case.attrs.get("labels") == "onehot" else 0
-    return Form(case.layout, case.conventions.get("weights", "oihw"), classes)
+    return Form.of(case.attrs, case.layout, case.conventions.get("weights", "oihw"))

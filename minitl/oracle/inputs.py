@@ -10,7 +10,7 @@ from minitl.arrays import Array, Shape
 from minitl.oracle import mechanisms
 from minitl.oracle.bounds.activations import kinks
 from minitl.oracle.data import Source
-from minitl.oracle.recipes import ACTIVATIONS, BLOCKS, SECOND, Recipe, is_statistic, shapes
+from minitl.oracle.recipes import ACTIVATIONS, BLOCKS, Recipe, is_statistic, shapes
 from minitl.oracle.running import model
 
 SPREADS = {"depthwise": 0.4, "project": 0.5, "se.fc2": 2.0, "fc2": 2.0}  # of weights, times 1 / sqrt(terms)
@@ -23,10 +23,10 @@ def draw(r: Recipe, source: Source) -> dict[str, Array]:
     if r.op in ("cross_entropy", "network"):
         classes = r.attrs["classes" if r.op == "network" else "channels"]
         values["input.labels"] = source.integers((r.batch,), classes)
-    if r.op in SECOND:
+    for other in r.operands[1:]:
         n, *area, c = r.input_shape
         shape = (n, 1, 1, c) if r.op in ("scale", "add_channels") else (n, *area, c)
-        values[f"input.{SECOND[r.op]}"] = source.normal(shape)
+        values[f"input.{other}"] = source.normal(shape)
     if r.op in BLOCKS:
         of_parameters = {p.name: p.value.shape for p in model(r, "float64").parameters()}
     else:

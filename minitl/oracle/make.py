@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from minitl.accounting.ledger import ledger
-from minitl.arrays import FLOATS, Array, positions
-from minitl.bits import unpack
+from minitl.arrays import FLOATS, Array
+from minitl.checks import expect_count
 from minitl.errors import MinitlError, ValueRangeError, unknown
-from minitl.ops.op import Op
-from minitl.oracle import mechanisms, updates
-from minitl.oracle.bounds import PRECISIONS
-from minitl.oracle.bounds.activations import kinks
-from minitl.oracle.case import BY_SAMPLE, Case, kept_name, shape_in
-from minitl.oracle.data import Source, degenerate
-from minitl.oracle.error_tape import ErrorTape
+from minitl.oracle import updates
+from minitl.oracle.case import GIVEN, INPUTS, Case, shape_in
+from minitl.oracle.data import Source
 from minitl.oracle.forms import WEIGHTS, Form
-from minitl.oracle.inputs import draw
-from minitl.oracle.recipes import ACTIVATIONS, BLOCKS, Recipe, recipe
-from minitl.oracle.running import Ran, input_gradients, run, updated
-from minitl.oracle.stochastic import FACTOR, RUNS, TO_FLOAT64, Noise, NoisyTape
-from minitl.parameters import Parameter
-from minitl.records import OpRecord
+from minitl.oracle.recipes import Recipe, recipe
+from minitl.oracle.running import run
+from minitl.oracle.truth import RejectedError, tensors_of
 from minitl.tape import Tape
 
 LAYOUTS = ("nhwc", "nchw")
-MEASURED = ("network",)  # whose bounds are
-DEEP = ("residual", *BLOCKS)  # float16 is not served: bounds add up
-NO_HALF = (*DEEP, *mechanisms.ATTRS)
 ATTEMPTS = 400
 PATIENCE = 200  # attempts that must be fit for half precision too, in cases that serve it, and that must be SHARP
-SHARP = 3e-2  # the most a bound may be of the largest element: what cancels is hard to tell from an error
-SHARP_HALF = 0.25  # the same for float16, which is not judged in a case that allows more
 REMEMBERED = 256  # draws; a case takes some 20 kB
 _Draw = tuple[int, dict[str, Array], bool, list[str]]  # attempt, tensors, whether gradients are exact, precisions
 VERSION = 2  # of the generator: other numbers from the same seed
@@ -67,279 +55,59 @@ def make(
         raise unknown("order of weights", weights, WEIGHTS)
     if dtype not in FLOATS:
         raise unknown("dtype", dtype, FLOATS)
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueRangeError(expected="a seed from 0", got=str(seed))
-    made = recipe(op, method, attrs or {}, batch, height, width)
-    if op in updates.ATTRS:
-        return _update_case(made, seed, dtype, _form(made, layout, weights), name or f"{op}-seed{seed}")
-    attempt, tensors, exact, served = _drawn(made, seed)
-    name = name or "-".join([op, *([made.method] if made.method else []), f"seed{seed}"])
-    generator = {"name": "minitl", "version": VERSION, "seed": seed, "attempt": attempt, "precisions": served}
-    return _case(made, name, tensors, exact, dtype, _form(made, layout, weights), generator)
+    seed = expect_count("seed", seed, least=0)
+    r = recipe(op, method, attrs or {}, batch, height, width)
+    form = Form.of(r.attrs, layout, weights)
+    attempt, tensors, exact, served = _first_fit(r, seed)
+    kept, macs, flops = _kept_and_work(r, tensors, dtype, layout)
+    laid = {n: form.stored(n, t) for n, t in tensors.items()}
+    own_dtype = {n: dtype if n.startswith(INPUTS) and t.dtype.kind == "f" else t.dtype for n, t in laid.items()}
+    sizes = {} if op in updates.ATTRS else {"batch": r.batch, "height": r.height, "width": r.width}
+    return Case(
+        name=name or "-".join(filter(None, (op, r.method, f"seed{seed}"))),
+        op=op,
+        attrs=r.attrs | sizes,
+        method=r.method,
+        rule=r.rule,
+        layout=layout,
+        dtype=dtype,
+        approximate_gradient=not exact,
+        tensors={n: np.array(t, own_dtype[n], order="C") for n, t in laid.items()},
+        kept=kept,
+        macs=macs,
+        flops=flops,
+        conventions=_conventions(r, weights),
+        generator={"name": "minitl", "version": VERSION, "seed": seed, "attempt": attempt, "precisions": served},
+    )
 
 
-_cache: OrderedDict[str, _Draw] = OrderedDict()
-
-
-def _drawn(r: Recipe, seed: int) -> _Draw:
-    """The first draw that is fit. The last ones are remembered: other layouts and dtypes have the same numbers."""
-    key = repr((r, seed))
-    if key not in _cache:
-        _cache[key] = _first_fit(r, seed)
-    _cache.move_to_end(key)
-    while len(_cache) > REMEMBERED:
-        _cache.popitem(last=False)
-    return _cache[key]
-
-
+@lru_cache(maxsize=REMEMBERED)
 def _first_fit(r: Recipe, seed: int) -> _Draw:
+    """The first draw that is fit. The last ones are remembered: other layouts and dtypes have the same numbers."""
     reason = ""
     for attempt in range(ATTEMPTS):
         try:
-            return attempt, *_tensors(r, Source(seed, attempt), patient=attempt < PATIENCE)
-        except _RejectedError as rejected:
+            return attempt, *tensors_of(r, Source(seed, attempt), patient=attempt < PATIENCE)
+        except RejectedError as rejected:
             reason = str(rejected)
     remedy = "use fewer elements, more channels or another seed"
     raise ValueRangeError(f"no draw of {ATTEMPTS} is fit to compare with: {reason}", op=r.op, remedy=remedy)
 
 
-def _form(r: Recipe, layout: str, weights: str) -> Form:
-    return Form(layout, weights, r.attrs["channels"] if r.attrs.get("labels") == "onehot" else 0)
-
-
-class _RejectedError(Exception):
-    """A draw that is no good for comparing."""
-
-
-class _Step(NamedTuple):
-    """Everything of one step, and the bound of each result."""
-
-    results: dict[str, Array]
-    bounds: dict[str, Array]
-    exact: bool
-    positions: dict[str, int]  # that a running statistic was taken over, by its name
-
-
-def _tensors(r: Recipe, source: Source, *, patient: bool) -> tuple[dict[str, Array], bool, list[str]]:
-    """All tensors of a case, in (N, H, W, C) and float64."""
-    values = draw(r, source)
-    steps = _measured(r, values, source) if r.op in MEASURED else _derived(r, values, source, patient=patient)
-    truth = steps["f64"]
-    for name, array in truth.results.items():
-        if degenerate(array) and not name.startswith("buffer_after"):
-            raise _RejectedError(f"{name} is constant")
-        if patient and name in truth.bounds and not _vanishes(truth, name) and not _sharp(steps["f32"], SHARP, name):
-            raise _RejectedError(f"{name} cancels")
-    if "f16" in steps and not all(_sharp(steps["f16"], SHARP_HALF, name) for name in steps["f16"].bounds):
-        if patient:
-            raise _RejectedError("float16 would allow too much")
-        del steps["f16"]
-    tensors = values | truth.results
-    for short, step in steps.items():
-        for name, bound in step.bounds.items():
-            tensors[f"tol.{short}.{name}"] = _rounded_up(bound + truth.bounds[name])
-    return tensors, truth.exact, list(steps)
-
-
-def _derived(r: Recipe, values: dict[str, Array], source: Source, *, patient: bool) -> dict[str, _Step]:
-    """The step with its bounds, by precision."""
-    steps = {}
-    for name in ("f32", "f64") if r.op in NO_HALF else ("f32", "f64", "f16"):
-        try:
-            tape = ErrorTape(PRECISIONS[name])
-            output = run(r, values, tape)
-            for call in tape.calls:
-                _check_distance(call.op, call.rule, call.arrays[0], call.errors[0])
-                _check_sides(call.op, call.rule, call.arrays[0])
-            if "grad_output" not in values:
-                values["grad_output"] = source.normal(output.output.shape)
-            steps[name] = _by_convention(r, values, _step(r, values, tape, output))
-        except _RejectedError:
-            if name != "f16" or patient:
-                raise
-    return steps
-
-
-def _measured(r: Recipe, values: dict[str, Array], source: Source) -> dict[str, _Step]:
-    """The same of a network, whose bounds are measured (see `stochastic`)."""
-    values["grad_output"] = np.ones(())
-    noise = Noise()
-    truth = _noisy_step(r, values, noise)
-    read, off = noise.read, [np.zeros(x.shape) for x in noise.read]
-    found = {name: np.zeros(array.shape) for name, array in truth.results.items() if array.dtype.kind == "f"}
-    for _ in range(RUNS):
-        noise.begin(source)
-        step = _noisy_step(r, values, noise)
-        off = [np.maximum(most, FACTOR * np.abs(x - y)) for most, x, y in zip(off, noise.read, read, strict=True)]
-        found = {n: np.maximum(most, FACTOR * np.abs(step.results[n] - truth.results[n])) for n, most in found.items()}
-        for call, x, error in zip(noise.calls, read, off, strict=True):
-            _check_distance(call.op, call.rule, x, error)
-    for name in [n for n in found if n.startswith("param_after.")]:
-        parameter = name.removeprefix("param_after.")
-        gradient = truth.results[f"grad_param.{parameter}"]
-        sizes = np.abs(values[f"param.{parameter}"]) + r.attrs["lr"] * np.abs(gradient)
-        found[name] = found[name] + PRECISIONS["f32"].rounding(4, sizes)
-    of_float64 = {name: bound * TO_FLOAT64 for name, bound in found.items()}
-    return {"f32": truth._replace(bounds=found), "f64": truth._replace(bounds=of_float64)}
-
-
-def _noisy_step(r: Recipe, values: dict[str, Array], noise: Noise) -> _Step:
-    tape = NoisyTape(noise)
-    ran = run(r, values, tape)
-    positions_of = _positions(tape)
-    return _by_convention(r, values, _Step(_results(r, values, tape, ran), {}, ran.exact, positions_of))
-
-
-def _sharp(step: _Step, most: float, name: str) -> bool:
-    """Whether the bound is at most that share of its tensor's largest element."""
-    return bool(step.bounds[name].max() <= most * np.abs(step.results[name]).max())
-
-
-def _vanishes(truth: _Step, name: str) -> bool:
-    """Whether the tensor is zero but for rounding: the shift of a norm that another one takes away, say."""
-    return bool(np.abs(truth.results[name]).max() <= truth.bounds[name].max())
-
-
-def _step(r: Recipe, values: dict[str, Array], tape: ErrorTape, ran: Ran) -> _Step:
-    """Results and bounds of a step on a tape that knows them."""
-    kept = {
-        kept_name(record.layer, tensor): tape.kept_error(record.saved, tensor)
-        for record in tape.records
-        for tensor, buffer in record.saved.buffers.items()
-        if buffer.array.dtype.kind == "f"
-    }
-    positions_of, results = _positions(tape), _results(r, values, tape, ran)
-    floats = {name: array for name, array in results.items() if array.dtype.kind == "f"}
-    bounds = {n: kept[n] if n in kept else tape.updated.get(id(a), tape.error(a)) for n, a in floats.items()}
-    if not all(np.isfinite(b).all() for b in bounds.values()):
-        raise _RejectedError(f"{tape.precision.name} has no finite bound")
-    return _Step(results, bounds, ran.exact, positions_of)
-
-
-def _results(r: Recipe, values: Mapping[str, Array], tape: Tape, ran: Ran) -> dict[str, Array]:
-    """Everything that a case expects, of a step whose forward has run."""
-    results: dict[str, Array] = {"output": ran.output.value} | {name: var.value for name, var in ran.more.items()}
-    for record in tape.records:
-        for tensor, buffer in record.saved.buffers.items():
-            name = kept_name(record.layer, tensor)
-            results[name] = buffer.array
-            if (says := buffer.kept).dtype not in FLOATS:
-                packed = says.bits < 8 and record.rule not in BY_SAMPLE
-                codes = unpack(buffer.array, says.bits, says.shape) if packed else buffer.array
-                if degenerate(codes):
-                    raise _RejectedError(f"{name} is constant")
-    moved = {p for record in tape.records if isinstance(record, OpRecord) for p in _updated(record)}
-    changed = {n: p for n, p in ran.parameters.items() if p in moved and (p.value != values[f"buffer.{n}"]).any()}
-    results |= {f"buffer_after.{name}": p.value for name, p in changed.items()}
-    gradients = tape.backward(ran.output, np.array(values["grad_output"], order="C"))
-    named = input_gradients(r, tape.input_gradients)
-    named |= {f"grad_param.{n}": gradients[n] for n in ran.parameters if n in gradients}
-    return results | named | updated(r, values, named)
-
-
-def _updated(record: OpRecord) -> Iterator[Parameter]:
-    """The statistics that the record's op moved."""
-    names = record.op.inputs[record.op.activations :]
-    return (p for p, name in zip(record.parameters, names, strict=False) if name in record.op.updates)
-
-
-def _positions(tape: Tape) -> dict[str, int]:
-    return {p.name: positions(record.shapes[0]) for record in tape.records for p in record.parameters}
-
-
-def _by_convention(r: Recipe, values: Mapping[str, Array], step: _Step) -> _Step:
-    """Running variances and the loss by the conventions that the case asks for."""
-    results, bounds = dict(step.results), dict(step.bounds)
-    if r.attrs.get("variance") == "biased":
-        for name in [n for n in results if n.startswith("buffer_after.") and n.endswith("running_var")]:
-            m = step.positions[name.removeprefix("buffer_after.")]
-            kept = (1 - r.attrs["momentum"]) * values[name.replace("_after", "", 1)]
-            results[name] = kept + (results[name] - kept) * ((m - 1) / m)
-    if r.attrs.get("reduction") == "sum":
-        for name in ("output", "grad_input.x"):
-            results[name], bounds[name] = results[name] * r.batch, bounds[name] * r.batch
-    return _Step(results, bounds, step.exact, step.positions)
-
-
-def _check_distance(op: Op, rule: str, x: Array, error: Array) -> None:
-    """Reject an activation whose inputs are within reach of a kink."""
-    for kink in kinks(op.name, rule) if op.name in ACTIVATIONS else ():
-        if ((error > 0) & (np.abs(x - kink) <= 4 * error + 16 * 2.0**-24 * (error > 0))).any():
-            raise _RejectedError(f"an input of {op.name} is too close to {kink}")
-
-
-def _check_sides(op: Op, rule: str, x: Array) -> None:
-    """Reject an activation whose inputs are all on one side of a kink."""
-    for kink in kinks(op.name, rule) if op.name in ACTIVATIONS and x.size >= 8 else ():
-        if degenerate(x > kink):
-            raise _RejectedError(f"inputs of {op.name} are on one side of {kink}")
-
-
-def _rounded_up(bound: Array) -> Array:
-    """As float32, not smaller; zero stays zero."""
-    with np.errstate(under="ignore"):
-        short = bound.astype(np.float32)
-    return np.where(bound > 0, np.nextafter(short, np.float32(np.inf)), np.float32(0))
-
-
-def _case(
-    r: Recipe,
-    name: str,
-    tensors: Mapping[str, Array],
-    exact: bool,
-    dtype: str,
-    form: Form,
-    generator: dict[str, Any],
-) -> Case:
-    values = {n: t for n, t in tensors.items() if n.startswith(("input.", "param.", "buffer."))}
+def _kept_and_work(
+    r: Recipe, tensors: Mapping[str, Array], dtype: str, layout: str
+) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """The ledger's rows of a step in that dtype, and its MACs and FLOPs; an optimizer's steps have none."""
     tape = Tape(fused=False)
-    ran = run(r, values, tape, dtype)
-    if ran.output.needs_grad:
-        tape.backward(ran.output)
+    if r.op not in updates.ATTRS:
+        ran = run(r, {n: t for n, t in tensors.items() if n.startswith(GIVEN)}, tape, dtype)
+        if ran.output.needs_grad:
+            tape.backward(ran.output)
     book = ledger(tape)
-    rows = [{**asdict(row), "shape": list(shape_in(row.shape, form.layout))} for row in book.rows]
-    for row in rows:
-        row.update(needed_for=list(row["needed_for"]), shared_with=list(row["shared_with"]))
+    rows = [asdict(row) | {"shape": list(shape_in(row.shape, layout))} for row in book.rows]
+    rows = [row | {name: list(row[name]) for name in ("needed_for", "shared_with")} for row in rows]
     totals = book.to_json()["totals"]
-    own = ("input.", "param.", "buffer.", "grad_output")
-    laid = {n: form.stored(n, t) for n, t in tensors.items()}
-    stored = {
-        n: np.array(t, dtype if n.startswith(own) and t.dtype.kind == "f" else t.dtype, order="C")
-        for n, t in laid.items()
-    }
-    return Case(
-        name=name,
-        op=r.op,
-        attrs={**r.attrs, "batch": r.batch, "height": r.height, "width": r.width},
-        method=r.method,
-        rule=r.rule,
-        layout=form.layout,
-        dtype=dtype,
-        approximate_gradient=not exact,
-        tensors=stored,
-        kept=rows,
-        macs=totals["macs"],
-        flops=totals["flops"],
-        conventions=_conventions(r, form),
-        generator=generator,
-    )
-
-
-def _update_case(r: Recipe, seed: int, dtype: str, form: Form, name: str) -> Case:
-    """Steps of an optimizer, which have neither a backward nor a ledger."""
-    given = updates.draw(r.op, r.attrs, Source(seed))
-    truth, of_truth = updates.run(r.op, r.attrs, given, PRECISIONS["f64"])
-    tensors = {n: a.astype(dtype) for n, a in given.items()} | truth
-    for short in ("f32", "f64"):
-        for n, bound in updates.run(r.op, r.attrs, given, PRECISIONS[short])[1].items():
-            tensors[f"tol.{short}.{n}"] = _rounded_up(bound + of_truth[n])
-    none = dict.fromkeys(("forward", "grad_input", "grad_weight", "recompute"), 0) | {"convention": "standard"}
-    return Case(
-        name=name, op=r.op, attrs=r.attrs, method="", rule="", layout=form.layout, dtype=dtype,
-        approximate_gradient=False, tensors=tensors, kept=[], macs=none, flops=none,
-        conventions=_conventions(r, form),
-        generator={"name": "minitl", "version": VERSION, "seed": seed, "attempt": 0, "precisions": ["f32", "f64"]},
-    )  # fmt: skip
+    return rows, totals["macs"], totals["flops"]
 
 
 def recipe_of(case: Case) -> Recipe:
@@ -352,12 +120,12 @@ def recipe_of(case: Case) -> Recipe:
     return recipe(case.op, case.method, attrs, *sizes)
 
 
-def _conventions(r: Recipe, form: Form) -> dict[str, Any]:
+def _conventions(r: Recipe, weights: str) -> dict[str, Any]:
     return {
         "eps": r.attrs.get("eps"),
         "momentum": r.attrs.get("momentum"),
         "variance": f"biased in normalisation, {r.attrs.get('variance', 'unbiased')} in the running estimate",
-        "weights": form.weights,
+        "weights": weights,
         "kinks": {
             "relu": "slope 0 at 0",
             "relu6": "slope 0 at 0 and 6",

@@ -6,7 +6,7 @@ float16 is not served: it would change codes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,12 +70,9 @@ class _Given(np.random.Generator):
         self.numbers = self._left = np.asarray(numbers, np.float64).ravel()
 
     def random(self, size: Any = None, dtype: Any = None, out: Any = None) -> Any:
-        """The next numbers, in that shape or into `out`."""
-        shape = size if out is None else out.shape
-        now, self._left = np.split(self._left, [int(np.prod(shape))])
-        if out is None:
-            return now.reshape(shape)
-        out[...] = now.reshape(shape)
+        """The next numbers, into `out`, which minitl's ops always give."""
+        now, self._left = np.split(self._left, [out.size])
+        out[...] = now.reshape(out.shape)
         return out
 
 
@@ -107,29 +104,3 @@ def basis(shape: Shape, source: Source) -> Array:
     """A basis (K, D) of orthonormal rows, rounded to float32."""
     columns = subspace.orthonormal(source.normal(shape[::-1]))
     return np.ascontiguousarray(columns.T).astype(np.float32).astype(np.float64)
-
-
-def entries() -> Iterator[tuple[str, str, dict[str, Any], tuple[int, int, int]]]:
-    """Name, op, attributes and size of the built-in cases."""
-    yield "coded_conv-quantised8", "coded_conv", {"rule": "quantised8", "stride": 2}, (2, 5, 4)
-    yield "coded_conv-quantised4-k1", "coded_conv", {"rule": "quantised4", "kernel": 1, "channels": 6}, (2, 3, 4)
-    yield "coded_conv-quantised2", "coded_conv", {"rule": "quantised2"}, (2, 4, 3)
-    yield (
-        "coded_conv-quantised2-two-groups",
-        "coded_conv",
-        {"rule": "quantised2", "kernel": 1, "channels": 14},
-        (1, 5, 4),
-    )
-    yield "coded_conv-razor", "coded_conv", {"rule": "razor"}, (2, 3, 5)
-    yield "coded_conv-channels", "coded_conv", {"rule": "channels", "channels": 4, "kept_channels": "1,3"}, (2, 4, 3)
-    for which, more, extents in (("k3-s1", {}, (2, 4, 3)), ("k1", {"kernel": 1, "ranks": "2,3,2"}, (1, 4, 5))):
-        yield f"subspace_conv-fixed-{which}", "subspace_conv", {"rule": "subspace_fixed", **more}, extents
-    yield "subspace_conv-follows-k1", "subspace_conv", {"kernel": 1}, (2, 3, 4)
-    yield "subspace_conv-follows-k3-s2", "subspace_conv", {"stride": 2, "ranks": "1,2,2"}, (1, 5, 4)
-    yield "integer_conv-k3-s1", "integer_conv", {}, (2, 4, 3)
-    yield "integer_conv-bit-serial-k3-s2", "integer_conv", {"rule": "bit-serial", "stride": 2, "groups": 1}, (1, 5, 4)
-    yield "pruned_conv-2-of-4", "pruned_conv", {"channels": 12}, (2, 3, 2)
-    yield "pruned_conv-1-of-2-bias", "pruned_conv", {"keep": 1, "of": 2, "bias": True, "channels": 6}, (1, 4, 3)
-    yield "pruned_linear-2-of-4", "pruned_linear", {}, (5, 1, 1)
-    yield "multiply", "multiply", {}, (2, 3, 4)
-    yield "add_channels", "add_channels", {}, (2, 3, 4)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from minitl import ops
-from minitl.arrays import Shape, is_count
+from minitl.arrays import Shape
+from minitl.checks import as_count, as_number, expect_count
 from minitl.errors import ValueRangeError, unknown
 from minitl.networks.irb import PAPER
 from minitl.ops.op import Op
@@ -88,6 +89,9 @@ class Recipe:
     height: int
     width: int
 
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
     @property
     def input_shape(self) -> Shape:
         """(N, H, W, C), or (N, C) for the ops on vectors; (size,) for an optimizer's."""
@@ -95,6 +99,11 @@ class Recipe:
             return (self.attrs["size"],)
         channels = 3 if self.op == "network" else self.attrs["in_channels" if self.op == "irb" else "channels"]
         return (self.batch, channels) if self.op in FLAT else (self.batch, self.height, self.width, channels)
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """What a gradient is wanted of, beside the parameters."""
+        return ("x", SECOND[self.op]) if self.op in SECOND else ("x",)
 
     @property
     def rule(self) -> str:
@@ -129,14 +138,9 @@ def recipe(op: str, method: str, attrs: Mapping[str, Any], batch: int, height: i
     known_methods = {"irb": METHODS, "network": NETWORK_METHODS}.get(op, {})
     if known_methods and method not in known_methods:
         raise unknown("method", method, known_methods, op=op)
-    for name, value in attrs.items():
-        if name not in ATTRS[op]:
-            raise unknown("attribute", name, ATTRS[op], op=op)
-        _check_type(op, name, value)
-    for name, value in (("batch", batch), ("height", height), ("width", width)):
-        if not is_count(value, least=1):
-            raise ValueRangeError(op=op, expected=f"{name} at least 1", got=str(value))
-    full = {**ATTRS[op], **attrs}
+    full = ATTRS[op] | {name: _checked(op, name, value) for name, value in attrs.items()}
+    named = {"batch": batch, "height": height, "width": width}
+    batch, height, width = (expect_count(name, value, least=1, op=op) for name, value in named.items())
     if full.get("padding", SYMMETRIC) != SYMMETRIC:
         _expect_output(op, full, (height, width))
     if op == "network":
@@ -189,7 +193,10 @@ def _is_padding(text: object) -> bool:
     return text in (SYMMETRIC, SAME, VALID) or (len(sides) == 4 and all(s.isdecimal() and int(s) < 32 for s in sides))
 
 
-def _check_type(op: str, name: str, value: Any) -> None:
+def _checked(op: str, name: str, value: Any) -> Any:
+    """The value of an attribute, numbers as Python's own."""
+    if name not in ATTRS[op]:
+        raise unknown("attribute", name, ATTRS[op], op=op)
     default = ATTRS[op][name]
     if name in CHOICES and value not in CHOICES[name]:
         raise unknown(name, value, CHOICES[name], op=op)
@@ -200,16 +207,19 @@ def _check_type(op: str, name: str, value: Any) -> None:
     elif op == "network" and name in LISTS:
         good = _is_list(value)
     elif isinstance(default, float):
-        least_fits = value == 0 if name in ("momentum", "weight_decay") and op in updates.ATTRS else False
-        good = isinstance(value, int | float) and not isinstance(value, bool) and (0 < value < 1 or least_fits)
+        may_be_0 = name in ("momentum", "weight_decay") and op in updates.ATTRS
+        number = as_number(value)
+        good = number is not None and (0 < number < 1 or (may_be_0 and number == 0))
+        value = number if good else value
     elif isinstance(default, bool | str):
         good = type(value) is type(default)
     else:
-        good = is_count(value, least=0 if name == "se_channels" and op == "irb" else 1) and value <= (
-            31 if name == "kernel" else 4096
-        )
+        count = as_count(value, least=0 if name == "se_channels" and op == "irb" else 1)
+        good = count is not None and count <= (31 if name == "kernel" else 4096)
+        value = count if good else value
     if not good:
         raise ValueRangeError(op=op, expected=f"{name} like {default}", got=repr(value))
+    return value
 
 
 def _train(op: str, full: Mapping[str, Any], extents: tuple[int, int]) -> list[str]:

@@ -16,7 +16,7 @@ from minitl.networks.model import Model
 from minitl.networks.network import build
 from minitl.oracle import mechanisms
 from minitl.oracle.network import network
-from minitl.oracle.recipes import NETWORK_METHODS, SECOND, SYMMETRIC, Recipe, is_statistic, padding, shapes
+from minitl.oracle.recipes import NETWORK_METHODS, SYMMETRIC, Recipe, is_statistic, padding, shapes
 from minitl.parameters import Parameter
 from minitl.records import Var
 from minitl.tape import Tape
@@ -63,10 +63,8 @@ def input_gradients(r: Recipe, by_source: Mapping[int, Array]) -> dict[str, Arra
     """The gradients of the operands under the case's names, from those of a tape's variables, the first being x."""
     if r.op == "network":  # whose images are not differentiated
         return {}
-    names = ("x", *([SECOND[r.op]] if r.op in SECOND else []))
-    return {
-        f"grad_input.{name}": by_source[source] for name, source in zip(names, sorted(by_source)[::-1], strict=True)
-    }
+    sources = zip(r.operands, sorted(by_source)[::-1], strict=True)
+    return {f"grad_input.{name}": by_source[source] for name, source in sources}
 
 
 def updated(r: Recipe, values: Mapping[str, Array], gradients: Mapping[str, Array]) -> dict[str, Array]:
@@ -124,12 +122,9 @@ def _run_pooled_head(r: Recipe, values: Mapping[str, Array], tape: Tape) -> Ran:
 
 def _run_op(r: Recipe, values: Mapping[str, Array], tape: Tape) -> Ran:
     op, parameters = r.runs, _parameters(r, values)
-    extra = [tape.labels(values["input.labels"])] if r.op == "cross_entropy" else []
-    if r.op in SECOND:
-        x, extra = tape.variable(Var(values["input.x"])), [tape.variable(Var(values[f"input.{SECOND[r.op]}"]))]
-    else:
-        x = tape.variable(Var(values["input.x"]))
-    y = tape.run(op, x, *extra, *parameters.values(), layer="", role="", rule=r.rule, attrs=_attrs(r, values))
+    operands = [tape.variable(Var(values[f"input.{name}"])) for name in r.operands]
+    operands += [tape.labels(values["input.labels"])] if r.op == "cross_entropy" else []
+    y = tape.run(op, *operands, *parameters.values(), layer="", role="", rule=r.rule, attrs=_attrs(r, values))
     return Ran(y, parameters, r.rule not in op.approximate)
 
 

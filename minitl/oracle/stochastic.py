@@ -21,9 +21,10 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.ops.op import Attrs, Gradients, Op
-from minitl.oracle import bounds, exponentials
+from minitl.oracle import bounds
 from minitl.oracle.bounds import PRECISIONS, Call
 from minitl.oracle.data import Source
+from minitl.oracle.error_tape import CallTape
 from minitl.records import OpRecord
 from minitl.saved import Saved
 from minitl.tape import Tape
@@ -56,11 +57,11 @@ class Noise:
         return self.source.uniform(np.shape(bound), -1.0, 1.0) * bound
 
 
-class NoisyTape(Tape):
+class NoisyTape(CallTape):
     """A tape in float64 that moves every value it computes within that operation's bound."""
 
     def __init__(self, noise: Noise) -> None:
-        super().__init__(fused=False)
+        super().__init__()
         self.noise = noise
         self._calls: dict[int, Call] = {}  # of the first run, by the id of what the call saved
 
@@ -70,18 +71,13 @@ class NoisyTape(Tape):
     def _forward(
         self, op: Op, arrays: Sequence[Array], attrs: Attrs, needs: Sequence[bool], rule: str
     ) -> tuple[Array, Saved]:
-        before = tuple(np.array(a) if name in op.updates else a for name, a in zip(op.inputs, arrays, strict=False))
-        y, saved = super()._forward(op, arrays, attrs, needs, rule)
-        if op.name == "cross_entropy":
-            y = exponentials.cross_entropy(arrays[0], arrays[1], saved)
-        noise = self.noise
+        made, noise = self.call(op, arrays, [np.zeros(a.shape) for a in arrays], attrs, needs, rule), self.noise
+        y, saved = made.y, made.saved
         noise.read.append(np.array(arrays[0]))
         if noise.source is None:
-            exact = tuple(np.zeros(a.shape) for a in arrays)
-            call = Call(op, before, exact, attrs, needs, rule, y, saved)
-            bounds.forward(call, FLOAT32)
-            noise.calls.append(call)
-            self._calls[id(saved)] = call
+            bounds.forward(made, FLOAT32)
+            noise.calls.append(made)
+            self._calls[id(saved)] = made
             return y, saved
         call = noise.calls[len(noise.read) - 1]
         y += noise.of(call.y_error)

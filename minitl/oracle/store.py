@@ -13,9 +13,12 @@ import numpy as np
 
 from minitl import files
 from minitl.arrays import Array
+from minitl.bits import packed_shape
 from minitl.errors import MinitlError, UsageError
 from minitl.oracle import updates
-from minitl.oracle.case import SCHEMA, Case
+from minitl.oracle.bounds import PRECISIONS
+from minitl.oracle.case import BY_SAMPLE, SCHEMA, Case, shape_from
+from minitl.oracle.forms import WEIGHTS
 
 JSON, TENSORS = "case.json", "tensors.safetensors"
 LARGEST = 1 << 30  # bytes of a file, or of its tensors
@@ -28,7 +31,7 @@ FIELDS: dict[str, type] = {
     "approximate_gradient": bool,
     "kept": list,
 }
-ROW = {"layer": str, "tensor": str, "bits": int, "shape": list}
+ROW = {"layer": str, "tensor": str, "rule": str, "bits": int, "shape": list}
 
 
 class CaseError(MinitlError):
@@ -42,10 +45,7 @@ def save(case: Case, folder: Path | str) -> None:
     if not NAME.fullmatch(case.name):
         raise CaseError(f"{case.name!r} cannot be the name of a case", remedy="use letters, digits, . _ and -")
     folder = Path(folder)
-    arrays = {name: np.ascontiguousarray(tensor) for name, tensor in case.tensors.items()}
-    arrays = {
-        name: a.reshape(case.tensors[name].shape) for name, a in arrays.items()
-    }  # ascontiguousarray makes () (1,)
+    arrays = {name: np.array(tensor, order="C") for name, tensor in case.tensors.items()}
     about: dict[str, Any] = {"schema": SCHEMA, "case": case.name}
     about |= {name: getattr(case, name) for name in FIELDS if name not in ("case", "tensors")}
     about["tensors"] = {
@@ -99,6 +99,8 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise CaseError(f"{path}: {name} must be a {kind.__name__}")
     if not NAME.fullmatch(about["case"]) or about["layout"] not in ("nhwc", "nchw"):
         raise CaseError(f"{path}: bad name {about['case'][:40]!r} or layout {about['layout'][:40]!r}")
+    if (weights := about["conventions"].get("weights", "oihw")) not in [*WEIGHTS]:
+        raise CaseError(f"{path}: unknown order of weights {str(weights)[:40]!r}")
     return about
 
 
@@ -154,9 +156,11 @@ def _check_rows(folder: Path, case: Case) -> None:
             raise CaseError(f"{folder}: {name} is not floating point")
         if row["bits"] < 8 and (array.dtype != np.uint8 or array.ndim != 2 or array.size * 8 > LARGEST):
             raise CaseError(f"{folder}: {name} holds no packed codes")
-        if row["bits"] < 8 and int(np.prod(row["shape"], dtype=object)) > array.size * 8 // row["bits"]:
-            raise CaseError(f"{folder}: {name} is too small for its row's shape")
-        for short in ("f16", "f32", "f64"):
+        if row["bits"] < 8 and row["rule"] not in BY_SAMPLE:
+            shape = shape_from(row["shape"], case.layout)
+            if not shape or packed_shape(shape, row["bits"]) != array.shape:
+                raise CaseError(f"{folder}: {name} is not packed from its row's shape")
+        for short in PRECISIONS:
             bound = case.tensors.get(f"tol.{short}.{name}", array)
             if bound.shape != array.shape or bound.dtype.kind != array.dtype.kind:
                 raise CaseError(f"{folder}: tol.{short}.{name} does not fit its tensor")

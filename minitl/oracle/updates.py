@@ -27,6 +27,7 @@ ATTRS: dict[str, dict[str, Any]] = {
         **{"size": 7, "steps": 1, "lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01},
     },
 }
+RATES = ((10.0, "10x"), (0.1, "1/10"), (-1.0, "of the wrong sign"))  # wrong learning rates, as factors
 STATE = {"sgd": ("velocity",), "adam": ("first_moment", "second_moment")}
 
 
@@ -34,25 +35,20 @@ STATE = {"sgd": ("velocity",), "adam": ("first_moment", "second_moment")}
 class Mistakes:
     """What may be done otherwise than right."""
 
-    decay: bool = True  # weight decay is applied
-    decoupled: bool = False  # straight to the parameter, as in AdamW
+    decoupled: bool = False  # weight decay goes straight to the parameter, as in AdamW
     corrected: bool = True  # moments are divided by 1 - beta^t
     eps_inside: bool = False  # the square root
     damped: bool = False  # the gradient is multiplied by 1 - momentum
-    swapped: bool = False  # nesterov where it is not asked for, or the other way round
     remembers: bool = True  # earlier steps
 
 
 CAUSES = {
     "sgd": {
-        "weight decay left out": Mistakes(decay=False),
         "weight decay applied to the parameter, not added to the gradient": Mistakes(decoupled=True),
         "the gradient multiplied by 1 - momentum (dampening)": Mistakes(damped=True),
-        "nesterov where plain momentum is right, or the other way round": Mistakes(swapped=True),
         "momentum forgotten: each step begins with none": Mistakes(remembers=False),
     },
     "adam": {
-        "weight decay left out": Mistakes(decay=False),
         "weight decay applied to the parameter, not added to the gradient (AdamW)": Mistakes(decoupled=True),
         "bias correction left out: moments are not divided by 1 - beta^t": Mistakes(corrected=False),
         "eps inside the square root": Mistakes(eps_inside=True),
@@ -61,9 +57,8 @@ CAUSES = {
 }
 
 
-def draw(op: str, attrs: Mapping[str, Any], source: Source) -> dict[str, Array]:
+def draw(attrs: Mapping[str, Any], source: Source) -> dict[str, Array]:
     """A parameter and the gradients of its steps."""
-    del op
     return {
         "input.x": source.normal((attrs["size"],)),
         "input.gradients": source.normal((attrs["steps"], attrs["size"]), 0.5),
@@ -103,7 +98,7 @@ def _sum(p: Precision, count: float, *terms: tuple[float, Known]) -> Known:
 
 
 def _decayed(a: Mapping[str, Any], x: Known, g: Known, p: Precision, wrong: Mistakes) -> Known:
-    return _sum(p, 3, (1.0, g), (a["weight_decay"] if wrong.decay and not wrong.decoupled else 0.0, x))
+    return _sum(p, 3, (1.0, g), (0.0 if wrong.decoupled else a["weight_decay"], x))
 
 
 def _moved(a: Mapping[str, Any], x: Known, along: Known, p: Precision, wrong: Mistakes) -> Known:
@@ -116,7 +111,7 @@ def _sgd(
 ) -> tuple[Known, list[Known]]:
     d = _decayed(a, x, g, p, wrong)
     v = _sum(p, 3, (a["momentum"], state[0]), (1 - a["momentum"] if wrong.damped and t > 1 else 1.0, d))
-    along = _sum(p, 3, (a["momentum"], v), (1.0, d)) if a["nesterov"] != wrong.swapped else v
+    along = _sum(p, 3, (a["momentum"], v), (1.0, d)) if a["nesterov"] else v
     return _moved(a, x, along, p, wrong), [v]
 
 
@@ -145,5 +140,10 @@ def mistaken(
         yield cause, run(op, attrs, values, p, wrong)[0]
     last = {**values, "input.gradients": values["input.gradients"][-1:]}
     yield "the last step only", run(op, attrs, last, p)[0]
-    for factor, text in ((10.0, "10x"), (0.1, "1/10"), (-1.0, "of the wrong sign")):
-        yield f"the learning rate {text}", run(op, {**attrs, "lr": factor * attrs["lr"]}, values, p)[0]
+    others = {"weight decay left out": {"weight_decay": 0.0}}
+    others |= {f"the learning rate {text}": {"lr": factor * attrs["lr"]} for factor, text in RATES}
+    if op == "sgd":
+        text = "nesterov where plain momentum is right, or the other way round"
+        others[text] = {"nesterov": not attrs["nesterov"]}
+    for cause, other in others.items():
+        yield cause, run(op, {**attrs, **other}, values, p)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -96,7 +96,8 @@ def _judge(args: argparse.Namespace, say: Callable[[oracle.Report], None]) -> _C
     """
     checked, unreadable = _Checked(), []
     answer = reader(args.got)
-    cases = [(case, name) for case, name in _loaded(args.ref, args.got) if _asked_for(case, args)]
+    loaded = [(oracle.load(folder), name) for folder, name in _folders(args.ref, args.got)]
+    cases = [(case, name) for case, name in loaded if _asked_for(case, args)]
     for case, name in cases:
         checked.kinds[case.name] = f"{case.op} {case.method}".strip()
         try:
@@ -119,10 +120,6 @@ def _judge(args: argparse.Namespace, say: Callable[[oracle.Report], None]) -> _C
     if not checked.reports:
         raise nothing_found(args.got, checked.missing)
     return checked
-
-
-def _loaded(ref: Path, got: Path) -> Iterator[tuple[oracle.Case, str]]:
-    return ((oracle.load(folder), name) for folder, name in _folders(ref, got))
 
 
 def _asked_for(case: oracle.Case, args: argparse.Namespace) -> bool:

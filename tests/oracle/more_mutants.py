@@ -157,10 +157,6 @@ def half(a: Array) -> Array:
     return a.astype(np.float16).astype(a.dtype)
 
 
-def nearest_bfloat16(a: Array) -> Array:
-    return bfloat16((a.astype(np.float64) * (1 + 2.0**-8)).astype(np.float32))
-
-
 def tf32(a: Array) -> Array:
     bits = np.ascontiguousarray(a, np.float32).view(np.uint32).astype(np.uint64)
     rounded = (bits + 0xFFF + ((bits >> 13) & 1)) & 0xFFFFE000
@@ -179,9 +175,6 @@ def operands_in(to: object) -> type[Correct]:
 
         def arriving(self, gy: Array) -> Array:
             return to(gy)  # type: ignore[operator]
-
-        def bias_gradient(self, gy: Array) -> Array:
-            return gy.sum(axis=(0, 1, 2))
 
     return Rounded
 

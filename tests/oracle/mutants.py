@@ -1178,10 +1178,6 @@ class DoubledGateGradient(Correct):
 
 @mutant("squeeze-and-excite squeezes with the block's activation")
 class OwnActivation(Correct):
-    tuned: frozenset[str] | set[str] = frozenset()  # parameters of a network
-    keeping: frozenset[str] | set[str] = frozenset()  # activations of a network that keep something
-    logits = np.zeros(())
-
     def squeezed(self) -> str:
         return self.attrs.get("activation", "hard_swish")
 

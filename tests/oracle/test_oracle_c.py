@@ -203,6 +203,27 @@ def test_a_float32_program_is_not_given_what_is_no_float32(value: float) -> None
         header(replace(case, tensors={**case.tensors, "input.x": x}))
 
 
+def test_axes_have_the_names_of_the_order_that_weights_are_in() -> None:
+    (case,) = minitl.oracle.cases("conv-bias", weights="hwio", layout="nchw")
+    (network,) = minitl.oracle.cases("network-ft-all*")
+    (bases,) = minitl.oracle.cases("subspace_conv-fixed-k1")
+    (norm,) = minitl.oracle.cases("batch_norm-v2")
+    (linear,) = minitl.oracle.cases("linear")
+    (steps,) = minitl.oracle.cases("adam")
+    for of, name, axes in (
+        (case, "grad_param.weight", "row, column, in, out"),
+        (case, "output", "n, c, h, w"),
+        (network, "param_after.stem.weight", "out, in, row, column"),
+        (bases, "buffer.basis_h", ""),
+        (norm, "kept.x_hat", "n, h, w, c"),
+        (linear, "kept.x", "n, c"),
+        (linear, "grad_input.x", "n, c"),
+        (steps, "input.gradients", ""),
+    ):
+        (said,) = re.findall(rf'\{{"{re.escape(name)}", .*?, .*?, .*?, "(.*?)"', header(of))
+        assert said == axes
+
+
 # A table of cases, and answers that the check reads
 
 

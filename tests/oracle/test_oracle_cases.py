@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from own import step
 
 from minitl import MinitlError, oracle
-from minitl.oracle.make import DEEP
 from minitl.oracle.recipes import ATTRS
+from minitl.oracle.truth import DEEP
 
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
@@ -68,6 +69,14 @@ def test_every_method_op_stride_and_kernel_has_a_case() -> None:
         assert {"relu", "relu6", "hard_swish"} == {a["activation"] for a in blocks}
         assert {1, 2} == {a.get("stride", 1) for a in blocks}
         assert {3, 5, 7} == {a.get("kernel", 3) for a in blocks}
+
+
+def test_numbers_of_numpy_make_the_same_case_and_one_that_can_be_saved(tmp_path: Path) -> None:
+    one = oracle.make("conv", attrs={"kernel": np.int64(5)}, batch=np.int32(1), seed=np.uint8(3))
+    oracle.save(one, tmp_path)
+    assert vars(oracle.load(tmp_path)) | {"tensors": 0} == vars(
+        oracle.make("conv", attrs={"kernel": 5}, batch=1, seed=3)
+    ) | {"tensors": 0}
 
 
 def test_an_irb_of_ones_own() -> None:

@@ -55,6 +55,12 @@ def put(name: str, change: Callable[[Any], Any]) -> Callable[[Got], object]:
         ("conv-bias", put("output", lambda a: a[:1]), "expected shape"),
         ("conv-bias", put("output", lambda a: a.reshape(-1)[1:]), "got (119,): 119 float32, expected 120"),
         ("conv-bias", put("output", lambda a: a.byteswap()), "big-endian"),
+        ("conv-bias", put("output", lambda a: np.zeros((2, 7, 5, 5), a.dtype)), "stride ignored"),
+        (
+            "relu-exact",
+            put("kept.mask", lambda a: np.concatenate([a[:-1], a[-1:] | 192])),
+            "unused high bits of the last bytes",
+        ),
         ("conv-bias", lambda g: g.update(output_y=g.pop("output")), "output: missing: it is required; found output_y"),
         ("relu-exact", lambda g: g.update(gx=g.pop("grad_input.x"), y=g["output"]), "it is required; found gx, y"),
         ("conv-bias", put("output", lambda a: a.astype(int)), "expected floats"),
@@ -95,6 +101,16 @@ def test_each_of_several_mistakes_is_named() -> None:
     assert "bias left out" in causes["output"]
     assert "a missing gradient: it is zero" in causes["grad_param.bias"]
     assert "filter flipped" in causes["grad_param.weight"]
+
+
+def test_a_result_that_has_no_bounds_costs_no_other_its_cause() -> None:
+    case = case_of("irb-ft-relu-k5-s2-se")
+    right, wrong = step(case, "float32"), "grad_param.project.weight"
+    got = right | {wrong: 2 * right[wrong], "output": right["output"].astype(np.float16)}
+    said = {line.tensor: str(line) for line in case.compare(got).lines if not line.ok}
+    assert said.keys() == {wrong, "output"}
+    assert "float16 is not served" in said["output"]
+    assert "a gradient doubled" in said[wrong]
 
 
 def test_float32_numbers_in_float64_are_judged_as_float32_and_said_to_be() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,27 @@ def test_another_order_of_weights_is_named() -> None:
     assert "transposed" in report.lines[-1].cause or any("transposed" in line.cause for line in report.lines)
     report = case.compare(right | {"grad_param.weight": right["grad_param.weight"][::-1, ::-1]})
     assert any("filter flipped" in line.cause for line in report.lines)
+
+
+@pytest.mark.parametrize(
+    ("weights", "axes"),
+    [("oihw", "out, in, row, column"), ("ohwi", "out, row, column, in"), ("hwio", "row, column, in, out")],
+)
+def test_of_weights_it_is_said_in_the_order_of_the_case(weights: str, axes: str) -> None:
+    """A filter is flipped in its rows and columns, wherever these stand; and no other order is called right."""
+    (case,) = oracle.cases("conv-bias", weights=weights)
+    right, order = step(case, "float32"), axes.split(", ")
+
+    def said(change: Callable[[Any], Any]) -> str:
+        report = case.compare(right | {"grad_param.weight": change(right["grad_param.weight"])})
+        return next(line.cause for line in report.lines if line.tensor == "grad_param.weight")
+
+    assert "filter flipped" in said(lambda g: np.flip(g, (order.index("row"), order.index("column"))))
+    assert "filter flipped" not in said(lambda g: np.flip(g, (order.index("in"), order.index("out"))))
+    first, others = order[0] == "out", ", ".join(axis for axis in order if axis != "out")
+    came = f"{others}, out" if first else f"out, {others}"
+    turned = said(lambda g: np.moveaxis(g, order.index("out"), 3 if first else 0))
+    assert turned == f"weights transposed: these are ({came}); weights are ({axes})"
 
 
 def test_built_in_cases_in_another_size() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from minitl import oracle
 from minitl.oracle.bounds import PRECISIONS
-from minitl.oracle.make import NO_HALF
 from minitl.oracle.store import JSON
+from minitl.oracle.truth import NO_HALF
 from minitl.oracle.updates import ATTRS
 
 GOLDEN = Path(__file__).parent / "golden"

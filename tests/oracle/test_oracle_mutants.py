@@ -18,8 +18,8 @@ import minitl.oracle.compare
 from minitl import oracle
 from minitl.ops.activations.activation import ACTIVATIONS
 from minitl.oracle import mechanisms, updates
-from minitl.oracle.make import DEEP
 from minitl.oracle.mistakes.activations import by_sign
+from minitl.oracle.truth import DEEP
 
 LEAST = 100  # mutants
 
@@ -115,6 +115,8 @@ EVERY = (  # mistakes, and a case of which they are named in every tensor that i
     ("the sign rule's mask is x > -3", "hard_swish-sign"),
     ("the sign rule's mask is x >= -1.5", "hard_swish-sign"),
     ("the sign rule's mask is x >= 3", "hard_swish-sign"),
+    ("the sign rule's mask is x >= -3", "relu6-sign"),
+    ("the sign rule's mask is x > -3", "silu-sign"),
     ("the sign rule's mask is y >= 0", "hard_swish-sign"),
     ("the sign rule's mask is y >= 0", "irb-mobiletl-hard_swish-k5-s2-se"),
     *((f"the last group missing{where}", f"grouped_conv-k3-s{stride}") for where in GRADIENTS for stride in (1, 2)),
@@ -145,6 +147,13 @@ def test_an_exact_slope_is_not_called_low_precision() -> None:
     answer = MUTANTS["exact slope where the sign rule is asked for"](case).answer()
     (line,) = (line for line in case.compare(answer).lines if not line.ok)
     assert line.cause == "the gradient of rule exact or the gradient of rule output"
+
+
+def test_what_rounding_left_of_a_zero_is_not_called_low_precision() -> None:
+    (case,) = oracle.cases("irb-mobiletl-relu6-k7-s2")
+    report = case.compare(MUTANTS["the sign rule's mask is x >= -3"](case).answer())
+    assert not report.ok
+    assert "low precision" not in str(report)
 
 
 ENDS = (

@@ -293,6 +293,8 @@ HOSTILE: list[dict[str, Any]] = [
     {"attrs": None},
     {"approximate_gradient": 1},
     {"conventions": "none"},
+    {"conventions": {"weights": "chwn"}},
+    {"conventions": {"weights": []}},
 ]
 
 
@@ -303,6 +305,18 @@ def test_a_hostile_case_json(
     ref, got = pair
     path = ref / NAME / JSON
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert check(ref, got, capsys) == 2
+
+
+@pytest.mark.parametrize("row", [{"rule": None}, {"shape": [2, 5, 3]}, {"shape": [1, 1, 1, 1]}, {"bits": 1}], ids=str)
+def test_a_row_that_its_codes_do_not_fit(
+    row: dict[str, Any], pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ref, got = pair
+    path = ref / "relu6-codes" / JSON
+    about = json.loads(path.read_text())
+    about["kept"] = [{name: value for name, value in (about["kept"][0] | row).items() if value is not None}]
+    path.write_text(json.dumps(about))
     assert check(ref, got, capsys) == 2
 
 

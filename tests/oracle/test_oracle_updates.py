@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from own import step
 
-from minitl import oracle
+from minitl import MinitlError, oracle
 from minitl.oracle import updates
 
 NAMES = [entry.name for op in updates.ATTRS for entry in oracle.entries(f"{op}*")]
@@ -90,6 +90,12 @@ def test_adam_by_its_formula_and_two_other_ones() -> None:
     case.check(adam(case, corrected=True, inside=False))
     assert "bias correction left out" in str(case.compare(adam(case, corrected=False, inside=False)))
     assert "eps inside the square root" in str(case.compare(adam(case, corrected=True, inside=True)))
+
+
+def test_steps_whose_bounds_would_allow_anything_are_refused() -> None:
+    """1 - beta2 = 1e-7, taken in float32, is off by more than half of itself."""
+    with pytest.raises(MinitlError, match="further below 1"):
+        oracle.make("adam", attrs={"beta2": 1 - 1e-7, "steps": 3})
 
 
 def test_an_update_is_saved_and_loaded(tmp_path: Any) -> None:

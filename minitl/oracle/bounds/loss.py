@@ -1,4 +1,11 @@
-"""Softmax cross-entropy."""
+"""Softmax cross-entropy.
+
+With D = max z - z and L = log sum exp(-D), exponents are off by R = 4 max E(z) + gamma(K + 12) + gamma(4) (D + L),
+for exponentials within 4 u:
+
+    E(p) = p R (1 + R)          E(loss) = mean R at the label + gamma(N + 4) mean (D + L)
+    E(gz) = (|gy| + E(gy)) (E(p) + gamma(4) (p + onehot)) / N + E(gy) (p + onehot) / N
+"""
 
 from __future__ import annotations
 

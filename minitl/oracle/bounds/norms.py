@@ -1,4 +1,29 @@
-"""Norms, with frozen statistics and with the batch's."""
+"""Norms, with frozen statistics, with the batch's, and with those of groups of channels.
+
+Frozen norm: s = gamma / sqrt(var + eps) has relative error rho = gamma(6) (eps rounded, sum, root,
+quotient; f16: and the rounding of gamma and var). With S = |s| (|x| + E(x) + |mean|) + |beta|,
+
+    E(y) = |s| E(x) + rho |s| (|x| + E(x) + |mean|) + gamma(5) S
+    E(gx) = |s| E(gy) + (rho + gamma(2)) |s| (|gy| + E(gy))
+
+Batch norm over M values a channel; means are over them, d = x - mean, r = inv_std:
+
+    E(mean) = mean E(x) + gamma(M + 2) mean (|x| + E(x))
+    E(var)  = mean (2 |d| E(x) + E(x)^2) + E(mean)^2 + gamma(M + 5) mean (|x| + E(x))^2
+    rho     = E(var) / (2 (var + eps - E(var))) + gamma(5)                      relative error of r
+    E(x_hat) = (1 + rho) (r (E(x) + E(mean)) + rho |x_hat| + gamma(3) r (|x| + |mean|))
+    E(y)     = |gamma| E(x_hat) + gamma(4) (|gamma| r (|x| + |mean|) + |beta|)
+    E(gbeta), E(ggamma): sums of products of gy, and of gy and x_hat (see `sums`)
+    E(gx)    = |gamma| r ((1 + rho) (E(gy) + E(gbeta) / M + (|x_hat| E(ggamma) + E(x_hat) (|ggamma| + E(ggamma))) / M)
+                          + (rho + gamma(7)) (|gy| + |gbeta| / M + |x_hat ggamma| / M))
+
+The first term of E(var) has no E(mean) because sum d = 0: a variance does not see a small error of the
+mean but in its square. Two-pass, shifted, blockwise and Welford's sums are covered.
+The running mean and variance add gamma(5) of their own terms.
+
+Group norm has the same bounds over each sample's groups, gamma being that of a channel: E(gx) is that of gy gamma,
+with 1 in place of gamma.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +61,10 @@ def frozen_backward(call: Call, gy: Array, error: Array, gradients: Sequence[Arr
     scale, rho = _frozen_scale(call, p)
     raised = np.abs(scale) * (np.abs(gy) + error)
     of_gx = np.abs(scale) * error + rho * raised + p.rounding(2, raised)
-    return [_if(gradients[0], of_gx), None, _if(gradients[2], sum_error(np.abs(gy), error, p)), None, None]
+    return [_if(gradients[0], of_gx), None, _if(gradients[2], _sum_error(np.abs(gy), error, p)), None, None]
 
 
-def sum_error(size: Array, error: Array, p: Precision) -> Array:
+def _sum_error(size: Array, error: Array, p: Precision) -> Array:
     """Bound of a sum over the positions of values of that size and error."""
     total = _over(size + error)
     return np.asarray(_over(error) + p.rounding(positions(size.shape) + 2, total))
@@ -51,8 +76,11 @@ def _over(values: Array) -> Array:
 
 
 @dataclass(eq=False)
-class Batch:
-    """Statistics of a batch norm's call and their bounds; `rho` is the relative error of `r`."""
+class Statistics:
+    """Statistics of groups of values and their bounds; `rho` is the relative error of `r`, which is inv_std.
+
+    Values stand as (values of a group, groups), see `_to_groups`.
+    """
 
     mean: Array
     r: Array
@@ -63,13 +91,9 @@ class Batch:
     of_x_hat: Array
 
 
-def _batch(call: Call, p: Precision) -> Batch:
-    return statistics(call.arrays[0], call.errors[0], call.attrs.get("eps", 1e-5), p)
-
-
-def statistics(x: Array, error: Array, eps: float, p: Precision) -> Batch:
-    """Of x (..., C), over all axes but the last."""
-    m = positions(x.shape)
+def _statistics(call: Call, p: Precision) -> Statistics:
+    x, error = (_to_groups(a, call) for a in (call.arrays[0], call.errors[0]))
+    m, eps = len(x), call.attrs.get("eps", 1e-5)
     mean, raised = _over(x) / m, np.abs(x) + error
     d = x - mean
     var = _over(d * d) / m
@@ -81,18 +105,46 @@ def statistics(x: Array, error: Array, eps: float, p: Precision) -> Batch:
     r = 1 / np.sqrt(var + eps)
     x_hat = d * r
     of_x_hat = (1 + rho) * (r * (error + of_mean) + rho * np.abs(x_hat) + p.rounding(3, r * (np.abs(x) + np.abs(mean))))
-    return Batch(mean, r, x_hat, of_mean, of_var, rho, of_x_hat)
+    return Statistics(mean, r, x_hat, of_mean, of_var, rho, of_x_hat)
+
+
+def _to_groups(a: Array, call: Call) -> Array:
+    """A map (N, H, W, C) as (M, C), or in group norm as (values of a group, N groups)."""
+    n, h, w, c = a.shape
+    if call.op.name == "batch_norm":
+        return a.reshape(-1, c)
+    groups = call.attrs.get("groups", 1)
+    return a.reshape(n, h * w, groups, c // groups).transpose(1, 3, 0, 2).reshape(-1, n * groups)
+
+
+def _from_groups(a: Array, call: Call) -> Array:
+    """The inverse; of a number for each group it stands at each of its values."""
+    n, h, w, c = shape = call.arrays[0].shape
+    if call.op.name == "batch_norm":
+        return np.broadcast_to(a, (n * h * w, c)).reshape(shape)
+    groups = call.attrs.get("groups", 1)
+    every = np.broadcast_to(a, (h * w * (c // groups), n * groups))
+    return every.reshape(h * w, c // groups, n, groups).transpose(2, 0, 3, 1).reshape(shape)
+
+
+def _of_output(call: Call, b: Statistics, p: Precision) -> None:
+    """E(y), and those of x_hat and inv_std."""
+    x, gamma, beta, *_ = call.arrays
+    _, of_gamma, of_beta, *_ = call.errors
+    scale = np.abs(gamma) + of_gamma
+    r, mean, x_hat, of_x_hat = (_from_groups(a, call) for a in (b.r, np.abs(b.mean), b.x_hat, b.of_x_hat))
+    brought = scale * of_x_hat + of_gamma * np.abs(x_hat) + of_beta
+    call.y_error = brought + p.rounding(4, scale * r * (np.abs(x) + mean) + np.abs(beta))
+    call.kept = {"x_hat": of_x_hat, "inv_std": b.r * b.rho}
 
 
 def batch_forward(call: Call, p: Precision) -> None:
     """E(y), and those of x_hat, inv_std and the running statistics."""
-    b = _batch(call, p)
-    x, gamma, beta, running_mean, running_var = call.arrays
-    _, of_gamma, of_beta, of_rm, of_rv = call.errors
-    m, momentum, scale = positions(x.shape), call.attrs.get("momentum", 0.1), np.abs(gamma) + of_gamma
-    brought = scale * b.of_x_hat + of_gamma * np.abs(b.x_hat) + of_beta
-    call.y_error = brought + p.rounding(4, scale * b.r * (np.abs(x) + np.abs(b.mean)) + np.abs(beta))
-    call.kept = {"x_hat": b.of_x_hat, "inv_std": b.r * b.rho}
+    b = _statistics(call, p)
+    _of_output(call, b, p)
+    running_mean, running_var = call.arrays[3:]
+    of_rm, of_rv = call.errors[3:]
+    m, momentum = positions(call.arrays[0].shape), call.attrs.get("momentum", 0.1)
     unbiased = m / (m - 1)
     var = (1 / b.r**2 - call.attrs.get("eps", 1e-5)) * unbiased
     of_var = b.of_var * unbiased
@@ -103,21 +155,40 @@ def batch_forward(call: Call, p: Precision) -> None:
     }
 
 
+def group_forward(call: Call, p: Precision) -> None:
+    """E(y), and those of x_hat and inv_std (N, groups)."""
+    _of_output(call, _statistics(call, p), p)
+    call.kept["inv_std"] = call.kept["inv_std"].reshape(len(call.arrays[0]), -1)
+
+
 def batch_backward(call: Call, gy: Array, error: Array, gradients: Sequence[Array | None], p: Precision) -> Errors:
     """E(gx), E(ggamma) and E(gbeta)."""
-    b = _batch(call, p)
+    b = _statistics(call, p)
     gamma, of_gamma = call.arrays[1], call.errors[1]
-    of_gx, terms, of_along, of_total = centred(b, gy, error, (np.abs(gamma) + of_gamma) * b.r, p)
-    parts = (of_gx + of_gamma * b.r * terms, of_along, of_total)
+    scale = (np.abs(gamma) + of_gamma) * b.r
+    of_gx, terms, of_along, of_total = _centred(b, _to_groups(gy, call), _to_groups(error, call), scale, p)
+    parts = (_from_groups(of_gx + of_gamma * b.r * terms, call), of_along, of_total)
     return [*(_if(g, e) for g, e in zip(gradients, parts, strict=False)), None, None]
 
 
-def centred(b: Batch, gy: Array, error: Array, scale: Array, p: Precision) -> tuple[Array, Array, Array, Array]:
+def group_backward(call: Call, gy: Array, error: Array, gradients: Sequence[Array | None], p: Precision) -> Errors:
+    """E(gx) from a = gy gamma, group by group; E(ggamma) and E(gbeta) over all positions."""
+    b, gamma, of_gamma = _statistics(call, p), call.arrays[1], call.errors[1]
+    a, raised = gy * gamma, (np.abs(gy) + error) * (np.abs(gamma) + of_gamma)
+    of_a = raised - np.abs(a) + p.rounding(1, raised)
+    of_gx, *_ = _centred(b, _to_groups(a, call), _to_groups(of_a, call), b.r, p)
+    x_hat, of_x_hat = _from_groups(np.abs(b.x_hat), call), _from_groups(b.of_x_hat, call)
+    of_along = _sum_error(np.abs(gy) * x_hat, error * x_hat + (np.abs(gy) + error) * of_x_hat, p)
+    parts = (_from_groups(of_gx, call), of_along, _sum_error(np.abs(gy), error, p))
+    return [_if(g, e) for g, e in zip(gradients, parts, strict=True)]
+
+
+def _centred(b: Statistics, gy: Array, error: Array, scale: Array, p: Precision) -> tuple[Array, Array, Array, Array]:
     """Bounds of scale (gy - mean gy - x_hat mean(gy x_hat)), the size of its terms, and bounds of the two sums."""
-    m, size = positions(gy.shape), np.abs(gy)
+    m, size = len(gy), np.abs(gy)
     total, along = np.abs(_over(gy)), np.abs(_over(gy * b.x_hat))
-    of_total = sum_error(size, error, p)
-    of_along = sum_error(size * np.abs(b.x_hat), error * np.abs(b.x_hat) + (size + error) * b.of_x_hat, p)
+    of_total = _sum_error(size, error, p)
+    of_along = _sum_error(size * np.abs(b.x_hat), error * np.abs(b.x_hat) + (size + error) * b.of_x_hat, p)
     of_means = (np.abs(b.x_hat) * of_along + b.of_x_hat * (along + of_along)) / m
     terms = size + (total + np.abs(b.x_hat) * along) / m
     of_gx = scale * ((1 + b.rho) * (error + of_total / m + of_means) + b.rho * terms + p.rounding(7, terms))
@@ -126,49 +197,3 @@ def centred(b: Batch, gy: Array, error: Array, scale: Array, p: Precision) -> tu
 
 def _if(gradient: Array | None, error: Array) -> Array | None:
     return None if gradient is None else error
-
-
-# Group norm: the same over each sample's groups, which stand as columns.
-
-
-def group_forward(call: Call, p: Precision) -> None:
-    """As batch norm, with a scale per channel."""
-    x, gamma, beta = call.arrays
-    _, of_gamma, of_beta = call.errors
-    b = _of_groups(call, p)
-    x_hat, of_x_hat = _from_groups(b.x_hat, call), _from_groups(b.of_x_hat, call)
-    scale, level = np.abs(gamma) + of_gamma, _from_groups(np.broadcast_to(b.r * np.abs(b.mean), b.x_hat.shape), call)
-    reach = scale * (_from_groups(np.broadcast_to(b.r, b.x_hat.shape), call) * np.abs(x) + level)
-    call.y_error = scale * of_x_hat + of_gamma * np.abs(x_hat) + of_beta + p.rounding(4, reach + np.abs(beta))
-    shape = (len(x), int(call.attrs.get("groups", 1)))
-    call.kept = {"x_hat": of_x_hat, "inv_std": (b.r * b.rho).reshape(shape)}
-
-
-def group_backward(call: Call, gy: Array, error: Array, gradients: Sequence[Array | None], p: Precision) -> Errors:
-    """gx from a = gy gamma, group by group; the parameters' gradients over all positions."""
-    b, gamma, of_gamma = _of_groups(call, p), call.arrays[1], call.errors[1]
-    a, raised = gy * gamma, (np.abs(gy) + error) * (np.abs(gamma) + of_gamma)
-    of_a = raised - np.abs(a) + p.rounding(1, raised)
-    of_gx, *_ = centred(b, _to_groups(a, call), _to_groups(of_a, call), b.r, p)
-    x_hat, of_x_hat = _from_groups(np.abs(b.x_hat), call), _from_groups(b.of_x_hat, call)
-    of_along = sum_error(np.abs(gy) * x_hat, error * x_hat + (np.abs(gy) + error) * of_x_hat, p)
-    parts = (_from_groups(of_gx, call), of_along, sum_error(np.abs(gy), error, p))
-    return [_if(g, e) for g, e in zip(gradients, parts, strict=True)]
-
-
-def _of_groups(call: Call, p: Precision) -> Batch:
-    x, error = (_to_groups(a, call) for a in (call.arrays[0], call.errors[0]))
-    return statistics(x, error, call.attrs.get("eps", 1e-5), p)
-
-
-def _to_groups(a: Array, call: Call) -> Array:
-    """A map (N, H, W, C) as (values, N groups)."""
-    n, h, w, c = a.shape
-    groups = int(call.attrs.get("groups", 1))
-    return a.reshape(n, h * w, groups, c // groups).transpose(1, 3, 0, 2).reshape(-1, n * groups)
-
-
-def _from_groups(a: Array, call: Call) -> Array:
-    n, h, w, c = call.arrays[0].shape
-    groups = int(call.attrs.get("groups", 1))
-    return a.reshape(h * w, c // groups, n, groups).transpose(2, 0, 3, 1).reshape(n, h, w, c)

@@ -44,6 +44,7 @@ PRECISIONS = {
     "f32": Precision("f32", "float32", 2.0**-24),
     "f64": Precision("f64", "float64", 2.0**-53),
 }
+BY_DTYPE = {p.dtype: p for p in PRECISIONS.values()}
 
 
 @dataclass(eq=False)

@@ -1,4 +1,12 @@
-"""Convolutions whose filters are standardised: the filters as a norm, then a sum of products with them."""
+"""Convolutions whose filters are standardised: the filters as a norm, then a sum of products with them.
+
+Of a filter's n numbers w, with v = w - mean, d = sqrt(sum v^2 / (n - 1)) + eps, and rho as of a variance over n,
+
+    E(mean) = gamma(n + 2) mean |w|            E(v) = E(mean) + gamma(2) (|w| + mean |w|)
+    E(v / d) = (1 + rho) E(v) / d + rho |v / d|
+
+and the sum in their gradient and its two factors d add 3 rho + gamma(8) of its terms.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,15 @@
-"""Sums of products: the op itself, on absolute values; and pools and interpolation, which are such sums."""
+"""Sums of products: convolutions, linear layers, pools, a multiply by a gate, add; their outputs and gradients.
+
+Each result f is a polynomial of its operands with non-negative coefficients, so it is largest in
+absolute values. With m = f(|a|) and M = f(|a| + E(a)), computed by the op's own loops,
+
+    E(f) = (M - m) + gamma(K + 2) M
+
+the first term for what the operands bring, the second for K terms added in any order: K is how
+many terms an element really has, taps in the padding left out. In gradient filtering, a sum of
+products of sums, K counts all roundings in a row. Interpolation adds to its sums what its
+coefficients bring: 2 gamma(4) (H + W) times the largest value.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import cache, partial
 
@@ -10,8 +10,10 @@ import numpy as np
 
 from minitl import ops
 from minitl.arrays import Array
+from minitl.kernels.rules import formula
 from minitl.ops.op import EXACT
-from minitl.oracle.bounds.activations import kinks
+from minitl.oracle.bounds.activations import inside, kinks
+from minitl.oracle.bounds.activations import slope as exact_slope
 from minitl.oracle.case import Case
 from minitl.oracle.mistakes.tape import Backward, Call, Change, Mistake
 from minitl.oracle.recipes import ACTIVATIONS
@@ -26,28 +28,11 @@ def _clip(x: Array) -> Array:
     return np.clip(x, 0, 6)
 
 
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
-
-
-def _inside(x: Array) -> Array:
-    return (x > -3) & (x < 3)
-
-
-FUNCTIONS: dict[str, tuple[Change, Change]] = {  # value and slope
-    "relu": (lambda x: np.maximum(x, 0), lambda x: x > 0),
-    "relu6": (_clip, lambda x: (x > 0) & (x < 6)),
-    "hard_swish": (
-        lambda x: x * _clip(x + 3) / 6,
-        lambda x: np.where(x <= -3, 0, np.where(x >= 3, 1, (2 * x + 3) / 6)),
-    ),
-    "hard_sigmoid": (lambda x: _clip(x + 3) / 6, lambda x: _inside(x) / 6),
-    "swish": (lambda x: x * _sigmoid(x), lambda x: _sigmoid(x) * (1 + x * (1 - _sigmoid(x)))),
-    "sigmoid": (_sigmoid, lambda x: _sigmoid(x) * (1 - _sigmoid(x))),
-}
-ITSELF = {("silu", "swish"), ("hard_sigmoid", "sigmoid")}  # the same, or told as a gate
+# Values and slopes.
+FUNCTIONS: dict[str, tuple[Change, Change]] = {op: (formula(op), partial(exact_slope, op)) for op in ACTIVATIONS}
+USUAL_NAMES = {op: op for op in ACTIVATIONS} | {"silu": "swish"}
 GATES: dict[str, tuple[Change, Change]] = {
-    "sigmoid gate where a hard-sigmoid is right": (_sigmoid, lambda x: _sigmoid(x) * (1 - _sigmoid(x))),
+    "sigmoid gate where a hard-sigmoid is right": FUNCTIONS["sigmoid"],
     "0.2 x + 0.5 gate, as Keras once had it: (x + 3) / 6 is right": (
         lambda x: np.clip(0.2 * x + 0.5, 0, 1),
         lambda x: 0.2 * ((x > -2.5) & (x < 2.5)),
@@ -66,7 +51,7 @@ HARD_SWISH_SLOPES: dict[str, Change] = {
     "hard-swish's regions forgotten: the slope is (2 x + 3) / 6 between -3 and 3 only": lambda x: (2 * x + 3) / 6,
     "hard-swish's slope held between 0 and 1": lambda x: np.clip((2 * x + 3) / 6, 0, 1),
     "hard-swish's slope taken as rising everywhere: the bit for the side of -3/2 is not used": lambda x: np.where(
-        _inside(x), np.abs(2 * x + 3) / 6, x >= 3
+        inside(x), np.abs(2 * x + 3) / 6, x >= 3
     ),
 }
 
@@ -78,7 +63,7 @@ def mistakes(activation: str, rule: str = "") -> Iterator[Mistake]:
     for op, (value, slope) in UNCLIPPED.items():
         yield other("the upper clip is missing", (op,), value, slope)
     text = "the sigmoid's slope forgotten: the slope is not the sigmoid itself"
-    yield Mistake(text, ("silu", "sigmoid"), None, _sloped(_sigmoid))
+    yield Mistake(text, ("silu", "sigmoid"), None, _sloped(FUNCTIONS["sigmoid"][0]))
     for cause, slope in HARD_SWISH_SLOPES.items():
         yield Mistake(cause, ("hard_swish",), None, _sloped(slope))
     for cause, sixth in SIXTHS.items():
@@ -87,7 +72,8 @@ def mistakes(activation: str, rule: str = "") -> Iterator[Mistake]:
         yield other("activation left out", (op,), lambda x: x, np.ones_like)
         yield Mistake("the gradient passed straight through", (op,), None, lambda c, gy: (gy,))
         yield from _swapped(op, rule)
-        yield from _masked(op, strict=False)
+        if _has_sign(op):
+            yield from _masked(op, strict=False)
         yield from _rules(op)
         yield Mistake("flipped mask bits", (op,), None, lambda c, gy: (gy * (c.x < 0),))
     yield from _left_in(activation)
@@ -97,11 +83,11 @@ def _with_sixth(cause: str, sixth: float) -> Iterator[Mistake]:
     """Another number for 1/6, in the function and in the exact slope that is made of it."""
 
     def backward(c: Call, gy: Array) -> Sequence[Array | None]:
-        slope = np.where(_inside(c.x), (2 * c.x + 3) * sixth, c.x >= 3)
+        slope = np.where(inside(c.x), (2 * c.x + 3) * sixth, c.x >= 3)
         return (gy * slope,) if c.rule == EXACT else c.backward(gy)
 
     yield Mistake(cause, ("hard_swish",), lambda c: c.x * _clip(c.x + 3) * sixth, backward)
-    yield other(cause, ("hard_sigmoid",), lambda x: _clip(x + 3) * sixth, lambda x: _inside(x) * sixth)
+    yield other(cause, ("hard_sigmoid",), lambda x: _clip(x + 3) * sixth, lambda x: inside(x) * sixth)
 
 
 def other(cause: str, of: tuple[str, ...], value: Change, slope: Change) -> Mistake:
@@ -118,8 +104,8 @@ def _swapped(op: str, rule: str) -> Iterator[Mistake]:
     for name, (value, slope) in FUNCTIONS.items():
         if name == "relu" != op and rule == "sign":
             yield Mistake(f"relu where {op} is right", (op,), lambda c: np.maximum(c.x, 0))
-        elif name != op and (op, name) not in ITSELF:
-            yield other(f"{name} where {op} is right", (op,), value, slope)
+        elif name != op and (op, name) != ("hard_sigmoid", "sigmoid"):  # which is told as a gate
+            yield other(f"{USUAL_NAMES[name]} where {op} is right", (op,), value, slope)
 
 
 def _rules(op: str) -> Iterator[Mistake]:
@@ -138,6 +124,11 @@ def by_sign(op: str, rule: str) -> bool:
     return np.array_equal(_slopes(op, rule, BOTH_SIDES), BOTH_SIDES >= 0)
 
 
+def _has_sign(op: str) -> bool:
+    """Whether one of the activation's rules is that."""
+    return any(by_sign(op, rule) for rule in getattr(ops, op).rules)
+
+
 def _slopes(op: str, rule: str, x: Array) -> Array:
     call = Call(getattr(ops, op), "", (x.reshape(1, 1, 1, -1),), {}, (True,), rule)
     return call.input_gradient(np.ones((1, 1, 1, x.size))).ravel()
@@ -146,26 +137,26 @@ def _slopes(op: str, rule: str, x: Array) -> Array:
 def masks(op: str) -> dict[str, Change]:
     """What may be taken for the mask of an activation, by its formula: a border at any kink; or the sign of y.
 
-    Away from kinks a strict border and the other give the same bits; that of the activation itself stands first.
+    Away from kinks a strict border and the other give the same bits; that of the activation itself stands first,
+    and the kinks of other activations, whose masks are copied at times, last.
     """
-    rules = getattr(ops, op).rules
     borders = {">=": np.greater_equal, ">": np.greater}
-    order = sorted(borders, reverse=any(by_sign(op, rule) for rule in rules))
-    found: dict[str, Change] = {}
-    for kink in sorted({kink for rule in rules if not rule.startswith("few") for kink in kinks(op, rule)}):
-        for border in order:
-            found[f"x {border} {kink:g}"] = partial(_beyond, borders[border], kink)
-    if op in FUNCTIONS:
-        found["y >= 0"] = partial(_not_negative, FUNCTIONS[op][0])
-    return found
+    order = sorted(borders, reverse=_has_sign(op))
+
+    def at(places: Iterable[float]) -> dict[str, Change]:
+        return {f"x {b} {kink:g}": partial(_beyond, borders[b], kink) for kink in sorted(places) for b in order}
+
+    own, every = _borders(op), {kink for one in ACTIVATIONS for kink in _borders(one)}
+    return at(own) | {"y >= 0": lambda x: FUNCTIONS[op][0](x) >= 0} | at(every - own)  # -0.0 is >= 0
+
+
+def _borders(op: str) -> set[float]:
+    """Every kink that an activation has by some rule, but those of slopes in a few bits."""
+    return {kink for rule in getattr(ops, op).rules if not rule.startswith("few") for kink in kinks(op, rule)}
 
 
 def _beyond(border: Callable[[Array, float], Array], kink: float, x: Array) -> Array:
     return border(x, kink)
-
-
-def _not_negative(value: Change, x: Array) -> Array:
-    return value(x) >= 0  # as -0.0 is
 
 
 def _masked(op: str, *, strict: bool) -> Iterator[Mistake]:
@@ -177,6 +168,11 @@ def _masked(op: str, *, strict: bool) -> Iterator[Mistake]:
 
 def _of_mask(mask: Change) -> Backward:
     return lambda c, gy: (gy * mask(c.x),) if by_sign(c.op.name, c.rule) else c.backward(gy)
+
+
+def left_in(name: str) -> str:
+    """What is said of an activation where there is none."""
+    return f"activation left in: {USUAL_NAMES[name]} after it, where there is none"
 
 
 def _left_in(activation: str) -> Iterator[Mistake]:
@@ -191,12 +187,8 @@ def _left_in(activation: str) -> Iterator[Mistake]:
         def backward(c: Call, gy: Array, slope: Change = slope) -> tuple[Array | None, ...]:
             return c.backward(gy * slope(c.forward()))
 
-        cause = f"activation left in: {name} after it, where there is none"
-        where = (*CONVS, *NORMS)
-        if activation:
-            yield Mistake(cause, where, forward, backward, layer="project_norm")
-        else:
-            yield Mistake(cause, where, forward, backward)
+        layer = "project_norm" if activation else None
+        yield Mistake(left_in(name), (*CONVS, *NORMS), forward, backward, layer=layer)
 
 
 def at_kinks(case: Case) -> Iterator[Mistake]:

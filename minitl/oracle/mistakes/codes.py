@@ -6,18 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from minitl.arrays import Array, Shape
+from minitl.arrays import Array
 from minitl.bits import pack, unpack
-from minitl.oracle.case import Case, from_layout
+from minitl.oracle.case import Case, from_layout, shape_from
 from minitl.oracle.mistakes.activations import mask_cause, masks
 
 ALONG = "mask packed along another axis: "
+FEW = 8  # positions: of fewer, the wrong values of another mistake may happen to be the right ones turned round
 
 
 def cause(case: Case, name: str, got: Array, activation: tuple[str, Array] | None) -> str:
     """A likely cause, or nothing; `activation` is that whose codes these are, if it is one's, and its input."""
     row, expected = case.row(name), case.tensors[name]
-    bits, shape = row["bits"], _nhwc(case, tuple(row["shape"]))
+    bits, shape = row["bits"], shape_from(row["shape"], case.layout)
     if bits >= 8 or got.dtype.kind not in "iub":
         return ""
     codes = unpack(expected, bits, shape)
@@ -38,20 +39,13 @@ def cause(case: Case, name: str, got: Array, activation: tuple[str, Array] | Non
     return "the unused high bits of the last bytes must be 0"
 
 
-FEW = 8  # positions: of fewer, the wrong values of another mistake may happen to be the right ones turned round
-
-
 def where(case: Case, name: str, got: Array) -> str:
     """Which codes are wrong, for packed ones of the right shape."""
     row, expected = case.row(name), case.tensors[name]
-    shape = _nhwc(case, tuple(row["shape"]))
+    shape = shape_from(row["shape"], case.layout)
     wrong = unpack(got, row["bits"], shape) != unpack(expected, row["bits"], shape)
     first = f", the first at (n, h, w, c) = {np.argwhere(wrong)[0].tolist()}" if wrong.any() else ""
     return f"{int(wrong.sum())} of {wrong.size} codes wrong{first}"
-
-
-def _nhwc(case: Case, shape: Shape) -> Shape:
-    return tuple(shape[i] for i in (0, 2, 3, 1)) if case.layout == "nchw" and len(shape) == 4 else shape
 
 
 def _packings(codes: Array, bits: int, expected: Array) -> Iterator[tuple[str, Array]]:
@@ -59,23 +53,17 @@ def _packings(codes: Array, bits: int, expected: Array) -> Iterator[tuple[str, A
     top = (1 << bits) - 1
     yield "flipped mask bits", pack((top - codes).astype(np.uint8), bits).reshape(-1)
     if bits == 2:
-        yield (
-            "code 3 for values above the upper clip, 2 is right",
-            pack(np.where(codes == 2, 3, codes).astype(np.uint8), 2).reshape(-1),
-        )
-    yield "bit order big-endian: the first position is the lowest bit", _reversed(expected).reshape(-1)
+        threes = np.where(codes == 2, 3, codes).astype(np.uint8)
+        yield "code 3 for values above the upper clip, 2 is right", pack(threes, 2).reshape(-1)
+    yield "bit order big-endian: the first position is the lowest bit", _reversed(expected)
     channels = codes.reshape(-1, codes.shape[-1])
     if len(channels) >= FEW:
         yield "positions in the opposite order", pack(np.ascontiguousarray(channels[::-1]), bits).reshape(-1)
     yield ALONG + "channels share a byte, where positions of one channel should", _row(codes, bits)
     if codes.ndim == 4:
-        planes = codes.transpose(0, 3, 1, 2)
-        yield (
-            ALONG + "bytes run along (n, c, h, w); they stand channel by channel at each eighth position",
-            _row(planes, bits),
-        )
-        by_channel = codes.transpose(3, 0, 1, 2)
-        yield ALONG + "bytes run along (c, n, h, w); (bytes, C) is right", _row(by_channel, bits)
+        text = "bytes run along (n, c, h, w); they stand channel by channel at each eighth position"
+        yield ALONG + text, _row(codes.transpose(0, 3, 1, 2), bits)
+        yield ALONG + "bytes run along (c, n, h, w); (bytes, C) is right", _row(codes.transpose(3, 0, 1, 2), bits)
         columns = np.ascontiguousarray(codes.transpose(0, 2, 1, 3))
         yield ALONG + "positions are in (n, w, h) order, where (n, h, w) is right", pack(columns, bits).reshape(-1)
         padded = np.concatenate([pack(np.ascontiguousarray(image), bits) for image in codes])
@@ -98,6 +86,5 @@ def _row(codes: Array, bits: int) -> Array:
 
 
 def _reversed(packed: Array) -> Array:
-    return np.packbits(np.unpackbits(packed.reshape(-1)).reshape(-1, 8), axis=1, bitorder="little").reshape(
-        packed.shape
-    )
+    """The bits of each byte in the opposite order."""
+    return np.packbits(np.unpackbits(packed.reshape(-1)).reshape(-1, 8), axis=1, bitorder="little").reshape(-1)

@@ -11,10 +11,11 @@ import numpy as np
 from minitl import ops
 from minitl.arrays import Array
 from minitl.ops.convolutions.standardised_conv import EPS
+from minitl.ops.op import EXACT, Gradients
 from minitl.ops.rules.gradient_filter import PATCH
 from minitl.oracle.mistakes.formats import FORMATS
 from minitl.oracle.mistakes.sums import SAME, Map, around
-from minitl.oracle.mistakes.tape import Call, Change, Mistake
+from minitl.oracle.mistakes.tape import Backward, Call, Change, Mistake
 
 STANDARDISED, GROUPED = ("standardised_conv",), ("grouped_conv", "standardised_conv")
 
@@ -43,8 +44,7 @@ def _without_group(group: int, c: Call) -> tuple[Map, Map, Map]:
         raise LookupError("there is no other")
     there = np.ones((groups, filters // groups))
     there[group] = 0
-    keep = Map(lambda y: y * there.reshape(-1), lambda g: g * there.reshape(-1))
-    return SAME, SAME, keep
+    return SAME, SAME, Map(lambda y: y * there.reshape(-1), lambda g: g * there.reshape(-1))
 
 
 # Standardised filters: another w' and, given gw', another gw.
@@ -66,10 +66,12 @@ def _standardised() -> Iterator[Mistake]:
             f"low precision: operands in {name}", STANDARDISED,
             partial(_rounded_forward, rounded), partial(_rounded_backward, rounded),
         )  # fmt: skip
-    constants = "the filters' mean and deviation taken as constants in backward"
-    yield Mistake(constants, STANDARDISED, None, partial(_backward, lambda w: _by(w, _deviation(w)), centred=False))
-    text = "the filters' deviation taken as a constant in backward"
-    yield Mistake(text, STANDARDISED, None, partial(_backward, lambda w: _by(w, _deviation(w)), centred=True))
+    for constants, centred in (
+        ("mean and deviation taken as constants", False),
+        ("deviation taken as a constant", True),
+    ):
+        backward = partial(_backward, lambda w: _by(w, _deviation(w)), centred=centred)
+        yield Mistake(f"the filters' {constants} in backward", STANDARDISED, None, backward)
 
 
 def _centred(w: Array) -> Array:
@@ -91,23 +93,20 @@ def _forward(filters: Filters, c: Call) -> Array:
     return ops.grouped_conv.forward(c.x, w.reshape(weight.shape), attrs=c.attrs, needs=(False, False))[0]
 
 
+def _rounded(rounded: Change, w: Array) -> tuple[Array, Array]:
+    standard, factor = _by(w, _deviation(w))
+    return rounded(standard), factor
+
+
 def _rounded_forward(rounded: Change, c: Call) -> Array:
     """With x and the standardised filters rounded."""
-    moved = replace(c, arrays=(rounded(c.x), *c.arrays[1:]))
-    return _forward(lambda w: (rounded(_by(w, _deviation(w))[0]), w), moved)
+    return _forward(partial(_rounded, rounded), replace(c, arrays=(rounded(c.x), *c.arrays[1:])))
 
 
 def _rounded_backward(rounded: Change, c: Call, gy: Array) -> Sequence[Array | None]:
     """The same, with gy rounded; what leads from the filters' gradient to the weights' is exact."""
-    moved = replace(c, arrays=(rounded(c.x), *c.arrays[1:]))
-    gx, gw = _backward(lambda w: (rounded(_by(w, _deviation(w))[0]), np.ones((len(w), 1))), moved, rounded(gy))
-    if gw is None:
-        return gx, None
-    w = c.arrays[1].reshape(len(gw), -1)
-    standard, factor = _by(w, _deviation(w))
-    g, centred = gw.reshape(w.shape), _centred(w)
-    share = (g * standard).sum(axis=1, keepdims=True) / (_deviation(w) - EPS) / (w.shape[1] - 1)
-    return gx, _centred(factor * (g - centred * share)).reshape(gw.shape)
+    gx, _ = _backward(partial(_rounded, rounded), c, rounded(gy))
+    return gx, c.backward(rounded(gy), rounded(c.x), c.arrays[1])[1]
 
 
 def _backward(filters: Filters, c: Call, gy: Array, *, centred: bool = False) -> Sequence[Array | None]:
@@ -127,31 +126,25 @@ def _backward(filters: Filters, c: Call, gy: Array, *, centred: bool = False) ->
 
 def _filtered() -> Iterator[Mistake]:
     of = ("conv", "pointwise_conv")
-    yield Mistake(
-        "the exact gradient: not filtered", of, None, _only_filtered(lambda c, gy: c.backward(gy, rule="exact"))
-    )
-    for rule, r in PATCH.items():
-        text = f"patches of {r} x {r}: another size is right"
-        yield Mistake(text, of, None, _only_filtered(partial(_other_rule, rule)))
-    first = "patches begin at the map's first row and column: they are centred on it"
-    yield Mistake(first, of, None, _only_filtered(partial(_by_patches, centred=False)))
-    undivided = "gradient filtering not divided by the stride squared"
-    yield Mistake(undivided, of, None, _only_filtered(partial(_by_patches, divided=False)))
-    summed = "sums of gy over a patch where means are right"
-    yield Mistake(summed, of, None, _only_filtered(partial(_by_patches, means=False)))
-    text = "gradient filtering sums the weights' taps where it should average, or the other way round"
-    yield Mistake(text, of, None, _only_filtered(partial(_by_patches, averaged=True)))
+    causes: dict[str, Backward] = {
+        "the exact gradient: not filtered": partial(Call.backward, rule=EXACT),
+        **{f"patches of {r} x {r}: another size is right": partial(_other_rule, rule) for rule, r in PATCH.items()},
+        "patches begin at the map's first row and column: they are centred on it": partial(_by_patches, centred=False),
+        "gradient filtering not divided by the stride squared": partial(_by_patches, divided=False),
+        "sums of gy over a patch where means are right": partial(_by_patches, means=False),
+        "gradient filtering averages the weights' taps where it should sum": partial(_by_patches, averaged=True),
+    }
+    for cause, backward in causes.items():
+        yield Mistake(cause, of, None, _only_filtered(backward))
 
 
-def _other_rule(rule: str, c: Call, gy: Array) -> Sequence[Array | None]:
+def _other_rule(rule: str, c: Call, gy: Array) -> Gradients:
     if rule == c.rule:
         raise LookupError("that is the right rule")
     return c.backward(gy, rule=rule)
 
 
-def _only_filtered(
-    backward: Callable[[Call, Array], Sequence[Array | None]],
-) -> Callable[[Call, Array], Sequence[Array | None]]:
+def _only_filtered(backward: Backward) -> Backward:
     def only(c: Call, gy: Array) -> Sequence[Array | None]:
         if c.rule not in PATCH:
             raise LookupError("nothing is filtered")

@@ -16,8 +16,6 @@ Places = Callable[[int, int], Array]  # where each line of the target lies among
 
 def mistakes() -> Iterator[Mistake]:
     """All of them."""
-    text = "pooling sums where it should average: not divided by the area"
-    yield Mistake(text, POOL, lambda c: c.forward() * _area(c), lambda c, gy: (c.input_gradient(gy) * _area(c),))
     text = "the largest of a window where the mean is right"
     yield Mistake(text, POOL, lambda c: _windows(c).max(axis=(2, 4)), _to_largest)
     yield Mistake("the gradient goes to the first position of each window only", POOL, None, _to_first)
@@ -30,10 +28,6 @@ def mistakes() -> Iterator[Mistake]:
         yield Mistake(text, UP, partial(_interpolated, places), partial(_interpolated_back, places))
 
 
-def _area(c: Call) -> int:
-    return int(c.attrs["window"]) ** 2
-
-
 def _windows(c: Call) -> Array:
     """(N, Ho, s, Wo, s, C)."""
     s, (n, h, w, channels) = c.attrs["window"], c.x.shape
@@ -41,20 +35,21 @@ def _windows(c: Call) -> Array:
 
 
 def _to_largest(c: Call, gy: Array) -> tuple[Array]:
-    windows, s = _windows(c), c.attrs["window"]
+    windows = _windows(c)
     chosen = windows == windows.max(axis=(2, 4), keepdims=True)
-    return (_spread(c, chosen * gy[:, :, None, :, None], s),)
+    return (_spread(c, chosen * gy[:, :, None, :, None]),)
 
 
 def _to_first(c: Call, gy: Array) -> tuple[Array]:
     first = np.zeros(_windows(c).shape)
     first[:, :, 0, :, 0] = gy
-    return (_spread(c, first, c.attrs["window"]),)
+    return (_spread(c, first),)
 
 
-def _spread(c: Call, windows: Array, s: int) -> Array:
+def _spread(c: Call, windows: Array) -> Array:
+    """The inverse of `_windows`, with zeros in rows and columns that fill none."""
+    n, high, s, wide, _, channels = windows.shape
     gx = np.zeros(c.x.shape)
-    n, high, _, wide, _, channels = windows.shape
     gx[:, : high * s, : wide * s] = windows.reshape(n, high * s, wide * s, channels)
     return gx
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.oracle.mistakes.activations import CONVS, FUNCTIONS, NORMS, other
+from minitl.oracle.mistakes.results import FACTORS
 from minitl.oracle.mistakes.tape import Backward, Call, Mistake
 from minitl.oracle.recipes import ACTIVATIONS
 
@@ -21,22 +22,16 @@ def mistakes() -> Iterator[Mistake]:
     yield from _gate()
     yield from _pool()
     yield from _loss()
-    for factor, text in (
-        (2.0, "a gradient doubled"),
-        (0.5, "a gradient halved"),
-        (-1.0, "a gradient of the wrong sign"),
-    ):
-        yield Mistake(text, PASSED, None, _times(factor))
-    yield Mistake("a gradient not passed on", PASSED, None, _times(0.0))
+    for factor, text in (*FACTORS, (0.0, "not passed on")):
+        yield Mistake(f"a gradient {text}", PASSED, None, _times(factor))
 
 
-def _times(factor: float) -> Backward:
-    """The gradients of the operands times a factor; those of the parameters are right."""
+def _times(factor: float, first: int = 0) -> Backward:
+    """The gradients of the operands, from the first one named, times a factor; those of the parameters are right."""
 
     def backward(c: Call, gy: Array) -> tuple[Array | None, ...]:
-        gradients = c.backward(gy)
-        flows = c.op.activations
-        return (*(None if g is None else factor * g for g in gradients[:flows]), *gradients[flows:])
+        scaled = range(first, c.op.activations)
+        return tuple(factor * g if g is not None and i in scaled else g for i, g in enumerate(c.backward(gy)))
 
     return backward
 
@@ -49,21 +44,13 @@ def _residual() -> Iterator[Mistake]:
 
 
 def _gate() -> Iterator[Mistake]:
-    for factor, text in ((0.0, "is missing"), (2.0, "is doubled"), (-1.0, "is of the wrong sign")):
-        yield Mistake(f"the gradient that flows through the gate {text}", ("scale",), None, _gate_times(factor))
+    for factor, text in ((0.0, "missing"), (2.0, "doubled"), (-1.0, "of the wrong sign")):
+        yield Mistake(f"the gradient that flows through the gate is {text}", ("scale",), None, _times(factor, first=1))
     yield Mistake("the gate is left out", ("scale",), lambda c: c.x, lambda c, gy: (gy, 0 * c.arrays[1]))
     for name in ("hard_swish", "relu6"):
         for layer in ("se.act", "act"):
             cause = f"{name} between the layers of squeeze-and-excite, where relu is right"
             yield replace(other(cause, ("relu",), *FUNCTIONS[name]), layer=layer)
-
-
-def _gate_times(factor: float) -> Backward:
-    def backward(c: Call, gy: Array) -> tuple[Array, Array]:
-        gx, of_gate = c.backward(gy)
-        return np.asarray(gx), factor * np.asarray(of_gate)
-
-    return backward
 
 
 def _scaled(cause: str, op: str, factor: Callable[[Call], int]) -> Mistake:
@@ -77,6 +64,7 @@ def _scaled(cause: str, op: str, factor: Callable[[Call], int]) -> Mistake:
 def _pool() -> Iterator[Mistake]:
     cause = "pooling sums where it should average: not divided by the area"
     yield _scaled(cause, "global_avg_pool", lambda c: c.x[0, :, :, 0].size)
+    yield _scaled(cause, "avg_pool", lambda c: int(c.attrs["window"]) ** 2)
 
 
 def _loss() -> Iterator[Mistake]:

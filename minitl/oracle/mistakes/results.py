@@ -9,9 +9,12 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.oracle.case import Case
-from minitl.oracle.mistakes.activations import FUNCTIONS
+from minitl.oracle.forms import form_of
+from minitl.oracle.mistakes.activations import FUNCTIONS, left_in
 from minitl.oracle.mistakes.formats import FORMATS
+from minitl.oracle.updates import RATES
 
+FACTORS = ((2.0, "doubled"), (0.5, "halved"), (-1.0, "of the wrong sign"))
 Results = Iterator[tuple[str, Array]]
 
 
@@ -36,27 +39,28 @@ def mistakes(case: Case, name: str) -> Results:
             and other.split(".")[0] in ("output", "grad_input", "grad_param")
             and tensor.shape == expected.shape
         ):
-            yield f"{_short(name)} and {_short(other)} exchanged: this is {other}", tensor
+            yield f"{short(name)} and {short(other)} exchanged: this is {other}", tensor
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """What a result is called in formulas."""
     return {"output": "y", "grad_input.x": "gx"}.get(name, "gw" if name.endswith("weight") else "gb")
 
 
 def _of_gradient(case: Case, name: str, expected: Array) -> Results:
     batch, output = case.attrs["batch"], case.tensors["output"]
     yield "a missing gradient: it is zero", np.zeros_like(expected)
-    yield "a gradient doubled", 2 * expected
-    yield "a gradient halved", expected / 2
-    yield "a gradient of the wrong sign", -expected
+    for factor, text in FACTORS:
+        yield f"a gradient {text}", factor * expected
     if batch > 1:
         yield "a mean over the batch instead of a sum", expected / batch
         yield "a sum over the batch instead of a mean", expected * batch
     if output.ndim == 4:
         axis = 1 if case.layout == "nchw" else -1
         yield "a mean over all positions instead of a sum", expected * output.shape[axis] / output.size
-    if name.endswith("weight") and expected.ndim == 4 and expected.shape[2] > 1:
-        yield "filter flipped", expected[:, :, ::-1, ::-1]
+    weight = form_of(case).taken(name, expected)
+    if name.endswith("weight") and weight.ndim == 4 and weight.shape[2] > 1:
+        yield "filter flipped", form_of(case).stored(name, weight[:, :, ::-1, ::-1])
 
 
 def _of_update(case: Case, name: str, expected: Array) -> Results:
@@ -65,7 +69,7 @@ def _of_update(case: Case, name: str, expected: Array) -> Results:
     moved = expected - before
     yield "the update was not applied", before
     yield "the update was applied twice", before + 2 * moved
-    for factor, text in ((10.0, "10x"), (0.1, "1/10"), (-1.0, "of the wrong sign")):
+    for factor, text in RATES:
         yield f"the learning rate {text}", before + factor * moved
     yield "only the step, not the parameter after it", moved
     for factor, text in ((case.attrs["batch"], "a gradient summed over the batch"), (0.5, "a gradient halved")):
@@ -74,12 +78,11 @@ def _of_update(case: Case, name: str, expected: Array) -> Results:
 
 def _of_value(case: Case, name: str, expected: Array) -> Results:
     yield "all zero", np.zeros_like(expected)
-    yield "doubled", 2 * expected
-    yield "halved", expected / 2
-    yield "of the wrong sign", -expected
+    for factor, text in FACTORS:
+        yield text, factor * expected
     if name == "output":
-        for text, (value, _) in FUNCTIONS.items():
-            yield f"activation left in: {text} after it, where there is none", value(expected)
+        for op, (value, _) in FUNCTIONS.items():
+            yield left_in(op), value(expected)
 
 
 def _running(case: Case, name: str, expected: Array) -> Results:
@@ -99,8 +102,7 @@ def _running(case: Case, name: str, expected: Array) -> Results:
     yield "the running statistic was not moved", before
     yield "momentum the wrong way round: it is the weight of the new value", momentum * before + (1 - momentum) * batch
     yield "the batch's statistic itself, not moved by momentum", batch
-    once = expected + momentum * (batch - expected)
-    yield "the running statistic was moved twice", once
+    yield "the running statistic was moved twice", expected + momentum * (batch - expected)
 
 
 def _positions(case: Case, layer: str) -> int:

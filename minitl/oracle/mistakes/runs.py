@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import count
+from itertools import tee
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from minitl.arrays import Array
-from minitl.oracle.case import Case
+from minitl.oracle.case import CHANNELS_FIRST, CHANNELS_LAST, Case
 from minitl.oracle.forms import form_of
 from minitl.oracle.make import recipe_of
 from minitl.oracle.mistakes import activations, filters, norms, pools, rest, sums
@@ -41,16 +41,11 @@ class Remembered(Generic[T]):
     """What an iterator gives, computed once and only as far as anybody asks."""
 
     def __init__(self, source: Iterator[T]) -> None:
-        self._source, self._known = source, list[T]()
+        self._first = source
 
     def __iter__(self) -> Iterator[T]:
-        for at in count():
-            if at == len(self._known):
-                try:
-                    self._known.append(next(self._source))
-                except StopIteration:
-                    return
-            yield self._known[at]
+        self._first, again = tee(self._first)
+        return again
 
 
 class Runs:
@@ -111,18 +106,16 @@ class Runs:
                 yield Wrong(f"the gradient of method {method}", "", self._step(None, recipe=other).items())
 
     def _walked(self, mistake: Mistake) -> Iterator[tuple[str, Array]]:
-        def stored(found: Values) -> Iterator[tuple[str, Array]]:
-            yield from self._laid_out(found | updated(self.recipe, self.given, found)).items()
+        """Gradients that the mistake may change, and what follows from them, from the loss on down."""
 
-        steps = self.right.gradients(mistake)
+        def gradients() -> Iterator[tuple[str, Array]]:
+            by_source = yield from self.right.gradients(mistake)
+            yield from input_gradients(self.recipe, by_source).items()
+
         with suppress(*CANNOT):
-            while True:
-                try:
-                    name, gradient = next(steps)
-                except StopIteration as end:
-                    yield from stored(input_gradients(self.recipe, end.value))
-                    return
-                yield from stored({name: gradient})
+            for name, gradient in gradients():
+                found = {name: gradient}
+                yield from self._laid_out(found | updated(self.recipe, self.given, found)).items()
 
     def _mistakes(self, *, single: bool) -> Iterator[Mistake]:
         """All mistakes where they can be made: in every layer of their ops at once, or in each of several by itself."""
@@ -165,7 +158,7 @@ class Runs:
 
     def _other_layout(self) -> Values:
         """The memory of every map read as that of the other layout, and results written so."""
-        axes = (0, 2, 3, 1) if self.case.layout == "nhwc" else (0, 3, 1, 2)
+        axes = CHANNELS_LAST if self.case.layout == "nhwc" else CHANNELS_FIRST
         values = dict(self.values)
         for name in ("input.x", "grad_output"):
             if (given := values[name]).ndim == 4:

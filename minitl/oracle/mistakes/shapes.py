@@ -8,18 +8,15 @@ import numpy as np
 
 from minitl.arrays import Array, Shape
 from minitl.oracle.case import Case, shape_in
+from minitl.oracle.forms import form_of
+from minitl.oracle.mistakes.results import short
 from minitl.oracle.mistakes.sums import PADDINGS, right_padding
 from minitl.oracle.recipes import SYMMETRIC, padding
-
-WEIGHTS = "as many elements in another shape; weights are (out, in / groups, k, k)"
-ORDERS = {(2, 3, 1, 0): "HWIO", (0, 2, 3, 1): "OHWI", (1, 0, 2, 3): "IOHW", (1, 0): "(in, out)"}
 
 
 def cause(case: Case, name: str, got: Array) -> str:
     """A likely cause, or nothing."""
     expected = case.tensors[name]
-    if expected.dtype.kind != "f":
-        return ""
     if other := _exchanged(case, name, got):
         return other
     if name == "output" and expected.ndim == 4 and (geometry := _geometry(case, got.shape)):
@@ -29,8 +26,8 @@ def cause(case: Case, name: str, got: Array) -> str:
     if got.size != expected.size:
         windows = got.ndim == expected.ndim == 4 and name == "output" and case.attrs.get("kernel", 1) > 1
         return f"padding: {right_padding(case.attrs.get('padding', SYMMETRIC))}" if windows else ""
-    if name.startswith("grad_param."):
-        return _turned_weights(got, expected)
+    if name.startswith("grad_param.") and expected.ndim > 1:
+        return _turned_weights(case, got, expected)
     if sorted(got.shape) == sorted(expected.shape) and got.ndim == 4:
         return f"layout: the axes are in another order; this case is {case.layout}"
     return "as many elements in another shape"
@@ -41,8 +38,7 @@ def _exchanged(case: Case, name: str, got: Array) -> str:
         if other.startswith(("output", "grad_")) and tensor.shape == got.shape != case.tensors[name].shape:
             bound = case.tensors[f"tol.f32.{other}"]
             if got.dtype.kind == "f" and (np.abs(got - tensor) <= bound).all():
-                pair = " and ".join({"grad_input.x": "gx", "output": "y"}.get(n, "gw") for n in sorted((name, other)))
-                return f"{pair} exchanged: this is {other}"
+                return f"{' and '.join(map(short, sorted((name, other))))} exchanged: this is {other}"
     return ""
 
 
@@ -63,11 +59,12 @@ def _geometry(case: Case, got: Shape) -> str:
     return f"{' or '.join(came)}: {right_padding(right)}" if came else ""
 
 
-def _turned_weights(got: Array, expected: Array) -> str:
+def _turned_weights(case: Case, got: Array, expected: Array) -> str:
+    here = form_of(case).weight_axes(expected.ndim)
+    right = f"weights are ({', '.join(here)})"
     for axes in permutations(range(expected.ndim)):
         turned = expected.transpose(axes)
         near = np.abs(got.reshape(-1) - turned.reshape(-1)).max() <= 1e-4 * np.abs(expected).max()
         if turned.shape == got.shape and near and axes != tuple(range(expected.ndim)):
-            order = ORDERS.get(axes, "in another order of axes")
-            return f"weights transposed: these are {order}; weights are (out, in / groups, k, k)"
-    return WEIGHTS
+            return f"weights transposed: these are ({', '.join(here[i] for i in axes)}); {right}"
+    return f"as many elements in another shape; {right}"

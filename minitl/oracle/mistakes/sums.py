@@ -6,7 +6,7 @@ outputs: y = T(op(A(x), B(w))) with linear maps A, B, T. Their gradients follow 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -44,7 +44,8 @@ def mistakes(right: str = SYMMETRIC) -> Iterator[Mistake]:
         if other != right:
             yield _padded(f"{name}: {right_padding(right)}", other)
     for by, what in ((1, "too many"), (-1, "too few")):
-        yield around(f"padding off by one: one row and column {what} before", SPATIAL, _off_by(by))
+        off_by_one = partial(_shifted, down=by, right=by)
+        yield around(f"padding off by one: one row and column {what} before", SPATIAL, off_by_one)
     yield around("replicate padding where zeros are right", SPATIAL, _replicated)
     yield Mistake("replicate padding where zeros are right", SPATIAL, None, _replicated_cut)
     yield around("borders skipped: outputs whose window leaves the map are missing", SPATIAL, _inner)
@@ -86,20 +87,21 @@ def _always(one: Map, c: Call) -> Map:
 
 def around(cause: str, ops: tuple[str, ...], maps: Maps) -> Mistake:
     """The right op between linear maps, with the gradients that follow."""
+    return Mistake(cause, ops, partial(_between, maps), partial(_between_back, maps))
 
-    def forward(c: Call) -> Array:
-        of_x, of_w, of_y = maps(c)
-        bias = c.arrays[2:]
-        y = of_y.to(c.forward(of_x.to(c.x), of_w.to(c.arrays[1]), *(0 * b for b in bias)))
-        return y + bias[0] if bias else y
 
-    def backward(c: Call, gy: Array) -> tuple[Array | None, ...]:
-        of_x, of_w, of_y = maps(c)
-        gx, gw, *_ = c.backward(of_y.back(gy), of_x.to(c.x), of_w.to(c.arrays[1]), *c.arrays[2:])
-        right = c.backward(gy)[2:]  # a bias knows nothing of windows
-        return (None if gx is None else of_x.back(gx), None if gw is None else of_w.back(gw), *right)
+def _between(maps: Maps, c: Call) -> Array:
+    of_x, of_w, of_y = maps(c)
+    bias = c.arrays[2:]
+    y = of_y.to(c.forward(of_x.to(c.x), of_w.to(c.arrays[1]), *(0 * b for b in bias)))
+    return y + bias[0] if bias else y
 
-    return Mistake(cause, ops, forward, backward)
+
+def _between_back(maps: Maps, c: Call, gy: Array) -> tuple[Array | None, ...]:
+    of_x, of_w, of_y = maps(c)
+    gx, gw, *_ = c.backward(of_y.back(gy), of_x.to(c.x), of_w.to(c.arrays[1]), *c.arrays[2:])
+    right = c.backward(gy)[2:]  # a bias knows nothing of windows
+    return (None if gx is None else of_x.back(gx), None if gw is None else of_w.back(gw), *right)
 
 
 # Weights.
@@ -178,10 +180,6 @@ def _shifted(c: Call, down: int, right: int) -> tuple[Map, Map, Map]:
     )
 
 
-def _off_by(rows: int) -> Maps:
-    return lambda c: _shifted(c, rows, rows)
-
-
 def _window(top: int, left: int, height: int, width: int, canvas: tuple[int, int]) -> Map:
     """A map placed amid zeros; the adjoint takes it out again."""
     around = ((0, 0), (top, canvas[0] - top - height), (left, canvas[1] - left - width), (0, 0))
@@ -251,11 +249,10 @@ def _inner(c: Call) -> tuple[Map, Map, Map]:
     kernel, (down, across), (_, height, width, _) = c.arrays[1].shape[2], _starts(c), c.x.shape
     rows, columns = (down >= 0) & (down + kernel <= height), (across >= 0) & (across + kernel <= width)
     inside = (rows[:, None] & columns[None, :])[None, :, :, None]
-    keep = Map(lambda y: y * inside, lambda g: g * inside)
-    return SAME, SAME, keep
+    return SAME, SAME, Map(lambda y: y * inside, lambda g: g * inside)
 
 
-def _bias_of_inner(c: Call, gy: Array) -> Sequence[Array | None]:
+def _bias_of_inner(c: Call, gy: Array) -> tuple[Array | None, ...]:
     kernel, (down, across), (_, height, width, _) = c.arrays[1].shape[2], _starts(c), c.x.shape
     inside = ((down + kernel <= height)[:, None] & (across + kernel <= width)[None, :])[None, :, :, None]
     return (*c.backward(gy)[:2], *c.backward(gy * inside)[2:])
@@ -263,16 +260,15 @@ def _bias_of_inner(c: Call, gy: Array) -> Sequence[Array | None]:
 
 def _unstrided(cause: str, maps: Maps) -> Mistake:
     """With stride 1 where it is 2: as many outputs as are asked for, from the first window on."""
-    dense = around(cause, SPATIAL, maps)
 
     def forward(c: Call) -> Array:
-        y = c.forward()
-        return dense.forward(_at_stride_1(c))[:, : y.shape[1], : y.shape[2]] if dense.forward else y
+        rows, columns = _extents(c)
+        return _between(maps, _at_stride_1(c))[:, :rows, :columns]
 
-    def backward(c: Call, gy: Array) -> Sequence[Array | None]:
+    def backward(c: Call, gy: Array) -> tuple[Array | None, ...]:
         full = np.zeros((len(gy), *_extents(_at_stride_1(c)), gy.shape[3]))
         full[:, : gy.shape[1], : gy.shape[2]] = gy
-        return dense.backward(_at_stride_1(c), full) if dense.backward else ()
+        return _between_back(maps, _at_stride_1(c), full)
 
     return Mistake(cause, SPATIAL, forward, backward)
 

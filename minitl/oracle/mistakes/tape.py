@@ -158,8 +158,7 @@ class Step:
         self.calls: list[Call] = [record.op.call for record in self.records]  # type: ignore[attr-defined]
         self.start, self.gy = output.source, gy
         self.right: dict[int, Gradients] = {}
-        for _ in self.gradients(NONE):
-            pass
+        list(self.gradients(NONE))  # which fills in `right`
 
     def output(self, mistake: Mistake) -> Array:
         """What comes out where the mistake is made in the forward."""
