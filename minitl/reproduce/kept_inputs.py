@@ -25,7 +25,7 @@ def results() -> list[Result]:
     rows = [
         Result("kept-inputs", f"a group of 256 at {bits} bits", "x smaller", text, group / encoded, "ActNN", REDERIVED)
         for bits, text in FACTORS.items()
-        for encoded in [sum(kept.nbytes for kept in quantised.kept((1, quantised.GROUP), bits, ()))]
+        for encoded in [sum(kept.nbytes for kept in quantised.kept((1, quantised.GROUP), "float32", bits))]
     ]
     values = int(np.prod(SHAPE))
     x = np.zeros(values)

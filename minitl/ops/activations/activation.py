@@ -24,19 +24,8 @@ from minitl.kernels.elementwise import Down, Up
 from minitl.kernels.formula import Formula
 from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of, register
 from minitl.kernels.tasks import NOTHING
-from minitl.ops.op import (
-    Attrs,
-    Cost,
-    Functions,
-    Gradients,
-    Needs,
-    Op,
-    Shapes,
-    Split,
-    expect_values,
-    keeps_codes,
-    keeps_input,
-)
+from minitl.ops.expect import expect_values
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_codes, keeps_input
 from minitl.saved import OUTPUT, Saved
 
 ACTIVATIONS: dict[str, Op] = {}  # all there are, by name

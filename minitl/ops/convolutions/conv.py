@@ -81,9 +81,6 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
 
 
 conv = Op(
-    "conv",
-    ("x", "weight", "bias"),
-    Functions(output_shape, forward, backward, cost),
-    attrs=("stride", "padding", NORMALISATION),
-    optional=1,
-)
+    "conv", ("x", "weight", "bias"), Functions(output_shape, forward, backward, cost),
+    attrs=("stride", "padding", NORMALISATION), optional=1,
+)  # fmt: skip

@@ -19,7 +19,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.ops.convolutions.grouped_conv import grouped_conv, groups_of
 from minitl.ops.convolutions.integers import RULES, product, product_bytes, quantise, quantising_bytes
-from minitl.ops.convolutions.products import FOR
+from minitl.ops.kept import GRAD_WEIGHT
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, beyond, keeps_array
 from minitl.saved import Saved
 
@@ -36,8 +36,8 @@ def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -
             del sums
     saved = Saved()
     if needs[1]:
-        saved.keep("codes", codes, FOR)
-        saved.keep("scale", np.full(1, sx, x.dtype), FOR)
+        saved.keep("codes", codes, GRAD_WEIGHT)
+        saved.keep("scale", np.full(1, sx, x.dtype), GRAD_WEIGHT)
     return y, saved
 
 
@@ -76,7 +76,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     within = size(y) + size(w) + gx + gw + rows + 8 * rows
     return replace(
         exact,
-        kept=(keeps_array("codes", x, "int8", FOR), keeps_array("scale", (1,), dtype, FOR)) * needs[1],
+        kept=(keeps_array("codes", x, "int8", GRAD_WEIGHT), keeps_array("scale", (1,), dtype, GRAD_WEIGHT)) * needs[1],
         forward_workspace=beyond(
             output + size(x) * needs[1],
             quantising_bytes(x, dtype),

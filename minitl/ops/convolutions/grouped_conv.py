@@ -13,8 +13,10 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes
 from minitl.errors import ShapeError
 from minitl.ops.convolutions.conv import conv
-from minitl.ops.convolutions.products import FOR, saved_input
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, expect_map, keeps_input
+from minitl.ops.convolutions.products import saved_input
+from minitl.ops.expect import expect_map
+from minitl.ops.kept import GRAD_WEIGHT
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, keeps_input
 from minitl.saved import Saved
 
 
@@ -64,7 +66,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     gradients = needs[0] * nbytes(part_x, dtype) + needs[1] * nbytes(part_w, dtype)
     return Cost(
         output=(*one.output[:3], w[0]),
-        kept=(keeps_input("x", 0, x, dtype, FOR),) * needs[1],
+        kept=(keeps_input("x", 0, x, dtype, GRAD_WEIGHT),) * needs[1],
         macs=groups * one.macs,
         flops=groups * one.flops,
         forward_workspace=copied + y + one.forward_workspace,
@@ -80,8 +82,6 @@ def groups_of(inputs: int, outputs: int, attrs: Attrs) -> Iterator[tuple[slice, 
 
 
 grouped_conv = Op(
-    "grouped_conv",
-    ("x", "weight"),
-    Functions(output_shape, forward, backward, cost),
+    "grouped_conv", ("x", "weight"), Functions(output_shape, forward, backward, cost),
     attrs=("groups", "stride", "padding"),
-)
+)  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 from minitl.arrays import Shape
 from minitl.errors import ShapeError, ValueRangeError
 from minitl.kernels.window import Window
-from minitl.ops.op import Attrs, Shapes, expect_map, expect_vectors
+from minitl.ops.expect import expect_map, expect_vectors
+from minitl.ops.op import Attrs, Shapes
 
 Padding = tuple[int, int, int, int]  # above, below, left, right
 

@@ -125,10 +125,6 @@ def _options(attrs: Attrs, classes: int) -> tuple[float, Array]:
 
 
 cross_entropy = Op(
-    "cross_entropy",
-    ("z", "labels"),
-    Functions(output_shape, forward, backward, cost),
-    attrs=("smoothing", "weights"),
-    activations=2,
-    never=("labels",),
-)
+    "cross_entropy", ("z", "labels"), Functions(output_shape, forward, backward, cost),
+    attrs=("smoothing", "weights"), activations=2, never=("labels",),
+)  # fmt: skip

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_factors
+from minitl.ops.expect import expect_factors
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
 
 

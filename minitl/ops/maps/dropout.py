@@ -11,7 +11,8 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.bits import pack, unpack
 from minitl.errors import UnknownNameError, ValueRangeError
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_values, keeps_codes
+from minitl.ops.expect import expect_values
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_codes
 from minitl.saved import Saved
 
 

@@ -28,7 +28,8 @@ from minitl.kernels import pointwise
 from minitl.ops.convolutions.conv import conv
 from minitl.ops.convolutions.depthwise_conv import depthwise_conv
 from minitl.ops.convolutions.linear import pointwise_conv
-from minitl.ops.convolutions.products import FOR, saved_input
+from minitl.ops.convolutions.products import saved_input
+from minitl.ops.kept import GRAD_WEIGHT
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, beyond, keeps_array
 from minitl.ops.room import Room, made, room_bytes
 from minitl.saved import Saved
@@ -71,7 +72,7 @@ def forward(
         for axis, basis in enumerate(bases, start=1):
             if rule == FOLLOWS:
                 follow(x, axis, basis)
-        saved.keep("core", _along_all(x, AXES, bases), FOR)
+        saved.keep("core", _along_all(x, AXES, bases), GRAD_WEIGHT)
     return y, saved
 
 
@@ -103,7 +104,7 @@ def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule
     left = needs[0] * held[0] + nbytes(weight, dtype)
     return replace(
         exact,
-        kept=(keeps_array("core", maps[-1], dtype, FOR),),
+        kept=(keeps_array("core", maps[-1], dtype, GRAD_WEIGHT),),
         flops=exact.flops + Split(forward=encode + moves, grad_weight=encode),
         forward_workspace=beyond(
             held[3], exact.forward_workspace, *turns, encoding[0], held[1] + encoding[1], held[2] + encoding[2]
