@@ -23,6 +23,7 @@ SIZES = {  # large weights besides, for the ops that have them
         Dims(n=2, h=32, w=32, c=128, o=32),
         Dims(n=3, h=5, w=5, c=160, o=128),
         Dims(n=4, h=160, w=160, c=3, o=16, stride=2),
+        Dims(n=2, h=4, w=4, c=640, o=512, k=1),
     ),
     "depthwise_conv": (
         MAP,

@@ -70,7 +70,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     if pixels and needs[0]:
         raise RuleError("has no gradient for pixels", op="conv", remedy="give it the images as numbers")
     one, group = (pixels * nbytes((n, *x[1:]), dtype) for n in (1, min(x[0], group_size(y))))  # in numbers
-    taps, chains = nbytes(w, dtype), nbytes((len(Groups(y)), *w), dtype)
+    taps, chains = nbytes(w, dtype) * (w[2] > 1), nbytes((len(Groups(y)), *w), dtype)  # a 1x1 weight is in order
     return products_cost(
         shapes, y, size(y) * size(w[1:]), dtype, needs,
         forward=one + dense.panels_size(w, dtype) * itemsize(dtype),
