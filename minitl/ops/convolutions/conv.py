@@ -45,10 +45,6 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
     return y, saved_input(x.shape, x if needs[1] else None)
 
 
-def _numbers(x: Array, attrs: Attrs, like: Array) -> Array:
-    return normalise(x, Normalisation(*attrs[NORMALISATION]), like.dtype.name)
-
-
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx, gW and gb: those that `needs` asks for."""
     weight, gx, gw = params[0], None, None
@@ -78,6 +74,10 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
         grad_weight=chains + max(group, nbytes(w, "float64")),
         kept=PIXELS if pixels else dtype,
     )  # fmt: skip
+
+
+def _numbers(x: Array, attrs: Attrs, like: Array) -> Array:
+    return normalise(x, Normalisation(*attrs[NORMALISATION]), like.dtype.name)
 
 
 conv = Op(

@@ -72,11 +72,6 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
     return gz, None
 
 
-def _sum(x: Array) -> Array:
-    """The sum over the last axis, in its order, in float64."""
-    return np.asarray(np.cumsum(x, axis=-1, dtype=np.float64)[..., -1])
-
-
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """Operations: 5 per logit forward (max, subtract, exp, sum, divide) and 3 per sample; 1 and 1 backward.
 
@@ -122,6 +117,11 @@ def _options(attrs: Attrs, classes: int) -> tuple[float, Array]:
         got = f"{weights.tolist()[:8]}"
         raise ValueRangeError(op="cross_entropy", expected=f"{classes} finite class weights above 0", got=got)
     return smoothing, weights
+
+
+def _sum(x: Array) -> Array:
+    """The sum over the last axis, in its order, in float64."""
+    return np.asarray(np.cumsum(x, axis=-1, dtype=np.float64)[..., -1])
 
 
 cross_entropy = Op(

@@ -43,12 +43,6 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
     return (_let_through(gy, saved["mask"], attrs["p"]),)
 
 
-def _let_through(x: Array, mask: Array, p: float) -> Array:
-    y: Array = x * x.dtype.type(1 / (1 - p))
-    np.copyto(y, 0, where=unpack(mask, 1, x.shape) == 0)
-    return y
-
-
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation per value each way; drawing takes a float32 and a byte per value meanwhile."""
     x = shapes[0]
@@ -61,6 +55,12 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
         forward_workspace=max(drawing - y, unpacked) + (not needs[0]) * mask.nbytes,
         backward_workspace=unpacked,
     )
+
+
+def _let_through(x: Array, mask: Array, p: float) -> Array:
+    y: Array = x * x.dtype.type(1 / (1 - p))
+    np.copyto(y, 0, where=unpack(mask, 1, x.shape) == 0)
+    return y
 
 
 dropout = Op("dropout", ("x",), Functions(output_shape, forward, backward, cost), attrs=("p", "seed"))
