@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from minitl.arrays import Shape
+from minitl.arrays import Shape, is_count
 from minitl.errors import ShapeError
-from minitl.ops.op import Shapes
+from minitl.ops.op import Attrs, Shapes
 
 
 def expect_values(op: str, shape: Shape) -> Shape:
@@ -45,3 +45,12 @@ def expect_vectors(op: str, channels: int, **shapes: Shape) -> None:
     for name, shape in shapes.items():
         if shape != (channels,):
             raise ShapeError(op=op, expected=f"{name} of shape ({channels},)", got=f"{shape}")
+
+
+def expect_groups(op: str, attrs: Attrs, *channels: int) -> int:
+    """The attribute `groups`, 1 by default; ShapeError unless it is a count that divides all these channels."""
+    groups: int = attrs.get("groups", 1)
+    if not is_count(groups, 1) or any(count % groups for count in channels):
+        expected = f"groups that divide {' and '.join(map(str, channels))} channels"
+        raise ShapeError(op=op, expected=expected, got=f"groups={groups}")
+    return groups

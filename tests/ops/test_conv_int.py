@@ -89,9 +89,9 @@ def test_random_rounding_has_the_right_mean() -> None:
 
 def test_sums_that_32_bits_could_not_hold_are_refused() -> None:
     """Of ones, 366 x 366 products of 127^2 would come out negative in the weight's gradient."""
-    for x, w in (((1, 366, 366, 1), (1, 1, 1, 1)), ((1, 1, 1, 133_145), (1, 133_145, 1, 1))):
+    for shapes in (((1, 366, 366, 1), (1, 1, 1, 1)), ((1, 1, 1, 133_145), (1, 133_145, 1, 1))):
         with pytest.raises(ShapeError, match="133,144"):
-            ops.conv_int.output_shape((x, w), {})
+            ops.conv_int.output_shape(shapes, {})
     x, w = np.ones((1, 364, 364, 1)), np.ones((1, 1, 1, 1))
     y, saved = ops.conv_int.forward(x, w, needs=(True, True))
     _, gw = ops.conv_int.backward(saved, np.ones_like(y), needs=(True, True), params=(w,))

@@ -16,7 +16,7 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ShapeError
-from minitl.ops.expect import expect_map, expect_vectors
+from minitl.ops.expect import expect_groups, expect_map, expect_vectors
 from minitl.ops.kept import keeps, save
 from minitl.ops.norms.batch_norm import uses
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
@@ -25,12 +25,10 @@ from minitl.saved import Saved
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); the attribute `groups` must divide C, and a group have at least two values."""
-    (x, weight, bias), groups = shapes, attrs.get("groups", 1)
+    x, weight, bias = shapes
     expect_map("group_norm", x)
     expect_vectors("group_norm", x[3], weight=weight, bias=bias)
-    if groups < 1 or x[3] % groups:
-        raise ShapeError(op="group_norm", expected=f"groups that divide {x[3]} channels", got=f"groups={groups}")
-    if size(x[1:]) // groups < 2:
+    if size(x[1:]) // expect_groups("group_norm", attrs, x[3]) < 2:
         raise ShapeError(op="group_norm", expected="at least two values per group and sample", got=f"one: shape {x}")
     return x
 

@@ -57,10 +57,11 @@ def shapes_of(x: Shape, ranks: Sequence[int] = ()) -> tuple[Shape, ...]:
 def output_shape(op: Op, shapes: Shapes, attrs: Attrs) -> Shape:
     """The convolution's; the bases must be those of x."""
     x, weight, *bases = shapes
+    y = op.output_shape((x, weight), attrs)
     for name, basis, side in zip(BASES, bases, x[1:], strict=True):
         if len(basis) != 2 or basis[1] != side or not 1 <= basis[0] <= side:
             raise ShapeError(op=op.name, expected=f"{name} (K, {side}) with K from 1 to {side}", got=f"{basis}")
-    return op.output_shape((x, weight), attrs)
+    return y
 
 
 def forward(
