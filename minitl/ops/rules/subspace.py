@@ -1,10 +1,10 @@
 """A convolution's kept input in the span of a few vectors per axis: a Tucker form with bases that live between steps.
 
-    x ~ S x_h B_h^T x_w B_w^T x_c B_c^T        S = x x_h B_h x_w B_w x_c B_c
+    S = x *_h B_h *_w B_w *_c B_c        x ~ S *_h B_h^T *_w B_w^T *_c B_c^T
 
-B_m (K, D) has orthonormal rows, one basis each for height, width and channels; kept is the core S, (N, Kh, Kw, Kc)
-in place of (N, H, W, C). gx is exact, gW that of the restored x: exact where every K is D. The rules differ in what
-becomes of the bases:
+where `*_m` multiplies along axis m. B_m (K, D) has orthonormal rows, one basis each for height, width and channels;
+kept is the core S, (N, Kh, Kw, Kc) in place of (N, H, W, C). gx is exact, gW that of the restored x: exact where every
+K is D. The rules differ in what becomes of the bases:
 
     subspace         one step of subspace iteration in every forward, B_m = qr(A_m A_m^T B_m^T)^T with A_m the
                      input unfolded along the axis (ASI: Nguyen et al., ICML 2025, arXiv:2505.05086)
