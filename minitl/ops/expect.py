@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from minitl.arrays import Shape, is_count
 from minitl.errors import ShapeError
 from minitl.ops.op import Attrs, Shapes
@@ -31,13 +33,21 @@ def expect_factors(op: str, name: str, shapes: Shapes) -> Shape:
     return x
 
 
-def expect_map(op: str, shape: Shape, channels: int | None = None) -> None:
-    """Raise ShapeError unless `shape` is a non-empty (N, H, W, C), with C = `channels` where given."""
-    expected = f"a map (N, H, W, {channels or 'C'})"
-    if len(shape) != 4 or (channels is not None and shape[3] != channels):
-        raise ShapeError(op=op, expected=expected, got=f"shape {shape}", remedy="arrays are channels last (NHWC)")
+def expect_map(op: str, shape: Shape) -> None:
+    """Raise ShapeError unless `shape` is a non-empty (N, H, W, C)."""
+    if len(shape) != 4:
+        remedy = "arrays are channels last (NHWC)"
+        raise ShapeError(op=op, expected="a map (N, H, W, C)", got=f"shape {shape}", remedy=remedy)
     if 0 in shape:
-        raise ShapeError(op=op, expected=expected + " with no empty axis", got=f"shape {shape}")
+        raise ShapeError(op=op, expected="a map (N, H, W, C) with no empty axis", got=f"shape {shape}")
+
+
+def expect_norm(op: str, names: Sequence[str], shapes: Shapes) -> Shape:
+    """The shape of a map (N, H, W, C), or ShapeError unless all inputs beside it, of these names, are (C,)."""
+    x, *vectors = shapes
+    expect_map(op, x)
+    expect_vectors(op, x[3], **dict(zip(names, vectors, strict=True)))
+    return x
 
 
 def expect_vectors(op: str, channels: int, **shapes: Shape) -> None:

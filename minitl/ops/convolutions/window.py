@@ -8,8 +8,6 @@ from minitl.kernels.window import Window
 from minitl.ops.expect import expect_map, expect_vectors
 from minitl.ops.op import Attrs, Shapes
 
-Padding = tuple[int, int, int, int]  # above, below, left, right
-
 
 def conv_shape(op: str, shapes: Shapes, attrs: Attrs, *, depthwise: bool = False) -> Shape:
     """Output shape (N, Ho, Wo, O) for x (N, H, W, C), w (O, C, k, k); Ho = (H + above + below - k) // s + 1.
@@ -38,8 +36,8 @@ def conv_shape(op: str, shapes: Shapes, attrs: Attrs, *, depthwise: bool = False
     return (x[0], height // stride + 1, width // stride + 1, w[0])
 
 
-def padding_of(op: str, k: int, attrs: Attrs) -> Padding:
-    """The padding in force."""
+def padding_of(op: str, k: int, attrs: Attrs) -> tuple[int, int, int, int]:
+    """The padding in force: above, below, left, right."""
     padding = attrs.get("padding")
     if padding is None:
         return (k // 2,) * 4

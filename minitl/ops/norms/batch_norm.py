@@ -30,7 +30,7 @@ from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import BATCH
 from minitl.kernels.sums import in_order
-from minitl.ops.expect import expect_map, expect_vectors
+from minitl.ops.expect import expect_norm
 from minitl.ops.kept import GRAD_INPUT, Uses, keeps, save
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
@@ -55,6 +55,7 @@ def _combine(gy: Any, x_hat: Any, a: Any, b: Any, c: Any) -> Any:
     return (a * gy + b * x_hat) + c
 
 
+INPUTS = ("x", "weight", "bias", "running_mean", "running_var")
 STATISTICS = Broadcast(_statistics, "ccddiii", "cccc", wide=True)
 FACTORS = Broadcast(_factors, "ccddi", "ccc", wide=True)
 COMBINE = Broadcast(_combine, "mmccc", "m")
@@ -62,16 +63,11 @@ COMBINE = Broadcast(_combine, "mmccc", "m")
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); raises ShapeError where a channel has a single value and so no variance."""
-    x, gamma, beta, mean, var = shapes
-    expect_map("batch_norm", x)
-    expect_vectors("batch_norm", x[3], weight=gamma, bias=beta, running_mean=mean, running_var=var)
+    x = expect_norm("batch_norm", INPUTS[1:], shapes)
     if positions(x) < 2:
-        raise ShapeError(
-            op="batch_norm",
-            expected="at least two values per channel to take batch statistics of",
-            got=f"one: shape {x}",
-            remedy="use a larger batch or resolution, or a method that freezes this norm's statistics",
-        )
+        expected = "at least two values per channel to take batch statistics of"
+        remedy = "use a larger batch or resolution, or a method that freezes this norm's statistics"
+        raise ShapeError(op="batch_norm", expected=expected, got=f"one: shape {x}", remedy=remedy)
     return x
 
 
@@ -126,10 +122,6 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
 
 
 batch_norm = Op(
-    "batch_norm",
-    ("x", "weight", "bias", "running_mean", "running_var"),
-    Functions(output_shape, forward, backward, cost),
-    attrs=("eps", "momentum"),
-    never=("running_mean", "running_var"),
-    updates=("running_mean", "running_var"),
-)
+    "batch_norm", INPUTS, Functions(output_shape, forward, backward, cost),
+    attrs=("eps", "momentum"), never=INPUTS[3:], updates=INPUTS[3:],
+)  # fmt: skip
