@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, size
+from minitl.arrays import Array, Shape, dtype_name, size
 from minitl.bits import packed_shape
 from minitl.kernels import elementwise
 from minitl.kernels.elementwise import Down, Up
@@ -90,7 +90,7 @@ def forward(
     codes = codes_of(known)
     packed = np.empty(packed_shape(x.shape, codes.bits), np.uint8) if codes else NOTHING
     elementwise.up(x, y, Up(name=name, rule=rule if codes else "", packed=packed))  # x and y the kernel need not copy
-    for kept in keeps(known, x.shape, x.dtype.name):
+    for kept in keeps(known, x.shape, dtype_name(x.dtype)):
         array = x if kept.source == 0 else y if kept.source == OUTPUT else packed
         saved.keep(kept.tensor, array, kept.needed_for, codes=(kept.shape, kept.bits))
     return y, saved
