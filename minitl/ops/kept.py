@@ -25,9 +25,8 @@ def save(uses: Uses, *arrays: Array) -> Saved:
 
 def keeps(uses: Uses, shapes: Shapes, dtype: str, *, inputs: bool) -> tuple[Kept, ...]:
     """That foreseen, of arrays of these shapes: the first inputs, or made by forward."""
-    every = zip(range(len(uses)), uses.items(), shapes, strict=False)
     return tuple(
         replace(keeps_array(tensor, shape, dtype, needed_for), source=number if inputs else None)
-        for number, (tensor, needed_for), shape in every
+        for number, ((tensor, needed_for), shape) in enumerate(zip(uses.items(), shapes, strict=False))
         if needed_for
     )

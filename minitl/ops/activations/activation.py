@@ -67,7 +67,7 @@ def kept_for_slope(saved: Saved) -> tuple[Array, Array]:
     return kept, next((saved[name] for name in ("mask", "codes") if name in saved), NOTHING)
 
 
-def keeps(rule: Rule | None, x: Shape, dtype: str) -> tuple[Kept, ...]:
+def keeps_for_slope(rule: Rule | None, x: Shape, dtype: str) -> tuple[Kept, ...]:
     """What a rule keeps for its slope, of a map of that shape: its codes, and x or y as it is."""
     kept = [keeps_codes(tensor_of(codes), x, codes.bits)] if (codes := codes_of(rule)) else []
     if isinstance(rule, FromInput):
@@ -90,7 +90,7 @@ def forward(
     codes = codes_of(known)
     packed = np.empty(packed_shape(x.shape, codes.bits), np.uint8) if codes else NOTHING
     elementwise.up(x, y, Up(name=name, rule=rule if codes else "", packed=packed))  # x and y the kernel need not copy
-    for kept in keeps(known, x.shape, dtype_name(x.dtype)):
+    for kept in keeps_for_slope(known, x.shape, dtype_name(x.dtype)):
         array = x if kept.source == 0 else y if kept.source == OUTPUT else packed
         saved.keep(kept.tensor, array, kept.needed_for, codes=(kept.shape, kept.bits))
     return y, saved
@@ -108,5 +108,5 @@ def cost(
 ) -> Cost:
     """The value's operations forward, the rule's backward."""
     x, n, known = shapes[0], size(shapes[0]), rules[rule]
-    kept = keeps(known, x, dtype) if needs[0] else ()
+    kept = keeps_for_slope(known, x, dtype) if needs[0] else ()
     return Cost(output=x, kept=kept, flops=Split(flops * n, needs[0] * known.flops * n))
