@@ -7,8 +7,8 @@ from itertools import product
 from typing import Any
 
 import pytest
-from cases import NAMES, Dims, Spec, make
-from checks import check_workspace
+from cases import NAMES, Dims, Spec, backward, forward, make
+from checks import array_peak, check_workspace, predicted
 
 from minitl import ops
 from minitl.accounting.predict import FEW
@@ -45,6 +45,17 @@ def test_workspace_is_what_cost_foresees(name: str, dims: Dims, dtype: str) -> N
     flags = [(False, True) if can else (False,) for can in every.wantable]
     for needs in product(*flags):
         check_workspace(make(spec, dims, dtype=dtype, needs=needs))
+
+
+@pytest.mark.parametrize("n", [1, 7, 9])
+def test_a_mask_of_few_rows_is_unpacked_to_whole_bytes(n: int) -> None:
+    case = make(NAMES["dropout"], Dims(n=n, c=1 << 16, flag=True), dtype="float32")
+    cost, (y, saved) = predicted(case), forward(case)
+    for call, left, foreseen in (
+        (lambda: forward(case), y.nbytes + saved.nbytes, cost.forward_workspace),
+        (lambda: backward(case, saved), y.nbytes, cost.backward_workspace),
+    ):
+        assert 0 <= left + foreseen - array_peak(call) + FEW <= 2 * FEW
 
 
 def _channels(d: Dims) -> dict[str, Any]:

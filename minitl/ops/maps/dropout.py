@@ -46,7 +46,7 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation per value each way; drawing takes a float32 and a byte per value meanwhile."""
     x, n, mask = shapes[0], size(shapes[0]), keeps_codes("mask", shapes[0], 1)
-    drawing, unpacked = 5 * n, 2 * n
+    drawing, unpacked = 5 * n, 8 * mask.nbytes + max(2 * mask.nbytes, n)  # by whole bytes, then compared with 0
     return Cost(
         output=x,
         kept=(mask,) if needs[0] else (),
