@@ -74,13 +74,7 @@ class Timeline:
 
 
 def timeline(
-    model: Model,
-    *,
-    batch: int,
-    resolution: int,
-    optimizer_slots: int = 0,
-    apply: bool = False,
-    pixels: bool = False,
+    model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0, apply: bool = False, pixels: bool = False
 ) -> Timeline:
     """A step of the model on `batch` images, moment by moment, from shapes alone; options as for `predict`.
 
