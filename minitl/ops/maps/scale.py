@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, size
+from minitl.arrays import Array, Shape, nbytes, size
 from minitl.kernels import channels
 from minitl.ops.expect import expect_factors
 from minitl.ops.kept import GRAD_INPUT, Uses, keeps, save
@@ -44,8 +44,13 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation per value forward, 1 for gx, 2 for ggate; both gradients are of inputs."""
-    n, kept = size(shapes[0]), keeps(uses(needs), shapes, dtype, inputs=True)
-    return Cost(output=shapes[0], kept=kept, flops=Split(n, (needs[0] + 2 * needs[1]) * n))
+    (x, gate), n = shapes, size(shapes[0])
+    return Cost(
+        output=x,
+        kept=keeps(uses(needs), shapes, dtype, inputs=True),
+        flops=Split(n, (needs[0] + 2 * needs[1]) * n),
+        backward_workspace=needs[1] * nbytes(gate, "float64"),  # the sums, before they are rounded
+    )
 
 
 scale = Op("scale", ("x", "gate"), Functions(output_shape, forward, backward, cost), activations=2)
