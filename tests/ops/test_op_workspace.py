@@ -34,6 +34,7 @@ SIZES = {  # large weights besides, for the ops that have them
     "gated_conv": (MAP, Dims(n=2, h=4, w=4, c=640, o=512)),
     "linear": (ROWS, Dims(n=4, c=1024, o=512), Dims(n=1024, c=256, o=16)),
     "cross_entropy": (ROWS,),
+    **dict.fromkeys(("batch_norm", "frozen_norm"), (MAP, Dims(n=48, h=14, w=14, c=63))),
     **dict.fromkeys(("scale", "add_channels", "global_avg_pool"), (MAP, Dims(n=64, h=4, w=4, c=64))),
 }
 

@@ -112,12 +112,14 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     """7 operations per value forward; backward 1 for gbeta, 2 for ggamma, 4 for gx (and the two sums it needs)."""
     x, n = shapes[0], size(shapes[0])
     kept = keeps(uses(needs), (x, x[3:]), dtype, inputs=False)
+    sums = 8 * len(Groups(x)) * x[3]  # bytes of one in float64 for each group of samples and channel
     of_gx = needs[0] * (4 + 2 * (not needs[1]) + (not needs[2]))
     return Cost(
         output=x,
         kept=kept,
         flops=Split(7 * n, of_gx * n, (2 * needs[1] + needs[2]) * n),
-        forward_workspace=0 if kept else nbytes(x, dtype),  # x_hat is made either way
+        forward_workspace=(0 if kept else nbytes(x, dtype)) + 2 * sums,  # x_hat is made either way
+        backward_workspace=2 * sums if needs[0] else sums,
     )
 
 

@@ -64,8 +64,9 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """2 operations per value forward, 1 for gx, 1 for gbeta."""
-    n = size(shapes[0])
-    return Cost(output=shapes[0], flops=Split(2 * n, needs[0] * n, needs[2] * n))
+    x, n = shapes[0], size(shapes[0])
+    sums = 8 * len(Groups(x)) * x[3]  # bytes of one in float64 for each group of samples and channel
+    return Cost(output=x, flops=Split(2 * n, needs[0] * n, needs[2] * n), backward_workspace=sums)
 
 
 frozen_norm = Op(
