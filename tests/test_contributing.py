@@ -31,7 +31,8 @@ leaky = activation("leaky", value, {"mask": Codes(1, lambda: (((0.0, ABOVE),), (
 MINUS = """
 import numpy as np
 from minitl.arrays import size
-from minitl.ops.op import Cost, Functions, Op, Split, expect_values
+from minitl.ops.expect import expect_values
+from minitl.ops.op import Cost, Functions, Op, Split
 from minitl.saved import Saved
 
 
@@ -55,15 +56,28 @@ minus = Op("minus", ("x",), Functions(output_shape, forward, backward, cost))
 """
 HALF = """
 import numpy as np
+from minitl.ops.kept import GRAD_WEIGHT
 from minitl.ops.op import keeps_array
+from minitl.ops.rules.encoding import Encoding
 
 
-def kept(x, needed_for):
-    return keeps_array("x_half", x, "float16", needed_for)
+def keep(saved, x, seed):
+    saved.keep("x_half", x.astype(np.float16), GRAD_WEIGHT)
 
 
-def keep(saved, x, needed_for):
-    saved.keep("x_half", x.astype(np.float16), needed_for)
+def restore(saved, dtype):
+    return saved["x_half"].astype(dtype)
+
+
+def kept(x, dtype):
+    return (keeps_array("x_half", x, "float16", GRAD_WEIGHT),)
+
+
+def nothing(x, dtype):
+    return ()
+
+
+ENCODINGS = {"half": Encoding(keep, restore, kept, nothing, nothing)}
 """
 SHIFTS = """
 from minitl.layers import LayerPlan, Norm
@@ -99,22 +113,6 @@ source = "its box"
 scope = "the board"
 """
 
-RULE = """
-        elif rule == "half":
-            half.keep(saved, arrays[0], FOR)
-        elif rule == RAZOR:
-"""
-COST = """
-    if rule == "half":
-        kept, encoding, decoding = (half.kept(x, FOR),), (), ()
-    elif rule == RAZOR:
-        kept, encoding"""
-DECODED = """
-    if saved.rule == "half":
-        return saved["x_half"].astype(dtype)
-    if saved.rule == EXACT:
-"""
-
 # What is added in each line's files: a new file's text; or pairs of what stands there and what is put in its place.
 Edit = str | dict[str, str]
 ADDED: dict[str, dict[str, Edit]] = {
@@ -138,10 +136,7 @@ ADDED: dict[str, dict[str, Edit]] = {
         "minitl/ops/rules/half.py": HALF,
         "minitl/ops/rules/approximate.py": {
             "channels, gradient_filter,": "channels, gradient_filter, half,",
-            "CODED = (": 'CODED = ("half", ',
-            "\n        elif rule == RAZOR:\n": RULE,
-            "\n    if rule == RAZOR:\n        kept, encoding": COST,
-            "\n    if saved.rule == EXACT:\n": DECODED,
+            "ENCODINGS = {": "ENCODINGS = {**half.ENCODINGS, ",
         },
     },
     "a method": {

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from minitl.accounting.predict import images_dtype, predict
+from minitl.accounting.predict import predict, shadow_step
 from minitl.accounting.table import Table, table
 from minitl.accounting.traffic import passes
 from minitl.devices import Device, answer
 from minitl.devices.work import BOUND, KNOWN, UNKNOWN, Answer, Work
 from minitl.networks.model import Model
 from minitl.shadow import ShadowTape
-from minitl.step import forward_backward
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,8 @@ def estimate(
     peak = totals.peak_bytes
     assert peak is not None
     tape = ShadowTape(fused=False)
-    images = tape.phantom((batch, resolution, resolution, model.input_channels), images_dtype(model, pixels=pixels))
-    forward_backward(model, tape, images, tape.phantom((batch,), "int64"))
-    rows = tuple(_row(device, work) for work in passes(tape.records))
-    return Estimate(device, rows, peak)
+    shadow_step(model, tape, batch, resolution, None, pixels=pixels)
+    return Estimate(device, tuple(_row(device, work) for work in passes(tape.records)), peak)
 
 
 def rows_table(rows: tuple[Row, ...]) -> Table:
@@ -161,8 +158,8 @@ def time_text(found: Estimate) -> str:
 
 def _row(device: Device, work: Work) -> Row:
     said, watts = answer(device, work), device.value("watts")
-    known = said.kind == KNOWN and said.seconds is not None and watts is not None
-    return Row(work, said, said.seconds * watts if known and said.seconds is not None and watts else None)
+    known = said.seconds if said.kind == KNOWN else None
+    return Row(work, said, None if known is None or watts is None else known * watts)
 
 
 def _line(row: Row) -> tuple[str, ...]:

@@ -49,6 +49,11 @@ class Row:
     bytes: int
     shared_with: tuple[str, ...]
 
+    def plain(self) -> dict[str, Any]:
+        """As a dictionary of texts and numbers: lists are joined by `;` and shapes by `x`."""
+        lists = {name: ";".join(getattr(self, name)) for name in ("needed_for", "shared_with")}
+        return {**vars(self), "shape": shape_text(self.shape), **lists}
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -108,11 +113,9 @@ class Ledger:
     def to_csv(self) -> str:
         """The rows as comma-separated values, lists joined by `;` and shapes by `x`."""
         out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Row))
-        for row in self.rows:
-            values = {**vars(row), "needed_for": ";".join(row.needed_for), "shape": shape_text(row.shape)}
-            writer.writerow({**values, "shared_with": ";".join(row.shared_with)}.values())
+        writer = csv.DictWriter(out, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row.plain() for row in self.rows)
         return out.getvalue()
 
     def __repr__(self) -> str:

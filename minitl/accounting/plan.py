@@ -124,8 +124,8 @@ def plan(ways: Sequence[Entry], *, budget: float, of: str) -> Plan:
     if number is None or number < 0:
         raise ValueRangeError(op="plan", expected="a budget of at least 0", got=brief(budget))
     budget = int(number)
-    affordable = [way for way in ways if way.need(of) <= budget]
-    if not affordable:
+    best = _best(ways, budget, of)
+    if best is None:
         least = min(ways, key=lambda way: way.need(of))
         what, less = f"bytes of {of}", "a smaller batch or resolution, int8 weights and checkpoints take"
         if of == "flops":
@@ -134,7 +134,6 @@ def plan(ways: Sequence[Entry], *, budget: float, of: str) -> Plan:
             f"no method fits {budget:,} {what}",
             remedy=f"the smallest that would takes {least.need(of):,} ({least.name}); {less} less",
         )
-    best = max(affordable, key=lambda way: (*way.rank, -way.need(of)))
     better = [way for way in ways if way.rank > best.rank]
     following = min(better, key=lambda way: (way.need(of), *(-r for r in way.rank)), default=None)
     return Plan(budget, of, best, pareto(ways, of), following, tuple(ways))
@@ -146,11 +145,12 @@ def bests(found: Plan) -> dict[str, Entry | None]:
     What is kept is part of the total, and most of either is alive at the peak, with images and activations
     in flight; so they seldom choose alike.
     """
-    chosen: dict[str, Entry | None] = {}
-    for of in ("kept", "total", "peak"):
-        affordable = [way for way in found.entries if way.need(of) <= found.budget]
-        chosen[of] = max(affordable, key=lambda way: (*way.rank, -way.need(of)), default=None)
-    return chosen
+    return {of: _best(found.entries, found.budget, of) for of in ("kept", "total", "peak")}
+
+
+def _best(ways: Iterable[Entry], budget: int, of: str) -> Entry | None:
+    affordable = (way for way in ways if way.need(of) <= budget)
+    return max(affordable, key=lambda way: (*way.rank, -way.need(of)), default=None)
 
 
 def largest(fits: Callable[[int], bool], start: int, most: int) -> int:

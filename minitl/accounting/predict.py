@@ -99,13 +99,7 @@ class Measured:
 
 
 def measure(
-    model: Model,
-    *,
-    batch: int,
-    resolution: int,
-    optimizer_slots: int = 0,
-    apply: bool = False,
-    pixels: bool = False,
+    model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0, apply: bool = False, pixels: bool = False
 ) -> Measured:
     """Run a step on random images (on a copy of the model) and count its memory (see `array_memory`).
 

@@ -8,17 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from minitl.accounting.ledger import Ledger, shape_text
+from minitl.accounting.ledger import Ledger
 from minitl.accounting.report import Key, sums
 
 Lines = Iterable[Mapping[str, Any]]
 
 
 def buffers(about: Mapping[str, Any], ledger: Ledger, block: Key) -> Lines:
-    """One line per kept buffer; lists are joined by `;` and shapes by `x`."""
+    """One line per kept buffer."""
     for row in ledger.rows:
-        lists = {"needed_for": ";".join(row.needed_for), "shared_with": ";".join(row.shared_with)}
-        yield {**about, "block": block(row), **asdict(row), "shape": shape_text(row.shape), **lists}
+        yield {**about, "block": block(row), **row.plain()}
 
 
 def parts(about: Mapping[str, Any], ledger: Ledger, part: Key) -> Lines:

@@ -7,9 +7,9 @@ and not yet let go of. Between two moments memory only falls, so the largest of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 from minitl.accounting.arena import Arena, Buffer, place
@@ -50,12 +50,13 @@ class Timeline:
         for b in self.buffers:
             change[b.kind][b.first] += b.bytes
             change[b.kind][b.last + 1] -= b.bytes
-        return {kind: _running(steps[:-1]) for kind, steps in change.items()}
+        return {kind: list(accumulate(steps[:-1])) for kind, steps in change.items()}
 
     def extremes(self) -> list[Moment]:
         """Of each visit to a layer, the moments with the fewest and the most bytes alive; and where backward begins."""
         found = {self.turn}
-        for visit in _visits(self.moments):
+        for _, moments in groupby(self.moments, key=lambda m: m.where):
+            visit = list(moments)
             found |= {min(visit, key=lambda m: m.bytes), max(visit, key=lambda m: m.bytes)}
         return sorted(found)
 
@@ -73,13 +74,7 @@ class Timeline:
 
 
 def timeline(
-    model: Model,
-    *,
-    batch: int,
-    resolution: int,
-    optimizer_slots: int = 0,
-    apply: bool = False,
-    pixels: bool = False,
+    model: Model, *, batch: int, resolution: int, optimizer_slots: int = 0, apply: bool = False, pixels: bool = False
 ) -> Timeline:
     """A step of the model on `batch` images, moment by moment, from shapes alone; options as for `predict`.
 
@@ -122,26 +117,12 @@ def _resident(parameters: Iterable[Parameter], slots: int, end: int) -> Iterator
     """What is held between steps, and the room for small vectors."""
     for p in parameters:
         kind = "statistics" if p.statistic else "parameters"
-        layer = p.name.rpartition(".")[0]
         held = "trained" if p.trained else "frozen"
         why = "running statistic" if p.statistic else "a rule's, from step to step" if p.state else held
+        layer = p.name.rpartition(".")[0]
         made = StepBuffer(p.name, layer, p.nbytes, 0, end, kind, why, p.value.shape, p.dtype, "the end")
         yield made
         for slot in range(slots if p.trained else 0):
             yield replace(made, name=f"{p.name}.optimizer{slot}", kind="optimizer state", why="kept between steps")
     why = "vectors of a number per channel, and addresses handed to kernels"
     yield StepBuffer("vectors", "", FEW, 0, end, "scratch", why, (FEW,), "uint8", "the end")
-
-
-def _running(changes: Sequence[int]) -> list[int]:
-    total, found = 0, []
-    for change in changes:
-        total += change
-        found.append(total)
-    return found
-
-
-def _visits(moments: Sequence[Moment]) -> Iterator[list[Moment]]:
-    """The moments, parted where another layer or pass begins."""
-    for _, visit in groupby(moments, key=lambda moment: moment.where):
-        yield list(visit)

@@ -13,16 +13,19 @@ def passes(records: Sequence[Record]) -> Iterator[Work]:
     """All passes of a step's records, layer by layer in the order they run forward."""
     for record in records:
         if isinstance(record, Checkpoint):
-            yield from _checkpointed(record)
+            yield from (work_of(inner, RECOMPUTE) for inner in op_records(record.inner))
+            yield from passes(record.inner)
         elif isinstance(record, OpRecord):
             yield from _of_op(record)
 
 
-def _checkpointed(record: Checkpoint) -> Iterator[Work]:
-    for inner in record.inner:
-        if isinstance(inner, OpRecord):
-            yield work_of(inner, RECOMPUTE)
-    yield from passes(record.inner)
+def op_records(records: Sequence[Record]) -> Iterator[OpRecord]:
+    """The records of ops, those within checkpoints too."""
+    for record in records:
+        if isinstance(record, Checkpoint):
+            yield from op_records(record.inner)
+        elif isinstance(record, OpRecord):
+            yield record
 
 
 def _of_op(record: OpRecord) -> Iterator[Work]:

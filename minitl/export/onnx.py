@@ -16,6 +16,7 @@ from minitl.arrays import Array
 from minitl.errors import UsageError
 from minitl.networks.network import Network
 from minitl.ops.convolutions.standardised_conv import standardise
+from minitl.ops.convolutions.window import padding_of
 from minitl.ops.rules.sparse import largest
 from minitl.records import OpRecord, Var
 from minitl.tape import Tape
@@ -64,8 +65,9 @@ def _convolve(graph: Graph, record: OpRecord, x: str, output: str, weight: Array
     if bias is not None:
         names.append(graph.weight(f"{record.layer}.bias", bias, record.dtype))
     groups = record.shapes[0][3] // weight.shape[1]
-    pads, strides = [record.attrs.get("padding", (kernel - 1) // 2)] * 4, [stride, stride]
-    return graph.node("Conv", names, output, kernel_shape=[kernel] * 2, pads=pads, strides=strides, group=groups)
+    above, below, left, right = padding_of(record.name, kernel, record.attrs)
+    window = {"kernel_shape": [kernel] * 2, "pads": [above, left, below, right], "strides": [stride] * 2}
+    return graph.node("Conv", names, output, **window, group=groups)
 
 
 def _norm(graph: Graph, record: OpRecord, inputs: list[str], output: str) -> str:

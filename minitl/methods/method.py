@@ -155,7 +155,8 @@ class Method:
             if isinstance(layer, Conv) and not plan.train:
                 continue  # it keeps nothing
             if isinstance(layer, Activation | Conv) and name in (layer.role, layer.op.name):
-                plan = replace(plan, rule=rule)
+                usual = isinstance(layer, Conv) and rule == EXACT  # what it does without being told
+                plan = replace(plan, rule="" if usual else rule)
         return plan
 
     def resolve(self, available: int, network: str) -> int | None:
@@ -170,7 +171,7 @@ def _expect_shared(network: Model, plans: Mapping[Layer, LayerPlan]) -> None:
     """Raise RuleError where an activation's rule reads its output from a convolution that keeps it encoded."""
     for act, conv in (pair for block in network.blocks for pair in block.feeds()):
         rule = plans[conv].rule
-        if plans[act].rule == "output" and plans[conv].train and rule not in ("", EXACT):
+        if plans[act].rule == "output" and plans[conv].train and rule:
             problem = f"rule output reads what {conv.path} keeps, which its rule {rule} encodes"
             raise RuleError(problem, layer=act.path, op=act.op.name, remedy="give one of them another rule")
 

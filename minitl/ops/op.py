@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from minitl.arrays import FLOATS, Array, Shape, dtype_name, itemsize, nbytes
+from minitl.arrays import FLOATS, Array, Shape, dtype_name, itemsize, nbytes, size
 from minitl.bits import packed_shape
-from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, unknown
+from minitl.errors import DtypeError, RuleError, UnknownNameError, unknown
 from minitl.kernels.rules import Rule
 from minitl.pixels import PIXELS
 from minitl.saved import Kept, Saved
@@ -68,7 +68,7 @@ def keeps_input(tensor: str, source: int, shape: Shape, dtype: str, needed_for: 
 
 def keeps_codes(tensor: str, shape: Shape, bits: int) -> Kept:
     """Packed codes of a map of that shape, from which backward reads the slope."""
-    return Kept(tensor, shape, "uint8", bits, nbytes(packed_shape(shape, bits), "uint8"), ("grad_input",))
+    return Kept(tensor, shape, "uint8", bits, size(packed_shape(shape, bits)), ("grad_input",))
 
 
 @dataclass(frozen=True)
@@ -271,43 +271,3 @@ def moved_bytes(op: Op, sizes: Sequence[int], dtype: str, needs: Needs, cost: Co
 def beyond(left: int, *moments: int) -> int:
     """Workspace of a call that leaves `left` bytes behind and holds each of `moments` on its way there."""
     return max(0, max(moments, default=0) - left)
-
-
-def expect_values(op: str, shape: Shape) -> Shape:
-    """The shape, or ShapeError unless it is a non-empty (..., C)."""
-    if not shape or 0 in shape:
-        raise ShapeError(op=op, expected="an array (..., C) with no empty axis", got=f"shape {shape}")
-    return shape
-
-
-def expect_same(op: str, shapes: Shapes) -> Shape:
-    """The shape of two inputs; ShapeError unless it is one (there is no broadcasting), with no empty axis."""
-    a, b = shapes
-    if a != b:
-        raise ShapeError(op=op, expected="two arrays of one shape", got=f"{a} and {b}")
-    return expect_values(op, a)
-
-
-def expect_factors(op: str, name: str, shapes: Shapes) -> Shape:
-    """The shape of a map (N, H, W, C), or ShapeError unless the input beside it, `name`, is (N, 1, 1, C)."""
-    x, factors = shapes
-    expect_map(op, x)
-    if factors != (x[0], 1, 1, x[3]):
-        raise ShapeError(op=op, expected=f"{name} ({x[0]}, 1, 1, {x[3]}) for x {x}", got=f"{name} {factors}")
-    return x
-
-
-def expect_map(op: str, shape: Shape, channels: int | None = None) -> None:
-    """Raise ShapeError unless `shape` is a non-empty (N, H, W, C), with C = `channels` where given."""
-    expected = f"a map (N, H, W, {channels or 'C'})"
-    if len(shape) != 4 or (channels is not None and shape[3] != channels):
-        raise ShapeError(op=op, expected=expected, got=f"shape {shape}", remedy="arrays are channels last (NHWC)")
-    if 0 in shape:
-        raise ShapeError(op=op, expected=expected + " with no empty axis", got=f"shape {shape}")
-
-
-def expect_vectors(op: str, channels: int, **shapes: Shape) -> None:
-    """Raise ShapeError unless every named shape is (channels,)."""
-    for name, shape in shapes.items():
-        if shape != (channels,):
-            raise ShapeError(op=op, expected=f"{name} of shape ({channels},)", got=f"{shape}")

@@ -34,7 +34,7 @@ class Convolution:
 def of_network(network: Network, resolution: int) -> list[Convolution]:
     """Stem, blocks and final 1x1 convolution, if any, of a network on images of `resolution` x `resolution`."""
     outputs, inputs, kernel, _ = network.stem.conv.parameters["weight"].value.shape
-    side = _strided(resolution, network.stem.conv.attrs["stride"])
+    side = strided(resolution, network.stem.conv.attrs["stride"])
     found = [Convolution(inputs, resolution, outputs, side, kernel)]
     found += of_blocks((block.spec for block in network.blocks), side)
     if network.head is None:
@@ -47,7 +47,7 @@ def of_network(network: Network, resolution: int) -> list[Convolution]:
 def of_blocks(blocks: Iterable[BlockSpec], side: int) -> Iterator[Convolution]:
     """Expanding, depthwise and projecting convolution of each block; the first block reads a map of that side."""
     for spec in blocks:
-        wide, smaller = spec.expanded_channels, _strided(side, spec.stride)
+        wide, smaller = spec.expanded_channels, strided(side, spec.stride)
         if spec.expand:
             yield Convolution(spec.in_channels, side, wide, side)
         yield Convolution(wide, side, wide, smaller, spec.kernel, groups=wide)
@@ -60,12 +60,12 @@ def of_resnet(repeats: Iterable[int], resolution: int) -> list[Convolution]:
 
     A block's shortcut convolution, where it has one, comes last.
     """
-    side, inputs = _strided(_strided(resolution, 2), 2), 64
-    found = [Convolution(3, resolution, inputs, _strided(resolution, 2), 7)]
+    side, inputs = strided(strided(resolution, 2), 2), 64
+    found = [Convolution(3, resolution, inputs, strided(resolution, 2), 7)]
     for stage, blocks in enumerate(repeats):
         outputs = 64 << stage
         for block in range(blocks):
-            smaller = _strided(side, 2) if stage and block == 0 else side
+            smaller = strided(side, 2) if stage and block == 0 else side
             found.append(Convolution(inputs, side, outputs, smaller, 3))
             found.append(Convolution(outputs, smaller, outputs, smaller, 3))
             if smaller != side or inputs != outputs:
@@ -74,6 +74,6 @@ def of_resnet(repeats: Iterable[int], resolution: int) -> list[Convolution]:
     return found
 
 
-def _strided(side: int, stride: int) -> int:
+def strided(side: int, stride: int) -> int:
     """The side a convolution padded by (k - 1) / 2 gives: ceil(side / stride)."""
     return -(-side // stride)

@@ -21,17 +21,16 @@ OWN_THRESHOLD, DENSE = "25872", "25088"
 
 def results() -> list[Result]:
     """Compression of a group of values; bytes of a map after a ReLU by Back Razor's own threshold, and dense."""
-    group = 4 * quantised.GROUP
-    rows = [
-        Result("kept-inputs", f"a group of 256 at {bits} bits", "x smaller", text, group / encoded, "ActNN", REDERIVED)
-        for bits, text in FACTORS.items()
-        for encoded in [sum(kept.nbytes for kept in quantised.kept((1, quantised.GROUP), bits, ()))]
-    ]
+    rows = []
+    for bits, text in FACTORS.items():
+        encoded = sum(kept.nbytes for kept in quantised.kept((1, quantised.GROUP), "float32", bits))
+        quantity, factor = f"a group of {quantised.GROUP} at {bits} bits", 4 * quantised.GROUP / encoded
+        rows.append(Result("kept-inputs", quantity, "x smaller", text, factor, "ActNN", REDERIVED))
     values = int(np.prod(SHAPE))
     x = np.zeros(values)
     x[round(ZEROS * values) :] = 1 + np.arange(values - round(ZEROS * values))
-    for name, text, count in (("its own threshold", OWN_THRESHOLD, at_least_half(x)), ("dense", DENSE, None)):
-        size = 4 * values if count is None else -(-values // 8) + 4 * count
+    own = -(-values // 8) + 4 * at_least_half(x)
+    for name, text, size in (("its own threshold", OWN_THRESHOLD, own), ("dense", DENSE, 4 * values)):
         quantity = f"kept of 14x14x32 after a ReLU with 60 % zeros, {name}"
         rows.append(Result("kept-inputs", quantity, "bytes", text, size, "Back Razor", REDERIVED))
     return rows

@@ -21,6 +21,7 @@ from minitl.layers import Activation, Conv, Layer, Linear, Pool
 from minitl.methods.side_places import FITTED_FOR, GROUPS, fitted_kernel
 from minitl.networks.network import Network
 from minitl.networks.sizes import make_divisible
+from minitl.reproduce.convolutions import strided
 
 
 class Map(NamedTuple):
@@ -77,7 +78,7 @@ def lite_residual_leaves(block: BlockSpec, a: Map, y: Map, kernel: int) -> Itera
     pooled = Map(a.channels, a.side // 2)
     if pooled.side == 0:
         raise ValueRangeError(layer="lite residual module", expected="a map of at least 2 x 2", got="1 x 1")
-    middle = Map(make_divisible(a.channels), _strided(pooled.side, block.stride))
+    middle = Map(make_divisible(a.channels), strided(pooled.side, block.stride))
     small = Map(block.out_channels, middle.side)
     grouped = {"weight": middle.channels * pooled.channels // GROUPS * kernel**2}
     yield Leaf("pool", "lite", a.values, pooled.values)
@@ -104,15 +105,10 @@ def _walk(layers: Iterable[Layer], x: Map, part: str) -> tuple[list[Leaf], Map]:
 
 def _output(layer: Layer, x: Map) -> Map:
     if isinstance(layer, Conv):
-        return Map(layer.parameters["weight"].value.shape[0], _strided(x.side, layer.attrs.get("stride", 1)))
+        return Map(layer.parameters["weight"].value.shape[0], strided(x.side, layer.attrs.get("stride", 1)))
     if isinstance(layer, Linear):
         return Map(layer.parameters["weight"].value.shape[0], 1)
     return Map(x.channels, 1) if isinstance(layer, Pool) else x
-
-
-def _strided(side: int, stride: int) -> int:
-    """The side a convolution padded by (k - 1) / 2 gives: ceil(side / stride)."""
-    return -(-side // stride)
 
 
 def _affine(y: Map) -> dict[str, int]:

@@ -31,8 +31,7 @@ PARTS = {"hard_swish": "48360448", "scale": "19246848"}
 def results() -> list[Result]:
     """The six modules, and the backbone with and without approximate slopes."""
     tuned = methods.get("rep-net").apply(networks.mobilenet_v3_large(CLASSES))
-    rows_of_sides = [row for row in predict(tuned, batch=BATCH, resolution=RESOLUTION).rows if is_side(row.role)]
-    kept = sum(row.bytes for row in rows_of_sides)
+    kept = sum(row.bytes for row in predict(tuned, batch=BATCH, resolution=RESOLUTION).rows if is_side(row.role))
     layers = [layer for layer in tuned.layers() if is_side(layer.role)]
     parameters = sum(p.value.size for layer in layers for p in layer.parameters.values())
     rows = [
@@ -43,9 +42,10 @@ def results() -> list[Result]:
         found = _backbone(network, rule)
         quantity = f"kept by the frozen backbone, {network}, {rule or 'baseline rules'}"
         rows.append(_rederived(quantity, "bytes", text, found.kept_bytes, "slopes below a bias"))
-    by_op = {op: sum(r.bytes for r in _backbone("mobilenet_v3_large", "").rows if r.op == op) for op in PARTS}
+    baseline = _backbone("mobilenet_v3_large", "").rows
     for op, text in PARTS.items():
-        rows.append(_rederived(f"of these, {op}, mobilenet_v3_large", "bytes", text, by_op[op], "baseline rules"))
+        own = sum(row.bytes for row in baseline if row.op == op)
+        rows.append(_rederived(f"of these, {op}, mobilenet_v3_large", "bytes", text, own, "baseline rules"))
     return rows
 
 

@@ -44,10 +44,7 @@ def results() -> list[Result]:
     for method, published in FIGURE.items():
         for blocks, text in enumerate(published, start=1):
             step = paper_step(methods.get(method, blocks).apply(network), batch=BATCH, resolution=RESOLUTION)
-            for kind, c, name in (
-                (PUBLISHED, 0, ""),
-                (CANDIDATE, candidate_bytes(step), " + residuals + final conv"),
-            ):
+            for kind, c, name in ((PUBLISHED, 0, ""), (CANDIDATE, candidate_bytes(step), " + residuals + final conv")):
                 memory = step.parameter_bytes + max(forward_only, step.kept_bytes + c)
                 convention = f"parameters + max(forward-only peak, kept{name})"
                 quantity = f"training memory, {method} {blocks}"

@@ -89,12 +89,11 @@ def memory_bytes(convolutions: list[Convolution], scheme: Scheme) -> int:
 
 def convolutions(name: str) -> list[Convolution]:
     """The convolutions of one of the three networks; none has a final 1x1 convolution."""
-    blocks = {
-        "mcunet": lambda: list(_blocks(MCUNET)),
-        "mbv2": lambda: [block.spec for block in mobilenet_v2(width=0.35).blocks],
-        "proxyless": lambda: list(_blocks(PROXYLESS)),
-    }
-    return [STEM, *of_blocks(blocks[name](), STEM.side_out)]
+    if name == "mbv2":
+        specs = [block.spec for block in mobilenet_v2(width=0.35).blocks]
+    else:
+        specs = list(_blocks({"mcunet": MCUNET, "proxyless": PROXYLESS}[name]))
+    return [STEM, *of_blocks(specs, STEM.side_out)]
 
 
 def results() -> list[Result]:
@@ -105,8 +104,7 @@ def results() -> list[Result]:
         for scheme in schemes:
             found, quantity = memory_bytes(shapes, scheme), f"training memory, {name} {scheme.kib}kb"
             rows.append(Result("sparse-update", quantity, "KiB", scheme.kib, found / 1024, "tiny-training's profiler"))
-            exact = (quantity, "bytes", scheme.exact, found, "exact bytes", REDERIVED)
-            rows.append(Result("sparse-update", *exact))
+            rows.append(Result("sparse-update", quantity, "bytes", scheme.exact, found, "exact bytes", REDERIVED))
     return sorted(rows, key=lambda row: row.kind == REDERIVED)
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from minitl.accounting import Ledger, ledger
 from minitl.accounting.paper_flops import paper_flops
+from minitl.accounting.predict import shadow_step
 from minitl.networks import Model
 from minitl.ops import Split
 from minitl.records import Record
 from minitl.shadow import ShadowTape
-from minitl.step import forward_backward
 
 UNCOUNTED = ("dropout", "loss")  # roles for which the paper counts nothing
 
@@ -35,8 +35,7 @@ class PaperStep:
 def paper_step(model: Model, *, batch: int, resolution: int) -> PaperStep:
     """The figures of one step of `model`, a method already applied."""
     tape = ShadowTape()
-    images = tape.phantom((batch, resolution, resolution, model.input_channels), model.dtype)
-    forward_backward(model, tape, images, tape.phantom((batch,), "int64"))
+    shadow_step(model, tape, batch, resolution, None, pixels=False)
     whole = ledger(tape)
     weights = [p for p in model.parameters() if not p.statistic]
     work: dict[str, Split] = {}

@@ -19,15 +19,9 @@ PUBLISHED = {2: "30.62", 4: "57.42"}
 
 def results() -> list[Result]:
     """Kept without compression, in MiB (printed as MB)."""
-    convolutions = of_network(mobilenet_v2(), RESOLUTION)
-    return [
-        Result(
-            item="subspace",
-            quantity=f"kept, uncompressed, MobileNetV2, last {count}",
-            unit="MiB",
-            published=text,
-            computed=BATCH * kept_bytes(convolutions[-count:]) / 2**20,
-            convention="inputs of convolutions, batch 128",
-        )
-        for count, text in PUBLISHED.items()
-    ]
+    convolutions, counted = of_network(mobilenet_v2(), RESOLUTION), f"inputs of convolutions, batch {BATCH}"
+    rows = []
+    for count, text in PUBLISHED.items():
+        quantity, kept = f"kept, uncompressed, MobileNetV2, last {count}", BATCH * kept_bytes(convolutions[-count:])
+        rows.append(Result("subspace", quantity, "MiB", text, kept / 2**20, counted))
+    return rows

@@ -29,7 +29,6 @@ from typing import NamedTuple
 
 from minitl.errors import unknown
 from minitl.networks import proxyless_mobile
-from minitl.networks.network import Network
 from minitl.reproduce.lite_residual import Leaf, leaves
 from minitl.reproduce.result import REDERIVED, Result
 
@@ -179,47 +178,14 @@ def rule_of(leaf: Leaf) -> Rule:
 def results() -> list[Result]:
     """Every TinyTL figure, and the exact bytes and the one figure without modules that check the walk."""
     network = proxyless_mobile(CLASSES)
-    return [*_memories(network), *_parameters(network), _without_modules(network)]
-
-
-def _memories(network: Network) -> list[Result]:
-    return [
-        Result(
-            item="tinytl",
-            quantity=f"training memory, {column} at {resolution}",
-            unit="MB",
-            published=published,
-            computed=training_memory(leaves(network, resolution), COLUMNS[column]).mb,
-            convention="TinyTL's counting rule",
-        )
-        for column, series in PUBLISHED.items()
-        for resolution, published in series.items()
-    ]
-
-
-def _parameters(network: Network) -> list[Result]:
-    return [
-        Result(
-            item="tinytl",
-            quantity=f"parameters, {column}",
-            unit="bytes",
-            published=published,
-            computed=training_memory(leaves(network, RESOLUTION), COLUMNS[column]).parameters,
-            convention="exact bytes",
-            kind=REDERIVED,
-        )
-        for column, published in PARAMETER_BYTES.items()
-    ]
-
-
-def _without_modules(network: Network) -> Result:
-    bare = leaves(network, RESOLUTION, lite_residual=False)
-    return Result(
-        item="tinytl",
-        quantity=f"training memory, Full without lite residual modules at {RESOLUTION}",
-        unit="MB",
-        published=FULL_WITHOUT_MODULES,
-        computed=training_memory(bare, everything).mb,
-        convention="TinyTL's counting rule",
-        kind=REDERIVED,
-    )
+    rule, rows = "TinyTL's counting rule", []
+    for column, series in PUBLISHED.items():
+        for resolution, text in series.items():
+            found = training_memory(leaves(network, resolution), COLUMNS[column]).mb
+            rows.append(Result("tinytl", f"training memory, {column} at {resolution}", "MB", text, found, rule))
+    for column, text in PARAMETER_BYTES.items():
+        found = training_memory(leaves(network, RESOLUTION), COLUMNS[column]).parameters
+        rows.append(Result("tinytl", f"parameters, {column}", "bytes", text, found, "exact bytes", REDERIVED))
+    bare = training_memory(leaves(network, RESOLUTION, lite_residual=False), everything).mb
+    quantity = f"training memory, Full without lite residual modules at {RESOLUTION}"
+    return [*rows, Result("tinytl", quantity, "MB", FULL_WITHOUT_MODULES, bare, rule, REDERIVED)]

@@ -69,6 +69,12 @@ def test_networks(case: tuple[str, dict[str, Any], int, int], method: str) -> No
     assert check(model, n, resolution, apply=True)[0] <= whole
 
 
+def test_many_small_images() -> None:
+    """Sums of a sample and channel weigh as much as maps do: op by op, the gate's gradient is the peak."""
+    network = minitl.networks.mobilenet_v3_small(width=0.35, num_classes=10, dropout=0.0)
+    check(trained(network, "back-razor"), 64, 16)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     attrs=block_attrs(),

@@ -276,6 +276,15 @@ def test_a_rule_that_reads_what_another_encodes_is_refused(rule: str) -> None:
     minitl.methods.get("mobiletl", rules={"depthwise": "quantised2"}).apply(net)
 
 
+@pytest.mark.parametrize("method", ["mobiletl-exact", "slope"])
+def test_a_convolutions_exact_rule_is_what_it_does_anyway(method: str) -> None:
+    """Also where another rule would be refused: below a gate that is folded into it, and where its weight is pruned."""
+    step = {"batch": 2, "resolution": 32}
+    rules: tuple[dict[str, str], ...] = ({}, {"project": "exact"})
+    usual, asked = (trained(minitl.networks.mobilenet_v3_small(width=0.35), method, 2, rules=r) for r in rules)
+    assert minitl.accounting.predict(asked, **step).rows == minitl.accounting.predict(usual, **step).rows
+
+
 def test_the_command_line_refuses_it_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "digits_irb", "--method", "mobiletl-exact", "--rule", "depthwise=razor"]) == 2
     out, err = capsys.readouterr()

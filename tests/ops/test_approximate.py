@@ -12,7 +12,7 @@ from minitl.accounting import measure, predict
 from minitl.arrays import Array
 from minitl.errors import MinitlError
 from minitl.ops.rules import quantised, razor
-from minitl.ops.rules.approximate import CODED, RULES
+from minitl.ops.rules.approximate import CODED, ENCODINGS, RULES
 from minitl.saved import Saved
 
 OPS = ("conv", "depthwise_conv", "pointwise_conv", "linear")
@@ -49,7 +49,7 @@ def test_contract_and_kept_buffers(name: str, rule: str, dims: Dims) -> None:
 def test_gradients_are_the_exact_ones_of_what_was_kept(name: str, rule: str) -> None:
     case = make(spec(name, rule), Dims(h=9, w=6, c=7))
     _, saved = case.op.forward(*case.arrays, **case.keywords, rule=rule)
-    decoded = razor.read(saved) if rule == "razor" else quantised.read(saved, np.dtype("float64"))
+    decoded = ENCODINGS[rule].restore(saved, np.dtype("float64"))
     got = run(case).gradients
     plain = run(make(spec(name, ""), Dims(h=9, w=6, c=7))).gradients
     _, of_decoded = case.op.forward(decoded, *case.params, **case.keywords)
@@ -64,8 +64,8 @@ def test_gradients_are_the_exact_ones_of_what_was_kept(name: str, rule: str) -> 
 
 def decoded(x: Array, bits: int, seed: int) -> Array:
     saved = Saved()
-    quantised.keep(saved, x, bits, (seed,), ())
-    return quantised.read(saved, x.dtype)
+    quantised.keep(saved, x, (seed,), bits)
+    return quantised.restore(saved, x.dtype)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
@@ -81,11 +81,11 @@ def test_codes_are_unbiased_and_within_a_step(bits: int) -> None:
 def test_bytes_of_a_group_are_actnns() -> None:
     for bits, count in ((8, 260), (4, 132), (2, 68)):
         saved = Saved()
-        quantised.keep(saved, np.ones((1, 256)), bits, (0,), ())
+        quantised.keep(saved, np.ones((1, 256)), (0,), bits)
         assert saved.nbytes == count
     assert pytest.approx(15.06, abs=0.005) == 1024 / 68
     saved = Saved()
-    quantised.keep(saved, np.ones((8, 7, 7, 96), np.float32), 2, (0,), ())  # 4,704 values, padded to 19 groups
+    quantised.keep(saved, np.ones((8, 7, 7, 96), np.float32), (0,), 2)  # 4,704 values, padded to 19 groups
     assert saved.nbytes == 8 * 19 * 68
 
 
@@ -104,19 +104,19 @@ def test_exactly_half_is_kept_also_of_zeros() -> None:
     saved = Saved()
     razor.keep(saved, x, ())
     assert saved["values"].shape == (4, 49 * 16)
-    half = razor.read(saved)
+    half = razor.restore(saved, np.dtype("float64"))
     assert ((half == x) | (half == 0)).all()
     assert np.array_equal(half, x), "of these the larger half holds all that is not 0"
     y = RNG.standard_normal((3, 7))
     razor.keep(saved, y, ())
-    for row, kept in zip(y, razor.read(saved), strict=True):
+    for row, kept in zip(y, razor.restore(saved, np.dtype("float64")), strict=True):
         assert set(np.flatnonzero(kept)) == set(np.argsort(-abs(row))[:4])
 
 
 def test_ties_go_by_index() -> None:
     saved = Saved()
     razor.keep(saved, np.array([[1.0, -1.0, 1.0, 1.0, -1.0]]), ())
-    assert razor.read(saved).tolist() == [[1, -1, 1, 0, 0]]
+    assert razor.restore(saved, np.dtype("float64")).tolist() == [[1, -1, 1, 0, 0]]
 
 
 # Filters

@@ -9,6 +9,7 @@ from checks import check_kept, check_needed_for, check_one_by_one, same_bytes
 
 from minitl import ops
 from minitl.arrays import Array
+from minitl.errors import ShapeError
 from minitl.ops.convolutions.integers import BIT_SERIAL, INTEGER, product, quantise
 
 SIZES = (
@@ -84,6 +85,18 @@ def test_random_rounding_has_the_right_mean() -> None:
     step = abs(values).max() / 127
     assert abs(draws - values).max() <= step
     assert abs(draws.mean(axis=0) - values).max() <= 5 * step / 2 / np.sqrt(len(draws))
+
+
+def test_sums_that_32_bits_could_not_hold_are_refused() -> None:
+    """Of ones, 366 x 366 products of 127^2 would come out negative in the weight's gradient."""
+    for shapes in (((1, 366, 366, 1), (1, 1, 1, 1)), ((1, 1, 1, 133_145), (1, 133_145, 1, 1))):
+        with pytest.raises(ShapeError, match="133,144"):
+            ops.conv_int.output_shape(shapes, {})
+    x, w = np.ones((1, 364, 364, 1)), np.ones((1, 1, 1, 1))
+    y, saved = ops.conv_int.forward(x, w, needs=(True, True))
+    _, gw = ops.conv_int.backward(saved, np.ones_like(y), needs=(True, True), params=(w,))
+    assert gw is not None
+    assert gw.item() == pytest.approx(364 * 364)
 
 
 def test_zeros_have_a_scale() -> None:

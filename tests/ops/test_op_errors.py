@@ -12,6 +12,7 @@ from minitl import ops
 from minitl.arrays import Array
 from minitl.errors import DtypeError, MinitlError, RuleError, ShapeError, UnknownNameError, ValueRangeError
 from minitl.ops import Op
+from minitl.ops.rules.subspace import IN_SUBSPACE
 
 
 def ones(*shape: int, dtype: str = "float32") -> Array:
@@ -54,6 +55,16 @@ SHAPES = [  # op, arrays, attributes, expected, got
     *((op, (ones(2, 0),), {}, "no empty axis", "(2, 0)") for op in (ops.relu, ops.relu6, ops.hard_swish)),
     (ops.cross_entropy, (ones(2, 3), np.array([0, 1, 2])), {}, "labels (N,)", "(3,)"),
     (ops.cross_entropy, (X, LABELS), {}, "logits (N, K)", "(2, 5, 4, 3)"),
+    (ops.grouped_conv, (X, ones(4, 3, 3, 3)), {"groups": 2}, "groups that divide 3 and 4 channels", "groups=2"),
+    (ops.grouped_conv, (X, ones(4, 3, 3, 3)), {"groups": "2"}, "groups that divide 3 and 4 channels", "groups=2"),
+    (ops.grouped_conv, (X, ones()), {}, "(O, 3, k, k)", "weight ()"),
+    (ops.group_norm, (X, C, C), {"groups": 0}, "groups that divide 3 channels", "groups=0"),
+    (ops.group_norm, (ones(2, 1, 1, 3), C, C), {"groups": 3}, "two values per group", "one: shape (2, 1, 1, 3)"),
+    (ops.group_norm, (X, C, ones(4)), {}, "bias of shape (3,)", "(4,)"),
+    (ops.bilinear_up, (X,), {"size": (5, 3)}, "a size (height, width) of at least (5, 4)", "(5, 3)"),
+    (ops.avg_pool, (X,), {"window": 5}, "a map of at least 5 x 5", "5 x 4"),
+    (IN_SUBSPACE["conv"], (X[0], ones(4, 3, 3, 3), C, C, C), {}, "(N, H, W, C)", "(5, 4, 3)"),
+    (IN_SUBSPACE["conv"], (X, ones(4, 3, 3, 3), C, C, C), {}, "basis_h (K, 5)", "(3,)"),
 ]
 RANGES = [
     (ops.conv, (X, ones(4, 3, 3, 3)), {"stride": 3}, "stride 1 or 2", "stride 3"),

@@ -128,7 +128,7 @@ def test_the_slope_of_hard_swish_from_its_output(dtype: str, worst: float) -> No
 @DTYPES
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_few_bits_select_the_level_of_the_interval(bits: int, dtype: str) -> None:
-    borders, levels, _ = hard_swish_levels(bits)
+    borders, levels = hard_swish_levels(bits)
     limits = np.array(borders, dtype)
     x = np.concatenate([np.repeat(limits, 9), np.random.default_rng(6).uniform(-5, 5, 900).astype(dtype)]).reshape(
         -1, 9

@@ -7,8 +7,8 @@ from itertools import product
 from typing import Any
 
 import pytest
-from cases import NAMES, Dims, Spec, make
-from checks import check_workspace
+from cases import NAMES, Dims, Spec, backward, forward, make
+from checks import array_peak, check_workspace, predicted
 
 from minitl import ops
 from minitl.accounting.predict import FEW
@@ -23,6 +23,7 @@ SIZES = {  # large weights besides, for the ops that have them
         Dims(n=2, h=32, w=32, c=128, o=32),
         Dims(n=3, h=5, w=5, c=160, o=128),
         Dims(n=4, h=160, w=160, c=3, o=16, stride=2),
+        Dims(n=2, h=4, w=4, c=640, o=512, k=1),
     ),
     "depthwise_conv": (
         MAP,
@@ -33,6 +34,8 @@ SIZES = {  # large weights besides, for the ops that have them
     "gated_conv": (MAP, Dims(n=2, h=4, w=4, c=640, o=512)),
     "linear": (ROWS, Dims(n=4, c=1024, o=512), Dims(n=1024, c=256, o=16)),
     "cross_entropy": (ROWS,),
+    **dict.fromkeys(("batch_norm", "frozen_norm"), (MAP, Dims(n=48, h=14, w=14, c=63))),
+    **dict.fromkeys(("scale", "add_channels", "global_avg_pool"), (MAP, Dims(n=64, h=4, w=4, c=64))),
 }
 
 
@@ -44,6 +47,17 @@ def test_workspace_is_what_cost_foresees(name: str, dims: Dims, dtype: str) -> N
     flags = [(False, True) if can else (False,) for can in every.wantable]
     for needs in product(*flags):
         check_workspace(make(spec, dims, dtype=dtype, needs=needs))
+
+
+@pytest.mark.parametrize("n", [1, 7, 9])
+def test_a_mask_of_few_rows_is_unpacked_to_whole_bytes(n: int) -> None:
+    case = make(NAMES["dropout"], Dims(n=n, c=1 << 16, flag=True), dtype="float32")
+    cost, (y, saved) = predicted(case), forward(case)
+    for call, left, foreseen in (
+        (lambda: forward(case), y.nbytes + saved.nbytes, cost.forward_workspace),
+        (lambda: backward(case, saved), y.nbytes, cost.backward_workspace),
+    ):
+        assert 0 <= left + foreseen - array_peak(call) + FEW <= 2 * FEW
 
 
 def _channels(d: Dims) -> dict[str, Any]:

@@ -29,6 +29,8 @@ def test_exactly_n_of_m_are_kept_and_they_are_the_largest() -> None:
         grouped = mask.reshape(12, 4, 4) if axis else mask.reshape(3, 4, 16).swapaxes(1, 2)
         assert (grouped.sum(axis=-1) == 2).all()
         assert (np.where(grouped, np.inf, abs(groups)).min(-1) <= np.where(grouped, abs(groups), np.inf).min(-1)).all()
+    wide = RNG.standard_normal((1, 256))
+    assert set(np.flatnonzero(largest(wide, (3, 256), 1))) == set(np.argsort(-abs(wide[0]))[:3])
     ties = np.array([[1.0, -1.0, 1.0, 1.0], [0, 0, 0, -2]])
     assert largest(ties, (2, 4), 1).tolist() == [[True, True, False, False], [True, False, False, True]]
 

@@ -17,27 +17,17 @@ from functools import partial
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, size
+from minitl.arrays import Array, Shape, dtype_name, size
 from minitl.bits import packed_shape
 from minitl.kernels import elementwise
 from minitl.kernels.elementwise import Down, Up
 from minitl.kernels.formula import Formula
 from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of, register
 from minitl.kernels.tasks import NOTHING
-from minitl.ops.op import (
-    Attrs,
-    Cost,
-    Functions,
-    Gradients,
-    Needs,
-    Op,
-    Shapes,
-    Split,
-    expect_values,
-    keeps_codes,
-    keeps_input,
-)
-from minitl.saved import OUTPUT, Saved
+from minitl.ops.expect import expect_values
+from minitl.ops.kept import GRAD_INPUT
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_codes, keeps_input
+from minitl.saved import OUTPUT, Kept, Saved
 
 ACTIVATIONS: dict[str, Op] = {}  # all there are, by name
 
@@ -77,6 +67,16 @@ def kept_for_slope(saved: Saved) -> tuple[Array, Array]:
     return kept, next((saved[name] for name in ("mask", "codes") if name in saved), NOTHING)
 
 
+def keeps_for_slope(rule: Rule | None, x: Shape, dtype: str) -> tuple[Kept, ...]:
+    """What a rule keeps for its slope, of a map of that shape: its codes, and x or y as it is."""
+    kept = [keeps_codes(tensor_of(codes), x, codes.bits)] if (codes := codes_of(rule)) else []
+    if isinstance(rule, FromInput):
+        kept.append(keeps_input("x", 0, x, dtype, GRAD_INPUT))
+    if isinstance(rule, FromOutput):
+        kept.append(keeps_input("y", OUTPUT, x, dtype, GRAD_INPUT))
+    return tuple(kept)
+
+
 def output_shape(name: str, shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (..., C)."""
     return expect_values(name, shapes[0])
@@ -86,16 +86,13 @@ def forward(
     name: str, rules: Mapping[str, Rule], x: Array, *, attrs: Attrs, needs: Needs, rule: str
 ) -> tuple[Array, Saved]:
     """y = value(x); keeps what the rule's slope is made of, where gx is wanted."""
-    saved, y, packed, known = Saved(), np.empty_like(x), NOTHING, rules[rule] if needs[0] else None
-    if codes := codes_of(known):
-        packed = np.empty(packed_shape(x.shape, codes.bits), np.uint8)
-        saved.keep(tensor_of(codes), packed, ("grad_input",), codes=(x.shape, codes.bits))
-    if isinstance(known, FromInput):
-        saved.keep("x", x, ("grad_input",))
-    coded = rule if codes else ""  # x is kept as it is: the kernel need not copy it
-    elementwise.up(x, y, Up(name=name, rule=coded, packed=packed))
-    if isinstance(known, FromOutput):
-        saved.keep("y", y, ("grad_input",))
+    saved, y, known = Saved(), np.empty_like(x), rules[rule] if needs[0] else None
+    codes = codes_of(known)
+    packed = np.empty(packed_shape(x.shape, codes.bits), np.uint8) if codes else NOTHING
+    elementwise.up(x, y, Up(name=name, rule=rule if codes else "", packed=packed))  # x and y the kernel need not copy
+    for kept in keeps_for_slope(known, x.shape, dtype_name(x.dtype)):
+        array = x if kept.source == 0 else y if kept.source == OUTPUT else packed
+        saved.keep(kept.tensor, array, kept.needed_for, codes=(kept.shape, kept.bits))
     return y, saved
 
 
@@ -110,12 +107,6 @@ def cost(
     rules: Mapping[str, Rule], flops: int, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str
 ) -> Cost:
     """The value's operations forward, the rule's backward."""
-    x, known, kept = shapes[0], rules[rule], []
-    if isinstance(known, FromInput):
-        kept.append(keeps_input("x", 0, x, dtype, ("grad_input",)))
-    if codes := codes_of(known):
-        kept.append(keeps_codes(tensor_of(codes), x, codes.bits))
-    if isinstance(known, FromOutput):
-        kept.append(keeps_input("y", OUTPUT, x, dtype, ("grad_input",)))
-    work = Split(flops * size(x), needs[0] * known.flops * size(x))
-    return Cost(output=x, kept=tuple(kept) if needs[0] else (), flops=work)
+    x, n, known = shapes[0], size(shapes[0]), rules[rule]
+    kept = keeps_for_slope(known, x, dtype) if needs[0] else ()
+    return Cost(output=x, kept=kept, flops=Split(flops * n, needs[0] * known.flops * n))

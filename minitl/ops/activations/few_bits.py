@@ -28,11 +28,10 @@ POLISH = 200  # rounds of moving borders and levels in turn, for the few borders
 
 
 class Levels(NamedTuple):
-    """Sorted borders (2^bits - 1), a level for each interval between them (2^bits), and the squared L2 error."""
+    """Sorted borders (2^bits - 1), and a level for each interval between them (2^bits)."""
 
     borders: tuple[float, ...]
     levels: tuple[float, ...]
-    error: float
 
 
 @cache
@@ -50,8 +49,7 @@ def hard_swish_levels(bits: int) -> Levels:
             edges[1:-1] = np.where(np.abs(edges[1:-1]) < 3, middle, edges[1:-1])
             edges = (edges - edges[::-1]) / 2  # h'(-x) = 1 - h'(x), so the best borders are symmetric
         means = _means(edges)
-    error = float(np.diff(_integral_of_squares(edges)).sum() - (means**2 * np.diff(edges)).sum())
-    return Levels(tuple(edges[1:-1].tolist()), tuple(means.tolist()), error)
+    return Levels(tuple(edges[1:-1].tolist()), tuple(means.tolist()))
 
 
 def _parted_evenly(edges: Array, first: int, last: int) -> tuple[Array, Array]:

@@ -45,10 +45,6 @@ def forward(x: Array, weight: Array, *bias: Array, attrs: Attrs, needs: Needs, r
     return y, saved_input(x.shape, x if needs[1] else None)
 
 
-def _numbers(x: Array, attrs: Attrs, like: Array) -> Array:
-    return normalise(x, Normalisation(*attrs[NORMALISATION]), like.dtype.name)
-
-
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx, gW and gb: those that `needs` asks for."""
     weight, gx, gw = params[0], None, None
@@ -70,7 +66,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     if pixels and needs[0]:
         raise RuleError("has no gradient for pixels", op="conv", remedy="give it the images as numbers")
     one, group = (pixels * nbytes((n, *x[1:]), dtype) for n in (1, min(x[0], group_size(y))))  # in numbers
-    taps, chains = nbytes(w, dtype), nbytes((len(Groups(y)), *w), dtype)
+    taps, chains = nbytes(w, dtype) * (w[2] > 1), nbytes((len(Groups(y)), *w), dtype)  # a 1x1 weight is in order
     return products_cost(
         shapes, y, size(y) * size(w[1:]), dtype, needs,
         forward=one + dense.panels_size(w, dtype) * itemsize(dtype),
@@ -80,10 +76,11 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     )  # fmt: skip
 
 
+def _numbers(x: Array, attrs: Attrs, like: Array) -> Array:
+    return normalise(x, Normalisation(*attrs[NORMALISATION]), like.dtype.name)
+
+
 conv = Op(
-    "conv",
-    ("x", "weight", "bias"),
-    Functions(output_shape, forward, backward, cost),
-    attrs=("stride", "padding", NORMALISATION),
-    optional=1,
-)
+    "conv", ("x", "weight", "bias"), Functions(output_shape, forward, backward, cost),
+    attrs=("stride", "padding", NORMALISATION), optional=1,
+)  # fmt: skip

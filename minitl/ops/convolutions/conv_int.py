@@ -4,10 +4,10 @@
     y  = sx sw conv(X, V)
     gx = sg sw conv^T(G, V),  gW = sg sx corr(G, X)     with gy ~ sg G, rounded at random, without bias
 
-The products of a sample have exact sums below 2^31, and gW adds them up in 64 bits; the rules differ in how
-they are computed (see `integers`). Kept for gW: X, 1 byte per value, and sx. This scheme is minitl's own: the
-quantiser of INT8 Rep-Net in memory (Zhang et al. 2024, DOI 10.1109/TCAD.2024.3371268) is not public.
-Gradients are approximate.
+The products of a sample have exact sums below 2^31 (longer ones are refused), and gW adds them up in 64 bits; the
+rules differ in how they are computed (see `integers`). Kept for gW: X, 1 byte per value, and sx. Gradients are
+approximate. This scheme is minitl's own: the quantiser of INT8 Rep-Net in memory (Zhang et al. 2024, DOI
+10.1109/TCAD.2024.3371268) is not public.
 """
 
 from __future__ import annotations
@@ -17,17 +17,28 @@ from dataclasses import replace
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
+from minitl.errors import ShapeError
 from minitl.ops.convolutions.grouped_conv import grouped_conv, groups_of
-from minitl.ops.convolutions.integers import RULES, product, product_bytes, quantise, quantising_bytes
-from minitl.ops.convolutions.products import FOR
+from minitl.ops.convolutions.integers import RULES, TERMS, product, product_bytes, quantise, quantising_bytes
+from minitl.ops.kept import GRAD_WEIGHT
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, beyond, keeps_array
 from minitl.saved import Saved
+
+
+def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
+    """The grouped convolution's; raises ShapeError where a sum of y, gx or gW could pass 2^31."""
+    y, w = grouped_conv.output_shape(shapes, attrs), shapes[1]
+    longest = max(size(w[1:]), w[0] // attrs.get("groups", 1), size(y[1:3]))
+    if longest > TERMS:
+        expected, got = f"sums of at most {TERMS:,} products a sample, for 32 bits", f"x {shapes[0]} and weight {w}"
+        raise ShapeError(op="conv_int", expected=expected, got=got, remedy="use smaller images")
+    return y
 
 
 def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """y in integers, scaled; keeps the codes of x when the weight is trained."""
     (codes, sx), (filters, sw) = quantise(x), quantise(weight)
-    y = np.empty(grouped_conv.output_shape((x.shape, weight.shape), attrs), x.dtype)
+    y = np.empty(output_shape((x.shape, weight.shape), attrs), x.dtype)
     for into, out in groups_of(x.shape[3], len(weight), attrs):
         rows = _rows(filters[out])
         for sample, result in zip(codes[..., into], y[..., out], strict=True):
@@ -36,8 +47,8 @@ def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -
             del sums
     saved = Saved()
     if needs[1]:
-        saved.keep("codes", codes, FOR)
-        saved.keep("scale", np.full(1, sx, x.dtype), FOR)
+        saved.keep("codes", codes, GRAD_WEIGHT)
+        saved.keep("scale", np.full(1, sx, x.dtype), GRAD_WEIGHT)
     return y, saved
 
 
@@ -76,7 +87,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     within = size(y) + size(w) + gx + gw + rows + 8 * rows
     return replace(
         exact,
-        kept=(keeps_array("codes", x, "int8", FOR), keeps_array("scale", (1,), dtype, FOR)) * needs[1],
+        kept=(keeps_array("codes", x, "int8", GRAD_WEIGHT), keeps_array("scale", (1,), dtype, GRAD_WEIGHT)) * needs[1],
         forward_workspace=beyond(
             output + size(x) * needs[1],
             quantising_bytes(x, dtype),
@@ -137,6 +148,6 @@ def _scaled(sums: Array, scale: float, out: Array) -> None:
 
 
 conv_int = Op(
-    "conv_int", ("x", "weight"), Functions(grouped_conv.output_shape, forward, backward, cost),
+    "conv_int", ("x", "weight"), Functions(output_shape, forward, backward, cost),
     attrs=("groups", "stride", "seed"), rules=RULES, approximate=RULES,
 )  # fmt: skip

@@ -66,9 +66,6 @@ def taps_first(weight: Array) -> Array:
 
 
 depthwise_conv = Op(
-    "depthwise_conv",
-    ("x", "weight", "bias"),
-    Functions(output_shape, forward, backward, cost),
-    attrs=("stride", "padding"),
-    optional=1,
-)
+    "depthwise_conv", ("x", "weight", "bias"), Functions(output_shape, forward, backward, cost),
+    attrs=("stride", "padding"), optional=1,
+)  # fmt: skip

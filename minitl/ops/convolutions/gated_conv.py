@@ -21,8 +21,9 @@ from minitl.arrays import Array, Shape, nbytes, positions, size
 from minitl.kernels import pointwise
 from minitl.kernels.sums import in_order
 from minitl.ops.convolutions.linear import pointwise_shape
+from minitl.ops.kept import GRAD_INPUT, GRAD_WEIGHT, Uses, keeps, save
 from minitl.ops.maps.scale import output_shape as gated_shape
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_input
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
 
 
@@ -33,17 +34,18 @@ def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     return pointwise_shape((x, w), attrs)
 
 
+def uses(needs: Needs) -> Uses:
+    """x for ggate and gW, the gate for gx and gW."""
+    of_weight = GRAD_WEIGHT * needs[2]
+    return {"x": GRAD_INPUT * needs[1] + of_weight, "gate": GRAD_INPUT * needs[0] + of_weight}
+
+
 def forward(x: Array, gate: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
-    """y_n = x_n (W gate_n)^T; keeps x and the gate as the gradients need them."""
+    """y_n = x_n (W gate_n)^T; keeps what the gradients use."""
     y = np.empty((*x.shape[:-1], len(weight)), x.dtype)
     for n, factors in enumerate(gate[:, 0, 0]):
         pointwise.forward(x[n : n + 1], weight[:, :, 0, 0] * factors, None, y[n : n + 1])
-    saved = Saved()
-    if needs[1] or needs[2]:
-        saved.keep("x", x, ("grad_input",) * needs[1] + ("grad_weight",) * needs[2])
-    if needs[0] or needs[2]:
-        saved.keep("gate", gate, ("grad_input",) * needs[0] + ("grad_weight",) * needs[2])
-    return y, saved
+    return y, save(uses(needs), x, gate)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
@@ -70,11 +72,9 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """M I O multiply-adds for y, for gx, and for G, which counts with gW; scaling and summing O I a sample."""
-    x, gate, w = shapes
+    x, _, w = shapes
     m, area, (o, i) = positions(x) * size(w), positions(x[1:]), w[:2]
     both = needs[1] or needs[2]
-    of_x = keeps_input("x", 0, x, dtype, ("grad_input",) * needs[1] + ("grad_weight",) * needs[2])
-    of_gate = keeps_input("gate", 1, gate, dtype, ("grad_input",) * needs[0] + ("grad_weight",) * needs[2])
     macs = Split(m, needs[0] * m, both * m)
     scaling = Split(1, needs[0] + 2 * needs[1], 2 * needs[2])  # operations for each weight and sample
     matrix, doubles = nbytes(w, dtype), nbytes(w, "float64")
@@ -82,7 +82,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     grad = pointwise.grad_weight_workspace((1, *x[1:]), o, dtype)
     return Cost(
         output=(*x[:-1], o),
-        kept=(of_x,) * both + (of_gate,) * (needs[0] or needs[2]),
+        kept=keeps(uses(needs), shapes, dtype, inputs=True),
         macs=macs,
         flops=2 * macs + x[0] * size(w) * scaling,
         forward_workspace=matrix + pointwise.product_workspace(area, (o, i), dtype, True),
@@ -90,9 +90,4 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     )
 
 
-gated_conv = Op(
-    "gated_conv",
-    ("x", "gate", "weight"),
-    Functions(output_shape, forward, backward, cost),
-    activations=2,
-)
+gated_conv = Op("gated_conv", ("x", "gate", "weight"), Functions(output_shape, forward, backward, cost), activations=2)

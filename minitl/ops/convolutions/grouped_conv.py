@@ -11,22 +11,21 @@ from collections.abc import Iterator
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
-from minitl.errors import ShapeError
 from minitl.ops.convolutions.conv import conv
-from minitl.ops.convolutions.products import FOR, saved_input
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, expect_map, keeps_input
+from minitl.ops.convolutions.products import saved_input
+from minitl.ops.convolutions.window import conv_shape
+from minitl.ops.expect import expect_groups, expect_map
+from minitl.ops.kept import GRAD_WEIGHT
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, keeps_input
 from minitl.saved import Saved
 
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, ceil(H / s), ceil(W / s), O); the attribute `groups` must divide C and O."""
-    (x, w), groups = shapes, attrs.get("groups", 1)
+    x, w = shapes
     expect_map("grouped_conv", x)
-    if groups < 1 or x[3] % groups or len(w) != 4 or w[0] % groups:
-        expected = f"groups that divide the channels in, {x[3]}, and out, {w[0]}"
-        raise ShapeError(op="grouped_conv", expected=expected, got=f"groups={groups}")
-    y = conv.output_shape(((*x[:3], x[3] // groups), w), conv.own(attrs))
-    return (*y[:3], w[0])
+    groups = expect_groups("grouped_conv", attrs, x[3], *w[:1])
+    return conv_shape("grouped_conv", ((*x[:3], x[3] // groups), w), attrs)
 
 
 def forward(x: Array, weight: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
@@ -64,7 +63,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     gradients = needs[0] * nbytes(part_x, dtype) + needs[1] * nbytes(part_w, dtype)
     return Cost(
         output=(*one.output[:3], w[0]),
-        kept=(keeps_input("x", 0, x, dtype, FOR),) * needs[1],
+        kept=(keeps_input("x", 0, x, dtype, GRAD_WEIGHT),) * needs[1],
         macs=groups * one.macs,
         flops=groups * one.flops,
         forward_workspace=copied + y + one.forward_workspace,
@@ -80,8 +79,6 @@ def groups_of(inputs: int, outputs: int, attrs: Attrs) -> Iterator[tuple[slice, 
 
 
 grouped_conv = Op(
-    "grouped_conv",
-    ("x", "weight"),
-    Functions(output_shape, forward, backward, cost),
+    "grouped_conv", ("x", "weight"), Functions(output_shape, forward, backward, cost),
     attrs=("groups", "stride", "padding"),
-)
+)  # fmt: skip

@@ -19,6 +19,7 @@ from minitl.ops.room import Room, made, room_bytes
 
 INTEGER, BIT_SERIAL = RULES = "integer", "bit-serial"
 BITS, MOST = 8, 127
+TERMS = (2**31 - 1) // MOST**2  # products that a sum in 32 bits has room for
 
 
 def quantise(values: Array, rng: np.random.Generator | None = None) -> tuple[Array, float]:

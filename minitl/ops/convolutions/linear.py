@@ -17,7 +17,8 @@ from minitl.arrays import Array, Shape, positions
 from minitl.errors import ShapeError
 from minitl.kernels import pointwise
 from minitl.ops.convolutions.products import grad_bias, products_cost, saved_input
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, expect_map, expect_vectors
+from minitl.ops.expect import expect_map, expect_vectors
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes
 from minitl.saved import Saved
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.kernels import channels
+from minitl.ops.kept import GRAD_WEIGHT
 from minitl.ops.op import Cost, Needs, Shapes, Split, beyond, keeps_input
 from minitl.saved import Saved
-
-FOR = ("grad_weight",)
 
 
 def saved_input(shape: Shape, x: Array | None) -> Saved:
@@ -18,7 +17,7 @@ def saved_input(shape: Shape, x: Array | None) -> Saved:
     saved = Saved()
     saved.input_shape = shape
     if x is not None:
-        saved.keep("x", x, FOR)
+        saved.keep("x", x, GRAD_WEIGHT)
     return saved
 
 
@@ -42,7 +41,7 @@ def products_cost(
     products = Split(macs, needs[0] * macs, needs[1] * macs)
     return Cost(
         output=y,
-        kept=(keeps_input("x", 0, x, kept or dtype, FOR),) * needs[1],
+        kept=(keeps_input("x", 0, x, kept or dtype, GRAD_WEIGHT),) * needs[1],
         macs=products,
         flops=2 * products + Split(len(bias) * size(y), grad_weight=of_bias * size(y)),
         forward_workspace=forward,

@@ -81,8 +81,6 @@ def _through(gradient: Array, standard: Array, deviation: Array) -> Array:
 
 
 standardised_conv = Op(
-    "standardised_conv",
-    ("x", "weight"),
-    Functions(output_shape, forward, backward, cost),
+    "standardised_conv", ("x", "weight"), Functions(output_shape, forward, backward, cost),
     attrs=("groups", "stride", "padding"),
-)
+)  # fmt: skip

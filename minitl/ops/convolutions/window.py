@@ -5,9 +5,8 @@ from __future__ import annotations
 from minitl.arrays import Shape
 from minitl.errors import ShapeError, ValueRangeError
 from minitl.kernels.window import Window
-from minitl.ops.op import Attrs, Shapes, expect_map, expect_vectors
-
-Padding = tuple[int, int, int, int]  # above, below, left, right
+from minitl.ops.expect import expect_map, expect_vectors
+from minitl.ops.op import Attrs, Shapes
 
 
 def conv_shape(op: str, shapes: Shapes, attrs: Attrs, *, depthwise: bool = False) -> Shape:
@@ -37,8 +36,8 @@ def conv_shape(op: str, shapes: Shapes, attrs: Attrs, *, depthwise: bool = False
     return (x[0], height // stride + 1, width // stride + 1, w[0])
 
 
-def padding_of(op: str, k: int, attrs: Attrs) -> Padding:
-    """The padding in force."""
+def padding_of(op: str, k: int, attrs: Attrs) -> tuple[int, int, int, int]:
+    """The padding in force: above, below, left, right."""
     padding = attrs.get("padding")
     if padding is None:
         return (k // 2,) * 4

@@ -23,6 +23,7 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes
 from minitl.errors import DtypeError, ShapeError, ValueRangeError
 from minitl.kernels.formula import exp, log
+from minitl.ops.kept import GRAD_INPUT
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_array, keeps_input
 from minitl.saved import Saved
 
@@ -50,8 +51,8 @@ def forward(z: Array, labels: Array, *, attrs: Attrs, needs: Needs, rule: str) -
     loss = _sum(losses) / _sum(own)
     saved = Saved()
     if needs[0]:
-        saved.keep("probabilities", p, ("grad_input",))
-        saved.keep("labels", labels.astype(np.int64, copy=False), ("grad_input",))
+        saved.keep("probabilities", p, GRAD_INPUT)
+        saved.keep("labels", labels.astype(np.int64, copy=False), GRAD_INPUT)
     return np.array(loss, z.dtype), saved
 
 
@@ -72,27 +73,18 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
     return gz, None
 
 
-def _sum(x: Array) -> Array:
-    """The sum over the last axis, in its order, in float64."""
-    return np.asarray(np.cumsum(x, axis=-1, dtype=np.float64)[..., -1])
-
-
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """Operations: 5 per logit forward (max, subtract, exp, sum, divide) and 3 per sample; 1 and 1 backward.
 
     Smoothing or weights add 2 per logit and 6 per sample forward; 2 and 3 backward.
     """
-    (samples, classes), labels = shapes
-    z = shapes[0]
-    probabilities = keeps_array("probabilities", z, dtype, ("grad_input",))
-    kept = (probabilities, keeps_input("labels", 1, labels, "int64", ("grad_input",))) if needs[0] else ()
+    (samples, classes), z = shapes[0], shapes[0]
+    kept = keeps_array("probabilities", z, dtype, GRAD_INPUT), keeps_input("labels", 1, z[:1], "int64", GRAD_INPUT)
+    up, down = (7 * classes + 9, 3 * classes + 4) if attrs else (5 * classes + 3, classes + 1)
     return Cost(
         output=(),
-        kept=kept,
-        flops=Split(
-            samples * ((7 if attrs else 5) * classes + (9 if attrs else 3)),
-            needs[0] * samples * ((3 if attrs else 1) * classes + (4 if attrs else 1)),
-        ),
+        kept=kept if needs[0] else (),
+        flops=Split(samples * up, needs[0] * samples * down),
         forward_workspace=(7 - needs[0]) * nbytes(z, dtype) + 4 * samples * classes,  # the exponential's, mostly
     )
 
@@ -100,17 +92,12 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
 def expect_labels(labels: Array, classes: int) -> None:
     """Raise DtypeError or ValueRangeError unless labels are integers from 0 to classes - 1."""
     if labels.dtype.kind not in "iu":
-        raise DtypeError(
-            op="cross_entropy", expected="integer labels", got=labels.dtype.name, remedy="use .astype(int)"
-        )
+        kind, remedy = labels.dtype.name, "use .astype(int)"
+        raise DtypeError(op="cross_entropy", expected="integer labels", got=kind, remedy=remedy)
     if labels.min() < 0 or labels.max() >= classes:
-        wrong = labels[(labels < 0) | (labels >= classes)][0]
-        raise ValueRangeError(
-            op="cross_entropy",
-            expected=f"labels from 0 to {classes - 1}",
-            got=f"{wrong}",
-            remedy="leave unlabelled images out" if wrong < 0 else "build the network with num_classes large enough",
-        )
+        wrong, expected = labels[(labels < 0) | (labels >= classes)][0], f"labels from 0 to {classes - 1}"
+        remedy = "leave unlabelled images out" if wrong < 0 else "build the network with num_classes large enough"
+        raise ValueRangeError(op="cross_entropy", expected=expected, got=f"{wrong}", remedy=remedy)
 
 
 def _options(attrs: Attrs, classes: int) -> tuple[float, Array]:
@@ -124,11 +111,12 @@ def _options(attrs: Attrs, classes: int) -> tuple[float, Array]:
     return smoothing, weights
 
 
+def _sum(x: Array) -> Array:
+    """The sum over the last axis, in its order, in float64."""
+    return np.asarray(np.cumsum(x, axis=-1, dtype=np.float64)[..., -1])
+
+
 cross_entropy = Op(
-    "cross_entropy",
-    ("z", "labels"),
-    Functions(output_shape, forward, backward, cost),
-    attrs=("smoothing", "weights"),
-    activations=2,
-    never=("labels",),
-)
+    "cross_entropy", ("z", "labels"), Functions(output_shape, forward, backward, cost),
+    attrs=("smoothing", "weights"), activations=2, never=("labels",),
+)  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from minitl.arrays import Array, Shape, size
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_same
+from minitl.ops.expect import expect_same
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
 
 

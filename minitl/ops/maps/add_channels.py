@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_factors
+from minitl.ops.expect import expect_factors
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, beyond
 from minitl.saved import Saved
 
 
@@ -30,9 +31,10 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation per value forward, and 1 for gv."""
-    x, v = shapes
-    room = needs[1] * nbytes(v, "float64")
-    return Cost(output=x, flops=Split(size(x), needs[1] * size(x)), backward_workspace=room)
+    (x, v), n = shapes, size(shapes[0])
+    gx, gv = needs[0] * nbytes(x, dtype), needs[1] * nbytes(v, dtype)
+    summing = needs[1] * (nbytes(v, "float64") + gv)
+    return Cost(output=x, flops=Split(n, needs[1] * n), backward_workspace=beyond(gx + gv, summing))
 
 
 add_channels = Op("add_channels", ("x", "v"), Functions(output_shape, forward, backward, cost), activations=2)

@@ -14,7 +14,8 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, size
 from minitl.errors import ShapeError
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_map
+from minitl.ops.expect import expect_map
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.ops.room import Room, made, room_bytes
 from minitl.saved import Saved
 
@@ -56,12 +57,6 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
     return (gx,)
 
 
-def _room(x: Shape, y: Shape, dtype: str) -> Room:
-    """Rows interpolated (N, Ho, W, C), a row of them (N, W, C) and a column (N, Ho, C)."""
-    n, _, width, channels = x
-    return [((n, y[1], width, channels), dtype), ((n, width, channels), dtype), ((n, y[1], channels), dtype)]
-
-
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """3 operations per value of z and of y forward, 4 backward."""
     (x,), y = shapes, output_shape(shapes, attrs)
@@ -69,6 +64,12 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     work, passing = size(room[0][0]) + size(y), room_bytes(room)
     flops = Split(3 * work, needs[0] * 4 * work)
     return Cost(output=y, flops=flops, forward_workspace=passing, backward_workspace=passing)
+
+
+def _room(x: Shape, y: Shape, dtype: str) -> Room:
+    """Rows interpolated (N, Ho, W, C), a row of them (N, W, C) and a column (N, Ho, C)."""
+    n, _, width, channels = x
+    return [((n, y[1], width, channels), dtype), ((n, width, channels), dtype), ((n, y[1], channels), dtype)]
 
 
 def _places(source: int, target: int) -> list[tuple[int, int, float]]:

@@ -11,16 +11,17 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.bits import pack, unpack
 from minitl.errors import UnknownNameError, ValueRangeError
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_values, keeps_codes
+from minitl.ops.expect import expect_values
+from minitl.ops.kept import GRAD_INPUT
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_codes
 from minitl.saved import Saved
 
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (..., C); raises ValueRangeError unless 0 <= p < 1."""
     if missing := {"p", "seed"} - set(attrs):
-        raise UnknownNameError(
-            op="dropout", expected="attributes p and seed", got=f"no {' and no '.join(sorted(missing))}"
-        )
+        got = f"no {' and no '.join(sorted(missing))}"
+        raise UnknownNameError(op="dropout", expected="attributes p and seed", got=got)
     if not 0 <= attrs["p"] < 1:
         raise ValueRangeError(op="dropout", expected="0 <= p < 1", got=f"p = {attrs['p']}")
     return expect_values("dropout", shapes[0])
@@ -33,7 +34,7 @@ def forward(x: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, 
     del heads
     saved = Saved()
     if needs[0]:
-        saved.keep("mask", mask, ("grad_input",), codes=(x.shape, 1))
+        saved.keep("mask", mask, GRAD_INPUT, codes=(x.shape, 1))
     return _let_through(x, mask, attrs["p"]), saved
 
 
@@ -42,24 +43,23 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
     return (_let_through(gy, saved["mask"], attrs["p"]),)
 
 
+def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
+    """1 operation per value each way; drawing takes a float32 and a byte per value meanwhile."""
+    x, n, mask = shapes[0], size(shapes[0]), keeps_codes("mask", shapes[0], 1)
+    drawing, unpacked = 5 * n, 8 * mask.nbytes + max(2 * mask.nbytes, n)  # by whole bytes, then compared with 0
+    return Cost(
+        output=x,
+        kept=(mask,) if needs[0] else (),
+        flops=Split(n, needs[0] * n),
+        forward_workspace=max(drawing - nbytes(x, dtype), unpacked) + (not needs[0]) * mask.nbytes,
+        backward_workspace=unpacked,
+    )
+
+
 def _let_through(x: Array, mask: Array, p: float) -> Array:
     y: Array = x * x.dtype.type(1 / (1 - p))
     np.copyto(y, 0, where=unpack(mask, 1, x.shape) == 0)
     return y
-
-
-def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """1 operation per value each way; drawing takes a float32 and a byte per value meanwhile."""
-    x = shapes[0]
-    mask = keeps_codes("mask", x, 1)
-    y, drawing, unpacked = nbytes(x, dtype), 5 * size(x), 2 * size(x)
-    return Cost(
-        output=x,
-        kept=(mask,) if needs[0] else (),
-        flops=Split(size(x), needs[0] * size(x)),
-        forward_workspace=max(drawing - y, unpacked) + (not needs[0]) * mask.nbytes,
-        backward_workspace=unpacked,
-    )
 
 
 dropout = Op("dropout", ("x",), Functions(output_shape, forward, backward, cost), attrs=("p", "seed"))

@@ -10,7 +10,8 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.kernels import channels
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_map
+from minitl.ops.expect import expect_map
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from minitl.arrays import Array, Shape, size
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_same, keeps_input
+from minitl.ops.expect import expect_same
+from minitl.ops.kept import GRAD_INPUT, Uses, keeps, save
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
 
 
@@ -12,14 +14,14 @@ def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     return expect_same("multiply", shapes)
 
 
+def uses(needs: Needs) -> Uses:
+    """a for gb, b for ga."""
+    return {"a": GRAD_INPUT * needs[1], "b": GRAD_INPUT * needs[0]}
+
+
 def forward(a: Array, b: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
-    """y = a b; keeps b for ga and a for gb."""
-    saved = Saved()
-    if needs[1]:
-        saved.keep("a", a, ("grad_input",))
-    if needs[0]:
-        saved.keep("b", b, ("grad_input",))
-    return a * b, saved
+    """y = a b; keeps what the gradients use."""
+    return a * b, save(uses(needs), a, b)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
@@ -29,10 +31,8 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation per value for y and for each gradient."""
-    a, b = shapes
-    of_a, of_b = keeps_input("a", 0, a, dtype, ("grad_input",)), keeps_input("b", 1, b, dtype, ("grad_input",))
-    kept = (of_a,) * needs[1] + (of_b,) * needs[0]
-    return Cost(output=a, kept=kept, flops=Split(size(a), (needs[0] + needs[1]) * size(a)))
+    n, kept = size(shapes[0]), keeps(uses(needs), shapes, dtype, inputs=True)
+    return Cost(output=shapes[0], kept=kept, flops=Split(n, (needs[0] + needs[1]) * n))
 
 
 multiply = Op("multiply", ("a", "b"), Functions(output_shape, forward, backward, cost), activations=2)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, size
+from minitl.arrays import Array, Shape, nbytes, size
 from minitl.kernels import channels
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_factors, keeps_input
+from minitl.ops.expect import expect_factors
+from minitl.ops.kept import GRAD_INPUT, Uses, keeps, save
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
 
 
@@ -21,21 +23,19 @@ def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     return expect_factors("scale", "gate", shapes)
 
 
+def uses(needs: Needs) -> Uses:
+    """x for ggate, the gate for gx."""
+    return {"x": GRAD_INPUT * needs[1], "gate": GRAD_INPUT * needs[0]}
+
+
 def forward(x: Array, gate: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
-    """y = gate x; keeps the gate for gx and x for ggate."""
-    saved = Saved()
-    if needs[1]:
-        saved.keep("x", x, ("grad_input",))
-    if needs[0]:
-        saved.keep("gate", gate, ("grad_input",))
-    return x * gate, saved
+    """y = gate x; keeps what the gradients use."""
+    return x * gate, save(uses(needs), x, gate)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """gx = gate gy, ggate = sum gy x: those that `needs` asks for."""
-    gx = ggate = None
-    if needs[0]:
-        gx = gy * saved["gate"]
+    gx, ggate = gy * saved["gate"] if needs[0] else None, None
     if needs[1]:
         ggate = np.empty((len(gy), 1, 1, gy.shape[3]), gy.dtype)
         channels.sample_dots(gy, saved["x"], ggate[:, 0, 0])
@@ -44,10 +44,13 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """1 operation per value forward, 1 for gx, 2 for ggate; both gradients are of inputs."""
-    x, gate = shapes
-    of_x, of_gate = keeps_input("x", 0, x, dtype, ("grad_input",)), keeps_input("gate", 1, gate, dtype, ("grad_input",))
-    kept = (of_x,) * needs[1] + (of_gate,) * needs[0]
-    return Cost(output=x, kept=kept, flops=Split(size(x), (needs[0] + 2 * needs[1]) * size(x)))
+    (x, gate), n = shapes, size(shapes[0])
+    return Cost(
+        output=x,
+        kept=keeps(uses(needs), shapes, dtype, inputs=True),
+        flops=Split(n, (needs[0] + 2 * needs[1]) * n),
+        backward_workspace=needs[1] * nbytes(gate, "float64"),  # the sums, before they are rounded
+    )
 
 
 scale = Op("scale", ("x", "gate"), Functions(output_shape, forward, backward, cost), activations=2)

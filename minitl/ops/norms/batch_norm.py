@@ -30,20 +30,10 @@ from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import BATCH
 from minitl.kernels.sums import in_order
-from minitl.ops.op import (
-    Attrs,
-    Cost,
-    Functions,
-    Gradients,
-    Needs,
-    Op,
-    Shapes,
-    Split,
-    expect_map,
-    expect_vectors,
-    keeps_array,
-)
-from minitl.saved import Kept, Saved
+from minitl.ops.expect import expect_norm
+from minitl.ops.kept import GRAD_INPUT, Uses, keeps, save
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
+from minitl.saved import Saved
 
 
 def _statistics(
@@ -65,6 +55,7 @@ def _combine(gy: Any, x_hat: Any, a: Any, b: Any, c: Any) -> Any:
     return (a * gy + b * x_hat) + c
 
 
+INPUTS = ("x", "weight", "bias", "running_mean", "running_var")
 STATISTICS = Broadcast(_statistics, "ccddiii", "cccc", wide=True)
 FACTORS = Broadcast(_factors, "ccddi", "ccc", wide=True)
 COMBINE = Broadcast(_combine, "mmccc", "m")
@@ -72,37 +63,28 @@ COMBINE = Broadcast(_combine, "mmccc", "m")
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); raises ShapeError where a channel has a single value and so no variance."""
-    x, gamma, beta, mean, var = shapes
-    expect_map("batch_norm", x)
-    expect_vectors("batch_norm", x[3], weight=gamma, bias=beta, running_mean=mean, running_var=var)
+    x = expect_norm("batch_norm", INPUTS[1:], shapes)
     if positions(x) < 2:
-        raise ShapeError(
-            op="batch_norm",
-            expected="at least two values per channel to take batch statistics of",
-            got=f"one: shape {x}",
-            remedy="use a larger batch or resolution, or a method that freezes this norm's statistics",
-        )
+        expected = "at least two values per channel to take batch statistics of"
+        remedy = "use a larger batch or resolution, or a method that freezes this norm's statistics"
+        raise ShapeError(op="batch_norm", expected=expected, got=f"one: shape {x}", remedy=remedy)
     return x
 
 
+def uses(needs: Needs) -> Uses:
+    """x_hat for gx and the scale's gradient, inv_std for gx."""
+    return {"x_hat": GRAD_INPUT * needs[0] + ("grad_scale",) * needs[1], "inv_std": GRAD_INPUT * needs[0]}
+
+
 def forward(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    running_mean: Array,
-    running_var: Array,
-    *,
-    attrs: Attrs,
-    needs: Needs,
-    rule: str,
+    x: Array, weight: Array, bias: Array, *running: Array, attrs: Attrs, needs: Needs, rule: str
 ) -> tuple[Array, Saved]:
     """Normalise by the batch's statistics and move the running ones; keeps x_hat and inv_std as needed."""
     x_hat, y = np.empty_like(x), np.empty_like(x)
     mean, inv_std = np.empty_like(weight), np.empty_like(weight)
-    running = running_mean, running_var
     STATISTICS.into((*running, mean, inv_std), *running, *channels.moments(x), *settings(attrs, x.shape))
     elementwise.up(x, y, Up(BATCH, scale=weight, shift=bias, mean=mean, inv_std=inv_std, x_hat=x_hat))
-    return y, keep_normalised(x_hat, inv_std, needs)
+    return y, save(uses(needs), x_hat, inv_std)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
@@ -117,13 +99,8 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
     factors = [np.empty_like(params[0]) for _ in range(3)]
     FACTORS.into(factors, params[0], saved["inv_std"], total, along, positions(gy.shape))
     COMBINE.over(gx, gy, saved["x_hat"], *factors)
-    return (
-        gx,
-        along.astype(gy.dtype) if needs[1] else None,
-        total.astype(gy.dtype) if needs[2] else None,
-        None,
-        None,
-    )
+    ggamma, gbeta = (g.astype(gy.dtype) if need else None for g, need in zip((along, total), needs[1:3], strict=True))
+    return gx, ggamma, gbeta, None, None
 
 
 def settings(attrs: Attrs, x: Shape) -> tuple[float, int, float]:
@@ -131,42 +108,22 @@ def settings(attrs: Attrs, x: Shape) -> tuple[float, int, float]:
     return attrs.get("momentum", 0.1), positions(x), attrs.get("eps", 1e-5)
 
 
-def keep_normalised(x_hat: Array, inv_std: Array, needs: Needs) -> Saved:
-    """x_hat for gx and the scale's gradient, inv_std for gx."""
-    saved = Saved()
-    if needs[0] or needs[1]:
-        saved.keep("x_hat", x_hat, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1])
-    if needs[0]:
-        saved.keep("inv_std", inv_std, ("grad_input",))
-    return saved
-
-
-def keeps_normalised(x_hat: Shape, inv_std: Shape, dtype: str, needs: Needs) -> tuple[Kept, ...]:
-    """What that keeps, of these shapes."""
-    normal = keeps_array("x_hat", x_hat, dtype, ("grad_input",) * needs[0] + ("grad_scale",) * needs[1])
-    deviation = keeps_array("inv_std", inv_std, dtype, ("grad_input",))
-    return (normal,) * (needs[0] or needs[1]) + (deviation,) * needs[0]
-
-
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """7 operations per value forward; backward 1 for gbeta, 2 for ggamma, 4 for gx (and the two sums it needs)."""
-    x, c = shapes[0], shapes[0][3]
-    n = size(x)
-    gx_flops = n * (4 + (not needs[1]) * 2 + (not needs[2])) if needs[0] else 0
-    kept = keeps_normalised(x, (c,), dtype, needs)
+    x, n = shapes[0], size(shapes[0])
+    kept = keeps(uses(needs), (x, x[3:]), dtype, inputs=False)
+    sums = 8 * len(Groups(x)) * x[3]  # bytes of one in float64 for each group of samples and channel
+    of_gx = needs[0] * (4 + 2 * (not needs[1]) + (not needs[2]))
     return Cost(
         output=x,
         kept=kept,
-        flops=Split(7 * n, gx_flops, needs[1] * 2 * n + needs[2] * n),
-        forward_workspace=0 if kept else nbytes(x, dtype),  # x_hat is made either way
+        flops=Split(7 * n, of_gx * n, (2 * needs[1] + needs[2]) * n),
+        forward_workspace=(0 if kept else nbytes(x, dtype)) + 2 * sums,  # x_hat is made either way
+        backward_workspace=2 * sums if needs[0] else sums,
     )
 
 
 batch_norm = Op(
-    "batch_norm",
-    ("x", "weight", "bias", "running_mean", "running_var"),
-    Functions(output_shape, forward, backward, cost),
-    attrs=("eps", "momentum"),
-    never=("running_mean", "running_var"),
-    updates=("running_mean", "running_var"),
-)
+    "batch_norm", INPUTS, Functions(output_shape, forward, backward, cost),
+    attrs=("eps", "momentum"), never=INPUTS[3:], updates=INPUTS[3:],
+)  # fmt: skip

@@ -24,7 +24,9 @@ from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import FROZEN
 from minitl.kernels.sums import in_order
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_map, expect_vectors
+from minitl.ops.expect import expect_norm
+from minitl.ops.norms.batch_norm import INPUTS
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
 
 
@@ -38,10 +40,7 @@ SCALE_AND_SHIFT = Broadcast(_scale_and_shift, "cccci", "cc", wide=True)
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C)."""
-    x, gamma, beta, mean, var = shapes
-    expect_map("frozen_norm", x)
-    expect_vectors("frozen_norm", x[3], weight=gamma, bias=beta, running_mean=mean, running_var=var)
-    return x
+    return expect_norm("frozen_norm", INPUTS[1:], shapes)
 
 
 def forward(x: Array, *params: Array, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
@@ -65,15 +64,12 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """2 operations per value forward, 1 for gx, 1 for gbeta."""
-    x = shapes[0]
-    n = size(x)
-    return Cost(output=x, flops=Split(2 * n, needs[0] * n, needs[2] * n))
+    x, n = shapes[0], size(shapes[0])
+    sums = 8 * len(Groups(x)) * x[3]  # bytes of one in float64 for each group of samples and channel
+    return Cost(output=x, flops=Split(2 * n, needs[0] * n, needs[2] * n), backward_workspace=sums)
 
 
 frozen_norm = Op(
-    "frozen_norm",
-    ("x", "weight", "bias", "running_mean", "running_var"),
-    Functions(output_shape, forward, backward, cost),
-    attrs=("eps",),
-    never=("weight", "running_mean", "running_var"),
-)
+    "frozen_norm", INPUTS, Functions(output_shape, forward, backward, cost),
+    attrs=("eps",), never=("weight", *INPUTS[3:]),
+)  # fmt: skip

@@ -16,19 +16,17 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ShapeError
-from minitl.ops.norms.batch_norm import keep_normalised, keeps_normalised
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, expect_map, expect_vectors
+from minitl.ops.expect import expect_groups, expect_norm
+from minitl.ops.kept import keeps, save
+from minitl.ops.norms.batch_norm import uses
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
 
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); the attribute `groups` must divide C, and a group have at least two values."""
-    (x, weight, bias), groups = shapes, attrs.get("groups", 1)
-    expect_map("group_norm", x)
-    expect_vectors("group_norm", x[3], weight=weight, bias=bias)
-    if groups < 1 or x[3] % groups:
-        raise ShapeError(op="group_norm", expected=f"groups that divide {x[3]} channels", got=f"groups={groups}")
-    if size(x[1:]) // groups < 2:
+    x = expect_norm("group_norm", ("weight", "bias"), shapes)
+    if size(x[1:]) // expect_groups("group_norm", attrs, x[3]) < 2:
         raise ShapeError(op="group_norm", expected="at least two values per group and sample", got=f"one: shape {x}")
     return x
 
@@ -43,7 +41,7 @@ def forward(x: Array, weight: Array, bias: Array, *, attrs: Attrs, needs: Needs,
         normal *= _spread(scale, image)
     y = x_hat * weight
     y += bias
-    return y, keep_normalised(x_hat, inv_std, needs)
+    return y, save(uses(needs), x_hat, inv_std)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
@@ -65,11 +63,11 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """7 operations per value forward; backward 1 for gbias, 2 for gweight, 8 for gx; in passing a sample's map."""
     x, n = shapes[0], size(shapes[0])
-    kept = keeps_normalised(x, (x[0], attrs.get("groups", 1)), dtype, needs)
+    kept = keeps(uses(needs), (x, (x[0], attrs.get("groups", 1))), dtype, inputs=False)
     return Cost(
         output=x,
         kept=kept,
-        flops=Split(7 * n, needs[0] * 8 * n, needs[1] * 2 * n + needs[2] * n),
+        flops=Split(7 * n, needs[0] * 8 * n, (2 * needs[1] + needs[2]) * n),
         forward_workspace=0 if kept else nbytes(x, dtype),  # x_hat is made either way; then a sample's squares fit in y
         backward_workspace=(needs[0] or needs[1]) * nbytes(x[1:], dtype),
     )

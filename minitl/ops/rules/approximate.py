@@ -17,17 +17,17 @@ from functools import partial
 import numpy as np
 
 from minitl.arrays import Array, nbytes
-from minitl.ops.convolutions.products import FOR, grad_bias, saved_input
+from minitl.ops.convolutions.products import grad_bias, saved_input
 from minitl.ops.op import EXACT, Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, beyond
 from minitl.ops.room import gradient_bytes, room_bytes
 from minitl.ops.rules import channels, gradient_filter, quantised, razor
 from minitl.ops.rules.channels import expect_channels
 from minitl.ops.rules.gradient_filter import PATCH
-from minitl.ops.rules.quantised import BITS
 from minitl.saved import Saved
 
-RAZOR, CHANNELS = "razor", "channels"
-CODED = (*BITS, RAZOR, CHANNELS)
+ENCODINGS = {**quantised.ENCODINGS, **razor.ENCODINGS}
+CHANNELS = "channels"
+CODED = (*ENCODINGS, CHANNELS)
 RULES = (*CODED, *PATCH)
 
 
@@ -49,15 +49,15 @@ def forward(op: Op, *arrays: Array, attrs: Attrs, needs: Needs, rule: str) -> tu
     if rule == EXACT:
         return op.forward(*arrays, attrs=own, needs=needs)
     y, saved = op.forward(*arrays, attrs=own, needs=(False,) * len(needs))
-    if needs[1]:
-        if rule in BITS:
-            quantised.keep(saved, arrays[0], BITS[rule], attrs.get("seed", (0,)), FOR)
-        elif rule == RAZOR:
-            razor.keep(saved, arrays[0], FOR)
-        elif rule == CHANNELS:
-            channels.keep(saved, arrays[0], expect_channels(op, arrays[0].shape, attrs))
-        else:
-            gradient_filter.keep(saved, arrays[0], y.shape, PATCH[rule], attrs.get("stride", 1))
+    x = arrays[0]
+    if not needs[1]:
+        return y, saved
+    if rule in ENCODINGS:
+        ENCODINGS[rule].keep(saved, x, attrs.get("seed", (0,)))
+    elif rule == CHANNELS:
+        channels.keep(saved, x, expect_channels(op, x.shape, attrs))
+    else:
+        gradient_filter.keep(saved, x, y.shape, PATCH[rule], attrs.get("stride", 1))
     return y, saved
 
 
@@ -69,38 +69,35 @@ def backward(op: Op, saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, par
     own = op.own(attrs)
     if saved.rule == CHANNELS and needs[1]:
         return channels.gradients(op, saved, gy, attrs=own, needs=needs, params=params, channels=attrs["channels"])
-    decoded = saved_input(saved.input_shape, _decoded(saved, gy.dtype) if needs[1] else None)
-    return op.backward(decoded, gy, attrs=own, needs=needs, params=params)
+    if needs[1]:
+        saved = saved_input(saved.input_shape, decoded(saved, gy.dtype))
+    return op.backward(saved, gy, attrs=own, needs=needs, params=params)
+
+
+def decoded(saved: Saved, dtype: np.dtype[np.floating]) -> Array:
+    """x, as what was kept of it says."""
+    return ENCODINGS[saved.rule].restore(saved, dtype) if saved.rule in ENCODINGS else saved["x"]
 
 
 def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """The op's own, with what the rule keeps; in passing what encoding and decoding take, and x decoded."""
+    """The op's own, with what the rule keeps; in passing what encoding and restoring take, and x restored."""
     own = op.own(attrs)
     exact = op.cost(shapes, dtype, attrs=own, needs=needs)
     if rule == EXACT or not (needs[1] or rule in PATCH):
         return exact
-    x = shapes[0]
     if rule in PATCH:
         return gradient_filter.cost(exact, shapes, dtype, PATCH[rule], needs)
+    x = shapes[0]
     if rule == CHANNELS:
         some = expect_channels(op, x, attrs)
         return channels.cost(op, shapes, dtype, attrs=own, needs=needs, channels=some)
-    if rule == RAZOR:
-        kept, encoding, decoding = razor.kept(x, dtype, FOR), razor.encoding_room(x, dtype), razor.decoding_room(x)
-    else:
-        kept = quantised.kept(x, BITS[rule], FOR)
-        encoding, decoding = quantised.encoding_room(x), quantised.decoding_room(x)
-    held, decoded = sum(k.nbytes for k in kept), nbytes(x, dtype)
-    left = gradient_bytes(shapes, dtype, needs)
+    encoding = ENCODINGS[rule]
+    kept, restored, left = encoding.kept(x, dtype), nbytes(x, dtype), gradient_bytes(shapes, dtype, needs)
+    held = sum(k.nbytes for k in kept)
+    encodes, restores = (room_bytes(room(x, dtype)) for room in (encoding.encoding_room, encoding.decoding_room))
     return replace(
         exact,
         kept=kept,
-        forward_workspace=beyond(held, exact.forward_workspace, held + room_bytes(encoding)),
-        backward_workspace=beyond(left, decoded + room_bytes(decoding), decoded + left + exact.backward_workspace),
+        forward_workspace=beyond(held, exact.forward_workspace, held + encodes),
+        backward_workspace=beyond(left, restored + restores, restored + left + exact.backward_workspace),
     )
-
-
-def _decoded(saved: Saved, dtype: np.dtype[np.floating]) -> Array:
-    if saved.rule == EXACT:
-        return saved["x"]
-    return quantised.read(saved, dtype) if "codes" in saved else razor.read(saved)

@@ -13,7 +13,8 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes
 from minitl.errors import ShapeError
-from minitl.ops.convolutions.products import FOR, saved_input
+from minitl.ops.convolutions.products import saved_input
+from minitl.ops.kept import GRAD_WEIGHT
 from minitl.ops.op import Attrs, Cost, Gradients, Needs, Op, Shapes, Split, beyond, keeps_array
 from minitl.saved import Saved
 
@@ -29,7 +30,7 @@ def expect_channels(op: Op, x: Shape, attrs: Attrs) -> list[int]:
 
 def keep(saved: Saved, x: Array, channels: Sequence[int]) -> None:
     """Keep those channels of x."""
-    saved.keep("x", _part(x, channels), FOR)
+    saved.keep("x", _part(x, channels), GRAD_WEIGHT)
 
 
 def gradients(
@@ -50,7 +51,7 @@ def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, chan
     """The op's own without its weight's gradient, and that of the op on those channels."""
     x, weight = shapes[:2]
     rest = op.cost(shapes, dtype, attrs=attrs, needs=_without_weight(needs))
-    kept = keeps_array("x", (*x[:-1], len(channels)), dtype, FOR)
+    kept = keeps_array("x", (*x[:-1], len(channels)), dtype, GRAD_WEIGHT)
     few = _of_weight(weight, x, channels)[1]
     part = op.cost((kept.shape, few), dtype, attrs=attrs, needs=(False, True))
     gw, of_them = nbytes(weight, dtype), nbytes(few, dtype)

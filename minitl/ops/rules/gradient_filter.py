@@ -21,7 +21,8 @@ import numpy as np
 from minitl.arrays import Array, Shape, nbytes, positions, size
 from minitl.kernels import channels
 from minitl.ops.convolutions.linear import pointwise_conv
-from minitl.ops.convolutions.products import FOR, saved_input
+from minitl.ops.convolutions.products import saved_input
+from minitl.ops.kept import GRAD_WEIGHT
 from minitl.ops.op import Cost, Needs, Shapes, Split, beyond, keeps_array
 from minitl.saved import Saved
 
@@ -41,7 +42,7 @@ def cost(exact: Cost, shapes: Shapes, dtype: str, r: int, needs: Needs) -> Cost:
     x, weight, y = shapes[0], shapes[1], exact.output
     products = positions(sums_shape(y, y, r)) * size(weight[:2])
     means, of_bias = size(y), exact.flops.grad_weight - 2 * exact.macs.grad_weight
-    sums = keeps_array("x_sums", sums_shape(x, y, r), dtype, FOR)
+    sums = keeps_array("x_sums", sums_shape(x, y, r), dtype, GRAD_WEIGHT)
     return replace(
         exact,
         kept=(sums,) * needs[1],
@@ -80,7 +81,7 @@ def keep(saved: Saved, x: Array, y: Shape, r: int, stride: int) -> None:
     sums = np.empty(sums_shape(x.shape, y, r), x.dtype)
     for (i, j), rows, columns in _patches(y, r, stride, x.shape):
         x[:, rows, columns].sum(axis=(1, 2), out=sums[:, i, j])
-    saved.keep("x_sums", sums, FOR)
+    saved.keep("x_sums", sums, GRAD_WEIGHT)
 
 
 def gradients(

@@ -13,12 +13,15 @@ a group: 256 b / 8 + 4, that is 68 of 1,024 at 2 bits.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
 from minitl.arrays import Array, Shape, size
+from minitl.ops.kept import GRAD_WEIGHT
 from minitl.ops.op import keeps_array
 from minitl.ops.room import Room, made
+from minitl.ops.rules.encoding import Encoding
 from minitl.saved import Kept, Saved
 
 GROUP, FEW = 256, 32  # values in a group; groups that are encoded or decoded at a time
@@ -30,30 +33,30 @@ def groups_of(shape: Shape) -> int:
     return shape[0] * -(-size(shape[1:]) // GROUP)
 
 
-def kept(shape: Shape, bits: int, needed_for: tuple[str, ...]) -> tuple[Kept, ...]:
+def kept(shape: Shape, dtype: str, bits: int) -> tuple[Kept, ...]:
     """The codes and ranges of an array of that shape."""
     groups = groups_of(shape)
-    codes = Kept("codes", shape, "uint8", bits, groups * GROUP * bits // 8, needed_for)
-    return codes, keeps_array("ranges", (groups, 2), "uint16", needed_for)
+    codes = Kept("codes", shape, "uint8", bits, groups * GROUP * bits // 8, GRAD_WEIGHT)
+    return codes, keeps_array("ranges", (groups, 2), "uint16", GRAD_WEIGHT)
 
 
-def decoding_room(shape: Shape) -> Room:
+def decoding_room(shape: Shape, dtype: str) -> Room:
     """What decoding an array of that shape takes in passing: values and codes of a few groups."""
     few = min(FEW, groups_of(shape) // shape[0])
     return [((few, GROUP), "float64"), ((few, GROUP), "uint8")]
 
 
-def encoding_room(shape: Shape) -> Room:
+def encoding_room(shape: Shape, dtype: str) -> Room:
     """What encoding takes: noise besides."""
-    values, codes = decoding_room(shape)
+    values, codes = decoding_room(shape, dtype)
     return [values, codes, values]
 
 
-def keep(saved: Saved, x: Array, bits: int, seed: Sequence[int], needed_for: tuple[str, ...]) -> None:
+def keep(saved: Saved, x: Array, seed: Sequence[int], bits: int) -> None:
     """Keep x as codes; `seed` decides how they are rounded."""
     packed = np.empty((groups_of(x.shape), GROUP * bits // 8), np.uint8)
     ranges = np.empty((len(packed), 2), np.uint16)
-    rng, passing = np.random.default_rng(seed), made(encoding_room(x.shape))
+    rng, passing = np.random.default_rng(seed), made(encoding_room(x.shape, x.dtype.name))
     for part, rows in _parts(x, len(packed)):
         values, codes, noise = (a[: rows.stop - rows.start] for a in passing)
         flat = values.reshape(-1)
@@ -61,14 +64,14 @@ def keep(saved: Saved, x: Array, bits: int, seed: Sequence[int], needed_for: tup
         ranges[rows] = _encode(values, bits, rng.random(out=noise))
         codes[...] = values
         _pack(codes, bits, packed[rows])
-    saved.keep("codes", packed, needed_for, codes=(x.shape, bits))
-    saved.keep("ranges", ranges, needed_for)
+    saved.keep("codes", packed, GRAD_WEIGHT, codes=(x.shape, bits))
+    saved.keep("ranges", ranges, GRAD_WEIGHT)
 
 
-def read(saved: Saved, dtype: np.dtype[np.floating]) -> Array:
+def restore(saved: Saved, dtype: np.dtype[np.floating]) -> Array:
     """The array that the codes stand for."""
     kept, packed, ranges = saved.buffers["codes"].kept, saved["codes"], saved["ranges"]
-    x, passing = np.empty(kept.shape, dtype), made(decoding_room(kept.shape))
+    x, passing = np.empty(kept.shape, dtype), made(decoding_room(kept.shape, dtype.name))
     for part, rows in _parts(x, len(packed)):
         values, codes = (a[: rows.stop - rows.start] for a in passing)
         _unpack(packed[rows], kept.bits, codes)
@@ -132,3 +135,9 @@ def _to_bfloat16(values: Array, *, up: bool) -> Array:
 def _from_bfloat16(halves: Array) -> Array:
     wide: Array = (halves.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return wide
+
+
+ENCODINGS = {
+    rule: Encoding(partial(keep, bits=bits), restore, partial(kept, bits=bits), encoding_room, decoding_room)
+    for rule, bits in BITS.items()
+}

@@ -9,20 +9,23 @@ the bytes follow from the shape: ceil(n / 8) + k numbers per sample.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 import numpy as np
 
 from minitl.arrays import Array, Shape, size
+from minitl.ops.kept import GRAD_WEIGHT
 from minitl.ops.op import keeps_array
 from minitl.ops.room import Room, made
+from minitl.ops.rules.encoding import Encoding
 from minitl.saved import Kept, Saved
 
 
-def kept(shape: Shape, dtype: str, needed_for: tuple[str, ...]) -> tuple[Kept, ...]:
+def kept(shape: Shape, dtype: str) -> tuple[Kept, ...]:
     """The mask and the values of an array of that shape."""
     n, count = shape[0], size(shape[1:])
-    mask = Kept("mask", shape, "uint8", 1, n * -(-count // 8), needed_for)
-    return mask, keeps_array("values", (n, count - count // 2), dtype, needed_for)
+    mask = Kept("mask", shape, "uint8", 1, n * -(-count // 8), GRAD_WEIGHT)
+    return mask, keeps_array("values", (n, count - count // 2), dtype, GRAD_WEIGHT)
 
 
 def encoding_room(shape: Shape, dtype: str) -> Room:
@@ -31,12 +34,12 @@ def encoding_room(shape: Shape, dtype: str) -> Room:
     return [((count,), dtype), ((count,), "bool"), ((count,), "bool"), ((count - count // 2,), dtype)]
 
 
-def decoding_room(shape: Shape) -> Room:
+def decoding_room(shape: Shape, dtype: str) -> Room:
     """What decoding takes: a flag for each value of a sample."""
     return [((size(shape[1:]),), "bool")]
 
 
-def keep(saved: Saved, x: Array, needed_for: tuple[str, ...]) -> None:
+def keep(saved: Saved, x: Array, seed: Sequence[int]) -> None:
     """Keep the larger half of each sample."""
     flat = x.reshape(len(x), -1)
     count = flat.shape[1] - flat.shape[1] // 2
@@ -47,8 +50,8 @@ def keep(saved: Saved, x: Array, needed_for: tuple[str, ...]) -> None:
         _choose(sample, count, sizes, flags, ties)
         mask[n] = np.packbits(flags, bitorder="little")
         values[n] = sample[flags]  # makes the last array of the room
-    saved.keep("mask", mask, needed_for, codes=(x.shape, 1))
-    saved.keep("values", values, needed_for)
+    saved.keep("mask", mask, GRAD_WEIGHT, codes=(x.shape, 1))
+    saved.keep("values", values, GRAD_WEIGHT)
 
 
 def _choose(sample: Array, count: int, sizes: Array, flags: Array, ties: Array) -> None:
@@ -64,10 +67,12 @@ def _choose(sample: Array, count: int, sizes: Array, flags: Array, ties: Array) 
     flags[:stop] |= ties[:stop]
 
 
-def read(saved: Saved) -> Array:
+def restore(saved: Saved, dtype: np.dtype[np.floating]) -> Array:
     """The array with zeros in place of what was not kept."""
-    shape, values = saved.buffers["mask"].kept.shape, saved["values"]
-    x = np.zeros(shape, values.dtype)
-    for row, mask, mine in zip(x.reshape(len(x), -1), saved["mask"], values, strict=True):
+    x = np.zeros(saved.buffers["mask"].kept.shape, dtype)
+    for row, mask, mine in zip(x.reshape(len(x), -1), saved["mask"], saved["values"], strict=True):
         row[np.unpackbits(mask, count=row.size, bitorder="little").view(bool)] = mine
     return x
+
+
+ENCODINGS = {"razor": Encoding(keep, restore, kept, encoding_room, decoding_room)}

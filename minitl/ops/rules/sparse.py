@@ -27,38 +27,11 @@ RULE = "double_pruned"
 Pattern = tuple[int, int]  # N, M
 
 
-def expect_pattern(op: str, weight: Shape, pattern: Pattern, layer: str = "") -> None:
-    """Raise ValueRangeError unless 1 <= N <= M, and M divides inputs and outputs."""
-    n, m = pattern
-    if not 1 <= n <= m or weight[0] % m or weight[1] % m:
-        expected = f"N of M with M dividing the {weight[1]} inputs and {weight[0]} outputs"
-        raise ValueRangeError(op=op, layer=layer, expected=expected, got=f"{n} of {m}")
-
-
-def room(weight: Shape, dtype: str, pattern: Pattern) -> Room:
-    """What `largest` takes in passing: magnitudes, and of each M-th weight how many are ahead, and whether one is."""
-    groups = (size(weight) // pattern[1],)
-    return [(weight, dtype), (groups, "int8"), (groups, "bool")]
-
-
-def largest(weight: Array, pattern: Pattern, axis: int) -> Array:
-    """Whether each weight is among the N of largest magnitude of its M neighbours along an axis (0 or 1)."""
-    (n, m), mask = pattern, np.empty(weight.shape, bool)
-    sizes, before, ahead = made(room(weight.shape, weight.dtype.name, pattern))
-    rows, columns = weight.shape[:2]
-    grouped = (rows, columns // m, m) if axis == 1 else (rows // m, m, columns)
-    np.abs(weight, out=sizes)
-    place = np.moveaxis(sizes.reshape(grouped), 1 + (axis == 1), 0)
-    chosen = np.moveaxis(mask.reshape(grouped), 1 + (axis == 1), 0)
-    before, ahead = before.reshape(place[0].shape), ahead.reshape(place[0].shape)
-    for i in range(m):
-        before[...] = 0
-        for j in range(m):
-            if j != i:
-                (np.greater_equal if j < i else np.greater)(place[j], place[i], out=ahead)
-                before += ahead
-        np.less(before, n, out=chosen[i])
-    return mask
+def output_shape(op: Op, shapes: Shapes, attrs: Attrs) -> Shape:
+    """The product's; the pattern must fit the weight."""
+    y = op.output_shape(shapes, {})
+    expect_pattern(op.name, shapes[1], attrs["pattern"])
+    return y
 
 
 def forward(
@@ -95,11 +68,38 @@ def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule
     )
 
 
-def output_shape(op: Op, shapes: Shapes, attrs: Attrs) -> Shape:
-    """The product's; the pattern must fit the weight."""
-    y = op.output_shape(shapes, {})
-    expect_pattern(op.name, shapes[1], attrs["pattern"])
-    return y
+def expect_pattern(op: str, weight: Shape, pattern: Pattern, layer: str = "") -> None:
+    """Raise ValueRangeError unless 1 <= N <= M, and M divides inputs and outputs."""
+    n, m = pattern
+    if not 1 <= n <= m or weight[0] % m or weight[1] % m:
+        expected = f"N of M with M dividing the {weight[1]} inputs and {weight[0]} outputs"
+        raise ValueRangeError(op=op, layer=layer, expected=expected, got=f"{n} of {m}")
+
+
+def largest(weight: Array, pattern: Pattern, axis: int) -> Array:
+    """Whether each weight is among the N of largest magnitude of its M neighbours along an axis (0 or 1)."""
+    (n, m), mask = pattern, np.empty(weight.shape, bool)
+    sizes, before, ahead = made(room(weight.shape, weight.dtype.name, pattern))
+    rows, columns = weight.shape[:2]
+    grouped = (rows, columns // m, m) if axis == 1 else (rows // m, m, columns)
+    np.abs(weight, out=sizes)
+    place = np.moveaxis(sizes.reshape(grouped), 1 + (axis == 1), 0)
+    chosen = np.moveaxis(mask.reshape(grouped), 1 + (axis == 1), 0)
+    before, ahead = before.reshape(place[0].shape), ahead.reshape(place[0].shape)
+    for i in range(m):
+        before[...] = 0
+        for j in range(m):
+            if j != i:
+                (np.greater_equal if j < i else np.greater)(place[j], place[i], out=ahead)
+                before += ahead
+        np.less(before, n, out=chosen[i])
+    return mask
+
+
+def room(weight: Shape, dtype: str, pattern: Pattern) -> Room:
+    """What `largest` takes in passing: magnitudes, and of each M-th weight how many are ahead, and whether one is."""
+    groups, count = (size(weight) // pattern[1],), np.min_scalar_type(pattern[1])
+    return [(weight, dtype), (groups, count.name), (groups, "bool")]
 
 
 def _sparse(op: Op) -> Op:

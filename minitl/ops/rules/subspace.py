@@ -1,10 +1,10 @@
 """A convolution's kept input in the span of a few vectors per axis: a Tucker form with bases that live between steps.
 
-    x ~ S x_h B_h^T x_w B_w^T x_c B_c^T        S = x x_h B_h x_w B_w x_c B_c
+    S = x *_h B_h *_w B_w *_c B_c        x ~ S *_h B_h^T *_w B_w^T *_c B_c^T
 
-B_m (K, D) has orthonormal rows, one basis each for height, width and channels; kept is the core S, (N, Kh, Kw, Kc)
-in place of (N, H, W, C). gx is exact, gW that of the restored x: exact where every K is D. The rules differ in what
-becomes of the bases:
+where `*_m` multiplies along axis m. B_m (K, D) has orthonormal rows, one basis each for height, width and channels;
+kept is the core S, (N, Kh, Kw, Kc) in place of (N, H, W, C). gx is exact, gW that of the restored x: exact where every
+K is D. The rules differ in what becomes of the bases:
 
     subspace         one step of subspace iteration in every forward, B_m = qr(A_m A_m^T B_m^T)^T with A_m the
                      input unfolded along the axis (ASI: Nguyen et al., ICML 2025, arXiv:2505.05086)
@@ -28,7 +28,8 @@ from minitl.kernels import pointwise
 from minitl.ops.convolutions.conv import conv
 from minitl.ops.convolutions.depthwise_conv import depthwise_conv
 from minitl.ops.convolutions.linear import pointwise_conv
-from minitl.ops.convolutions.products import FOR, saved_input
+from minitl.ops.convolutions.products import saved_input
+from minitl.ops.kept import GRAD_WEIGHT
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, beyond, keeps_array
 from minitl.ops.room import Room, made, room_bytes
 from minitl.saved import Saved
@@ -56,10 +57,11 @@ def shapes_of(x: Shape, ranks: Sequence[int] = ()) -> tuple[Shape, ...]:
 def output_shape(op: Op, shapes: Shapes, attrs: Attrs) -> Shape:
     """The convolution's; the bases must be those of x."""
     x, weight, *bases = shapes
+    y = op.output_shape((x, weight), attrs)
     for name, basis, side in zip(BASES, bases, x[1:], strict=True):
         if len(basis) != 2 or basis[1] != side or not 1 <= basis[0] <= side:
             raise ShapeError(op=op.name, expected=f"{name} (K, {side}) with K from 1 to {side}", got=f"{basis}")
-    return op.output_shape((x, weight), attrs)
+    return y
 
 
 def forward(
@@ -71,7 +73,7 @@ def forward(
         for axis, basis in enumerate(bases, start=1):
             if rule == FOLLOWS:
                 follow(x, axis, basis)
-        saved.keep("core", _along_all(x, AXES, bases), FOR)
+        saved.keep("core", _along_all(x, AXES, bases), GRAD_WEIGHT)
     return y, saved
 
 
@@ -103,7 +105,7 @@ def cost(op: Op, shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule
     left = needs[0] * held[0] + nbytes(weight, dtype)
     return replace(
         exact,
-        kept=(keeps_array("core", maps[-1], dtype, FOR),),
+        kept=(keeps_array("core", maps[-1], dtype, GRAD_WEIGHT),),
         flops=exact.flops + Split(forward=encode + moves, grad_weight=encode),
         forward_workspace=beyond(
             held[3], exact.forward_workspace, *turns, encoding[0], held[1] + encoding[1], held[2] + encoding[2]

@@ -66,7 +66,7 @@ def coded_backward(call: Call, gy: Array, error: Array, gradients: Sequence[Arra
 def _decoded(call: Call, gy: Array) -> Array:
     """The input that the code stands for: of some channels, with zeros in place of the others."""
     if call.rule != approximate.CHANNELS:
-        return approximate._decoded(call.saved, gy.dtype)
+        return approximate.decoded(call.saved, gy.dtype)
     x = np.zeros(call.arrays[0].shape, gy.dtype)
     x[..., list(call.attrs["channels"])] = call.saved["x"]
     return x
