@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from minitl import ops
 from minitl.arrays import Shape
-from minitl.gradients import reads_again
 from minitl.kernels.groups import group_size
 from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of
 from minitl.kernels.window import Window
@@ -169,11 +168,6 @@ class Program:
     def parameters(self) -> tuple[Parameter, ...]:
         """All parameters, each once."""
         return tuple(dict.fromkeys(p for record in self.records for p in record.parameters))
-
-    @cached_property
-    def reads_again(self) -> tuple[tuple[str, Parameter], ...]:
-        """The parameters that backward reads, and what to call them."""
-        return tuple(named for record in self.records for named in reads_again(record))
 
     @property
     def dtype(self) -> str:
