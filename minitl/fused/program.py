@@ -133,6 +133,8 @@ def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence
         stage = _stage(left)
         if isinstance(stage, str):
             return stage
+        if not trains and (stage.batch or stage.gated):
+            return f"{stage.norm.layer} takes the batch's statistics, or a gate, where nothing trains"
         stages.append(stage)
     residual, rest = bool(left), left[1:]
     if rest or not 1 <= len(stages) <= 3 or not all(stage.pointwise for stage in (stages[:-2] + stages[1:][-1:])):
