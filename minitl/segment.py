@@ -48,16 +48,14 @@ class Segment:
 
     def __call__(self, tape: Tape, x: Var) -> Var:
         """Run x (N, H, W, C) through the layers: fused, unless the tape or the layers' rules do not allow it."""
-        program = self._program(tape, x) if tape.fused else "the tape does not fuse"
+        asked = x.shape, dtype_name(x.value.dtype), x.needs_grad
+        program = self.program(tape, *asked) if tape.fused else "the tape does not fuse"
         if isinstance(program, str):
             tape.not_fused([layer.path for layer in self.layers()], program)
             return self.compose(tape, x)
         for layer in self.layers():
             layer.ran(tape)
         return tape.run_fused(program, x)
-
-    def _program(self, tape: Tape, x: Var) -> Program | str:
-        return self.program(tape, x.shape, dtype_name(x.value.dtype), x.needs_grad)
 
     def program(self, tape: Tape, shape: Shape, dtype: str, needs_grad: bool) -> Program | str:
         """What a map of that shape goes through on such a tape; or why it goes op by op."""
@@ -111,7 +109,7 @@ def run_frozen(tape: Tape, segments: Sequence[Segment], x: Var) -> tuple[Var, in
         program = segments[done + len(programs)].program(tape, shape, dtype, False)
         if isinstance(program, str) or program.trains:
             break
-        count, dtype = weights_size(program, program.dtype), program.dtype  # which images in pixels have not
+        count, dtype = weights_size(program), program.dtype  # which images in pixels have not
         if programs and total + count > MOST_READY:
             x, done, programs, total = tape.run_frozen(programs, x), done + len(programs), [], 0
         programs.append(program)

@@ -198,7 +198,8 @@ class Tape:
             copies[h.record].saved.hold(array, says)
         self.records += copies.values()
         if self.computes:
-            self._witness.parameters(program.reads_again)
+            read = program.planned("read again", lambda: [named for r in program.records for named in reads_again(r)])
+            self._witness.parameters(read)
         through = partial(type(self)._through_run, program=program, records=copies)
         self._steps[last] = Step(tuple(copies.values()), (x.source,), program.parameters, through)
         return Var(y, last, True, self._mark)

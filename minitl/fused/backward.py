@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from minitl.arrays import itemsize, positions
+from minitl.arrays import itemsize, positions, size
 from minitl.fused import calls
 from minitl.fused.excite import Kept, excite_back, kept_for_slope
 from minitl.fused.links import Band, Links
@@ -23,8 +23,7 @@ from minitl.fused.program import Program, Squeeze, Stage
 from minitl.kernels import elementwise, pointwise
 from minitl.kernels.channels import ONE, ROUND, SCALE_SHIFT, SHIFT, join_sums, sums_call
 from minitl.kernels.groups import Groups
-from minitl.kernels.rules import BATCH, FROZEN
-from minitl.kernels.tasks import Place, Recorder
+from minitl.kernels.tasks import Place, Recorder, aligned, given
 from minitl.ops.norms.batch_norm import COMBINE, FACTORS
 from minitl.parameters import Parameter
 from minitl.records import OpRecord
@@ -47,8 +46,8 @@ class _Backward(Links):
         self.kept: Kept = {(h.record, h.kept.tensor): slot for h, slot in held}
         self.gradients: dict[Parameter, Slot] = {}
         self._sums: list[Callable[[], None]] = []  # to finish when all units are done
-        gated = (calls.filter_size(s.conv, self.dtype, back=True) for s in program.stages if s.gated)
-        self.panels_bytes = -(-max(gated, default=0) * itemsize(self.dtype) // 64) * 64
+        gated = (calls.filter_size(s.conv, back=True) for s in program.stages if s.gated)
+        self.panels_bytes = aligned(max(gated, default=0) * itemsize(self.dtype))
 
     def all(self, *, own: bool) -> Plan:
         """The whole plan: all stages, from the last to the first."""
@@ -103,14 +102,13 @@ class _Backward(Links):
             scale = calls.norm_factors(self.ready, norm)[0]
             if norm.needs[2]:
                 self._sums.append(lambda: self.sum_up(norm.parameters[1], sums))
-        activation = (stage.act.name, stage.act.rule) if stage.act and stage.rule else (elementwise.IDENTITY, "")
-        what = (BATCH if stage.batch else FROZEN, *activation)
+        what = stage.what if stage.rule else (stage.what[0], elementwise.IDENTITY, "")
 
         def step(to: Recorder, band: Band, gy: Place, g: Place, *places: Place) -> None:
             *others, sums, dots = places
             at = band.n // groups.size * c * 8
             sums, dots = sums + at, dots + at if stage.batch else dots
-            elementwise.down_call(to, band.span, c, dtype, what, (gy, g, *others, sums, dots))
+            elementwise.down_call(to, band.span, c, dtype, what, gy, g, *others, sums, dots)
 
         return step, (g, scale, x_hat, kept, packed, sums, dots)
 
@@ -201,23 +199,22 @@ class _Backward(Links):
     def weight(self, stage: Stage, g: Slot) -> None:
         """The weight's gradient: tasks are pieces of it."""
         parameter = stage.conv.parameters[0]
-        gw = self.gradients[parameter] = self.new(parameter.value.shape)
-
+        gw = self.gradients[parameter] = self.new(stage.weight)
         scratch, tasks = pointwise.grad_weight_scratch(stage.x, stage.y[3], self.dtype)
 
         def record(to: Recorder) -> None:
-            pointwise.grad_weight_calls(to, stage.x, stage.y, self.dtype, (Place(2), Place(3), Place(4)))
+            pointwise.grad_weight_calls(to, stage.x, stage.y, self.dtype, given(3))
 
         part = partial(Recorder.scratch, nbytes=scratch)
         self.recorded(record, self.kept[stage.conv, "x"], g, gw, part=part, tasks=tasks)
 
     def chains(self, stage: Stage) -> Slot:
         """Room for the gradient of the weight by each group; they are joined after the barrier."""
-        parameter, shape = stage.conv.parameters[0], calls.chain_shape(stage)
-        chains = self.new((len(Groups(stage.y)), *shape))
+        parameter = stage.conv.parameters[0]
+        chains = self.new((len(Groups(stage.y)), *calls.chain_shape(stage)))
 
         def finish() -> None:
-            gw, total = self.new(parameter.value.shape), self.new(shape, "float64")
+            gw, total = self.new(stage.weight), self.new((size(stage.weight),), "float64")
             self.do(partial(calls.join_chains, stage), chains, total, gw)
             self.offer(parameter, gw)
             self.gradients[parameter] = gw
@@ -229,8 +226,7 @@ class _Backward(Links):
         """The weight's gradient, group by group, where no gradient passes on."""
 
         def add(to: Recorder, band: Band, x: Place, g: Place, chains: Place, table: Place) -> None:
-            read = calls.as_numbers(to, stage, band, self.dtype, x, table)
-            calls.add_to_chain(to, stage, band, band.rows, self.dtype, read, g, chains)
+            calls.add_to_chain(to, stage, band, band.rows, calls.as_numbers(to, stage, band, x, table), g, chains)
 
         self.link(add, stage.y, self.kept[stage.conv, "x"], g, self.chains(stage), self.table(stage))
 
@@ -243,12 +239,14 @@ class _Backward(Links):
         """
         dtype, c = self.dtype, stage.x[3]
         inside = below is not None or stage.squeeze is not None  # the input is not the program's own
-        over = (inside and stage.conv.needs[-1]) or (below is not None and below.keeps_output)
-        gx = self.kept_input(stage, below) if over else self.new(stage.x)
+        trains, through = stage.conv.needs[-1], below is not None and below.keeps_output
+        if trains and inside:
+            gx = self.kept[stage.conv, "x"]
+        else:
+            gx = self.kept[below.act, "y"] if through and below and below.act else self.new(stage.x)
         step, slots = self.down(below, gx) if below else (None, (gx,))
-        through, itself = below is not None and below.keeps_output, itemsize(dtype)
-        gate = self.kept[stage.conv, "gate"] if stage.gated else NO_SLOT
-        along = stage.conv.needs[-1] and calls.by_groups(stage)
+        itself, gate = itemsize(dtype), self.kept[stage.conv, "gate"] if stage.gated else NO_SLOT
+        along = trains and calls.by_groups(stage)
         chains, x = (self.chains(stage), self.kept[stage.conv, "x"]) if along else (NO_SLOT, NO_SLOT)
 
         def make(
@@ -257,33 +255,24 @@ class _Backward(Links):
         ) -> None:  # fmt: skip
             panels, to_here = filters, gx
             if along:
-                first, stop = (calls.rows_reached(stage, row) for row in band.rows)
+                first, stop = map(stage.rows_reached, band.rows)
                 stop = stage.y[1] if band.rows[1] == stage.x[1] else stop
-                calls.add_to_chain(to, stage, band, (first, stop), dtype, x, g, chains)
+                calls.add_to_chain(to, stage, band, (first, stop), x, g, chains)
             if stage.gated:
                 panels = to.scratch(self.panels_bytes)
                 if band.rows[0] == 0:
-                    calls.pack_gated(to, stage, dtype, filters, gate, band.n, panels, back=True)
+                    calls.pack_gated(to, stage, filters, gate, band.n, panels, back=True)
             if through:
                 room = to.scratch((band.span[1] - band.span[0]) * c * itself, self.panels_bytes)
                 to_here = room + -band.span[0] * c * itself
-            calls.convolve_back(to, stage, band, dtype, g, panels, to_here)
+            calls.convolve_back(to, stage, band, g, panels, to_here)
             if stage.gated:
                 SHIFT.call(to, band.span, c, dtype, to_here, more + band.n * c * itself, to_here)
             if step:
                 step(to, band, to_here, gx, *places)
 
-        reach = partial(calls.rows_reached, stage)
-        self.link(make, stage.x, g, self.filters(stage), gate, more, x, chains, *slots, reach=reach)
+        self.link(make, stage.x, g, self.filters(stage), gate, more, x, chains, *slots, reach=stage.rows_reached)
         return gx
-
-    def kept_input(self, stage: Stage, below: Stage | None) -> Slot:
-        """The convolution's input, where it was kept for its weight or for the slope below."""
-        if stage.conv.needs[-1]:
-            return self.kept[stage.conv, "x"]
-        assert below
-        assert below.act
-        return self.kept[below.act, "y"]
 
     def residual(self, first: Stage, g: Slot, gy: Slot) -> None:
         """The gradient that went past the block."""
@@ -338,7 +327,7 @@ class _Backward(Links):
         conv, parameter = stage.conv, stage.conv.parameters[0]
         gw = self.gradients[parameter] = self.new(parameter.value.shape)
         of_gate = self.zeros((self.count, 1, 1, stage.x[3]), "float64")
-        record_all = partial(calls.grad_gated, stage=stage, dtype=self.dtype)
+        record_all = partial(calls.grad_gated, stage=stage)
         slots = self.kept[conv, "x"], g, gw, self.values[parameter], self.kept[conv, "gate"], of_gate
         self.recorded(record_all, *slots, part=partial(record_all, samples=1))
         slopes = self.new((self.count, 1, 1, stage.x[3]))

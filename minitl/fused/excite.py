@@ -58,7 +58,7 @@ def _up(task: Tasks, dense: OpRecord, act: OpRecord, x: Slot, kept: Kept) -> Slo
 
     def step(to: Recorder, x: Place, at: Place, bias: Place, pre: Place, y: Place, packed: Place) -> None:
         pointwise.layer_calls(to, shape[0], weight.shape[:2], plan.dtype, (x, at, pre), bias)
-        elementwise.up_call(to, (0, shape[0]), shape[3], plan.dtype, what, (pre, y, 0, 0, 0, 0, 0, 0, packed))
+        elementwise.up_call(to, (0, shape[0]), shape[3], plan.dtype, what, pre, y, 0, 0, 0, 0, 0, 0, packed)
 
     task.add(step, x, weight, bias, pre, y, packed)
     return y
@@ -87,17 +87,14 @@ def _down(
 ) -> Slot:
     """Through an activation and a linear layer."""
     plan, dtype, (count, _, _, c), groups = task.plan, task.plan.dtype, g.shape, Groups(g.shape)
-    weight, what, at = (
-        dense.parameters[0],
-        (NONE, act.name, act.rule),
-        pointwise.sides(dense.shapes[0][3], c, alone=True),
-    )
+    weight, what = dense.parameters[0], (NONE, act.name, act.rule)
+    at = pointwise.sides(dense.shapes[0][3], c, alone=True)
 
     def slope(to: Recorder, g: Place, kept: Place, packed: Place) -> None:
-        elementwise.down_call(to, (0, count), c, dtype, what, (g, g, 0, 0, kept, packed, 0, 0))
+        elementwise.down_call(to, (0, count), c, dtype, what, g, g, 0, 0, kept, packed)
 
     def of_weight(to: Recorder, x: Place, g: Place, gw: Place) -> None:
-        pointwise.piece_calls(to, groups, at, dtype, ((0, at.rows), (0, at.columns)), (x, g, gw))
+        pointwise.piece_calls(to, groups, at, dtype, (0, at.rows), (0, at.columns), (x, g, gw))
 
     def of_bias(to: Recorder, g: Place, sums: Place) -> None:
         for number, span in enumerate(groups):

@@ -18,7 +18,6 @@ from minitl.fused.program import Program, Squeeze, Stage
 from minitl.kernels.channels import ONE, SCALE, join_moments, means_call, moments_call
 from minitl.kernels.fetch import goes_in_order
 from minitl.kernels.groups import Groups
-from minitl.kernels.rules import BATCH, FROZEN
 from minitl.kernels.tasks import Place, Recorder
 from minitl.ops.activations.activation import tensor_of
 from minitl.ops.norms.batch_norm import STATISTICS, settings
@@ -67,33 +66,30 @@ class _Forward(Links):
         self.kept[stage.conv, "x"] = x
         raw = self.new(stage.y)
         self.convolution(stage, x, raw)
-        if not stage.batch:
-            return self.finish_stage(
-                stage, FROZEN, raw, (*calls.norm_factors(self.ready, stage.norm), NO_SLOT, NO_SLOT), residual
-            )
-        return self.batch_norm(stage, raw, residual)
+        if stage.batch:
+            return self.finish_stage(stage, raw, self.statistics(stage, raw), residual)
+        return self.finish_stage(stage, raw, (*calls.norm_factors(self.ready, stage.norm), NO_SLOT, NO_SLOT), residual)
 
     def convolution(self, stage: Stage, x: Slot, y: Slot) -> None:
         """The link that does it."""
-        dtype = self.dtype
 
         def plain(to: Recorder, band: Band, x: Place, filters: Place, y: Place, table: Place) -> None:
-            calls.convolve(to, stage, band, dtype, calls.as_numbers(to, stage, band, dtype, x, table), filters, y)
+            calls.convolve(to, stage, band, calls.as_numbers(to, stage, band, x, table), filters, y)
 
         def gated(to: Recorder, band: Band, x: Place, weight: Place, y: Place, gate: Place) -> None:
-            panels = to.scratch(calls.filter_size(stage.conv, dtype) * itemsize(dtype))
+            panels = to.scratch(calls.filter_size(stage.conv) * itemsize(self.dtype))
             if band.rows[0] == 0:
-                calls.pack_gated(to, stage, dtype, weight, gate, band.n, panels, back=False)
-            calls.convolve(to, stage, band, dtype, x, panels, y)
+                calls.pack_gated(to, stage, weight, gate, band.n, panels, back=False)
+            calls.convolve(to, stage, band, x, panels, y)
 
         if stage.gated:
             self.link(gated, stage.y, x, self.values[stage.conv.parameters[0]], y, self.kept[stage.conv, "gate"])
         else:
             filters = calls.filters(self.ready, stage.conv)
-            self.link(plain, stage.y, x, filters, y, self.table(stage), reach=partial(calls.rows_read, stage))
+            self.link(plain, stage.y, x, filters, y, self.table(stage), reach=stage.rows_read)
 
-    def batch_norm(self, stage: Stage, x: Slot, residual: list[Slot]) -> Slot:
-        """Moments of all samples, then x_hat over x, and weight x_hat + bias of it."""
+    def statistics(self, stage: Stage, x: Slot) -> tuple[Slot, ...]:
+        """A batch norm's weight and bias, and the mean and 1 / standard deviation of all samples."""
         norm, dtype, c, groups = stage.norm, self.dtype, stage.y[3], Groups(stage.y)
         means, squares = self.new((len(groups), c), "float64"), self.new((len(groups), c), "float64")
 
@@ -106,28 +102,27 @@ class _Forward(Links):
         self.link(of_group, stage.y, x, means, squares)
         self.barrier()
         gamma, beta, running_mean, running_var = (self.values[p] for p in norm.parameters)
-
         middle, inv_std = self.new((c,)), self.new((c,))
 
-        def statistics(to: Recorder, means: Place, squares: Place, *places: Place) -> None:
+        def finish(to: Recorder, means: Place, squares: Place, *places: Place) -> None:
             join_moments(to, groups, c, dtype, means, squares)
             numbers = settings(norm.attrs, stage.y)
             STATISTICS.call(to, ONE, c, dtype, *places[:2], means, squares, *numbers, *places)
 
-        self.ready.add(statistics, means, squares, running_mean, running_var, middle, inv_std)
+        self.ready.add(finish, means, squares, running_mean, running_var, middle, inv_std)
         self.kept[norm, "x_hat"], self.kept[norm, "inv_std"] = x, inv_std
-        return self.finish_stage(stage, BATCH, x, (gamma, beta, middle, inv_std), residual)
+        return gamma, beta, middle, inv_std
 
-    def finish_stage(
-        self, stage: Stage, norm: int, raw: Slot, numbers: tuple[Slot, Slot, Slot, Slot], residual: list[Slot]
-    ) -> Slot:
-        """Norm and activation band by band, and what the rule keeps; in place unless their input is kept."""
+    def finish_stage(self, stage: Stage, raw: Slot, numbers: tuple[Slot, ...], residual: list[Slot]) -> Slot:
+        """Norm (a batch norm's x_hat over its input) and activation band by band, and what the rule keeps.
+
+        In place unless their input is kept.
+        """
         act, c, dtype = stage.act, stage.y[3], self.dtype
         pre = packed = edges = NO_SLOT
-        y = self.new(stage.y) if norm == BATCH or stage.keeps_input else raw
+        y = self.new(stage.y) if stage.batch or stage.keeps_input else raw
         if stage.keeps_input and act:
-            pre = raw if norm == FROZEN else self.new(stage.y)
-            self.kept[act, "x"] = pre
+            pre = self.kept[act, "x"] = self.new(stage.y) if stage.batch else raw
         if act and (codes := stage.codes):
             packed = self.zeros(packed_shape(stage.y, codes.bits), "uint8")
             edges = self.zeros((self.units, c), "uint8")
@@ -137,12 +132,12 @@ class _Forward(Links):
             self.kept[act, "y"] = y
 
         def up(to: Recorder, band: Band, x: Place, y: Place, edges: Place, *places: Place) -> None:
-            calls.up(to, stage, band, self.size, norm, dtype, (x, y, *places[:7]), edges)
+            calls.up(to, stage, band, self.size, (x, y, *places[:7]), edges)
             for added in places[7:]:
                 calls.add(to, band, c, dtype, y, added, y)
 
-        x_hat = raw if norm == BATCH else NO_SLOT
-        in_order = goes_in_order(norm, keeps=stage.keeps_input)
+        x_hat = raw if stage.batch else NO_SLOT
+        in_order = goes_in_order(stage.what[0], keeps=stage.keeps_input)
         self.link(up, stage.y, raw, y, edges, *numbers, x_hat, pre, packed, *residual, in_order=in_order)
         return y
 

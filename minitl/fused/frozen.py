@@ -13,19 +13,19 @@ in between.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
-from minitl.arrays import Shape, itemsize, positions, size
+from minitl.arrays import itemsize, positions, size
 from minitl.fused import calls
-from minitl.fused.links import Band, Rows
+from minitl.fused.links import Band
 from minitl.fused.plan import NO_SLOT, Plan, Slot, Tasks
 from minitl.fused.program import Program, Squeeze, Stage
 from minitl.kernels import elementwise, pointwise
 from minitl.kernels.channels import ADD, MOVE, ONE, SCALE, means_call
 from minitl.kernels.pointwise import End
 from minitl.kernels.rules import NONE
-from minitl.kernels.tasks import Place, Recorder
-from minitl.records import OpRecord
+from minitl.kernels.tasks import Place, Places, Recorder, Span, aligned
 
 NEAR = 1 << 17  # bytes of a wide map's rows
 WHOLE = 1 << 19  # bytes of a block's output that is not cut into rows
@@ -46,55 +46,41 @@ def _plan(programs: Sequence[Program]) -> Plan:
     plan = Plan(way.dtype, [shape], (p for program in programs for p in program.parameters))
     y, ready, slots = plan.new((count, *way.output)), Tasks(plan), list[Slot]()
 
-    def place(*found: Slot) -> tuple[Place, ...]:
+    def place(*found: Slot) -> Places:
         slots.extend(found)
         return tuple(Place(2 + len(slots) - len(found) + i) for i in range(len(found)))
 
     shared = plan.new((way.shared,), "uint8") if way.alone else NO_SLOT
     places = place(*plan.inputs, y, plan.table(way.links[0].stage), shared)
-    constants = dict[Any, tuple[Place, ...]]()  # of each convolution and norm what is made of their parameters
+    constants = dict[Any, Places]()  # of each convolution and norm what is made of their parameters
     for stage in (link.stage for link in way.links):
         weight, *_ = (plan.values[p] for p in stage.conv.parameters)
         constants[stage.conv] = place(weight if _by_panels(stage) else calls.filters(ready, stage.conv))
         constants[stage.norm] = place(*calls.norm_factors(ready, stage.norm))
-        for conv in (stage.squeeze.fc1, stage.squeeze.fc2) if stage.squeeze else ():
-            constants[conv] = place(calls.filters(ready, conv), plan.values[conv.parameters[1]])
-    prepare, more = ready.take(2 + len(slots))
+        for dense, _ in stage.squeeze.layers if stage.squeeze else ():
+            constants[dense] = place(calls.filters(ready, dense), plan.values[dense.parameters[1]])
 
-    def sample(to: Recorder, number: int = 0) -> None:
+    def sample(to: Recorder, number: int) -> None:
         _Sample(to, number, way, places, constants).run()
 
-    def record(to: Recorder) -> None:
-        prepare(to)
-        to.barrier()
-        for number in range(count):
-            sample(to, number)
-
-    plan.recorded(record, *slots, *more, part=sample, tasks=BANDS if way.alone else count)
+    ready.run_before(sample, count, *slots, tasks=BANDS if way.alone else 0)
     return plan.finish([y])
 
 
-def weights_size(program: Program, dtype: str) -> int:
+def weights_size(program: Program) -> int:
     """Numbers that the program's weights and norms take, as the kernels read them."""
 
-    def count() -> int:
-        convs = [(s.conv, _by_panels(s)) for s in program.stages]
-        convs += [(conv, False) for s in program.stages if s.squeeze for conv in (s.squeeze.fc1, s.squeeze.fc2)]
-        weights = (size(c.shapes[1]) if as_it_is else calls.filter_size(c, dtype) for c, as_it_is in convs)
-        return sum(weights) + sum(2 * s.y[3] for s in program.stages)
+    def of(stage: Stage) -> int:
+        weight = size(stage.weight) if _by_panels(stage) else calls.filter_size(stage.conv)
+        dense = sum(calls.filter_size(conv) for conv, _ in stage.squeeze.layers) if stage.squeeze else 0
+        return weight + dense + 2 * stage.y[3]
 
-    return program.planned(dtype, count)
+    return program.planned("weights", lambda: sum(map(of, program.stages)))
 
 
 def _by_panels(stage: Stage) -> bool:
     """Whether the map is so small, and the weight so large, that no room is made for all of the weight's panels."""
-    return stage.pointwise and positions(stage.y[1:]) <= FEW and size(stage.conv.shapes[1]) > LARGE
-
-
-def _panels(weight: Shape, dtype: str) -> Iterator[tuple[int, Shape]]:
-    """Of each panel of a weight (O, I) the first output channel, and the shape of its part of the weight."""
-    for first, vecs in pointwise.panel_widths(weight[0], dtype):
-        yield first, (min(vecs * pointwise.lanes(dtype), weight[0] - first), weight[1])
+    return stage.pointwise and positions(stage.y[1:]) <= FEW and size(stage.weight) > LARGE
 
 
 class _Link(NamedTuple):
@@ -133,7 +119,7 @@ class _Step(NamedTuple):
     """
 
     link: int
-    rows: Rows
+    rows: Span
     front: int
     before: int
 
@@ -181,26 +167,23 @@ class _Way:
         for numbers in (outputs[::2], outputs[1::2], wide[::2], wide[1::2]):  # a chain reads one and writes the other
             sizes = {n: size(self.shape(n)) * self.bytes for n in numbers if n < last or self.pool}
             places |= dict.fromkeys(sizes, at)
-            at += _aligned(max(sizes.values(), default=0))
+            at += aligned(max(sizes.values(), default=0))
         return at, places
 
     def _own_rooms(self) -> tuple[int, dict[object, int]]:
         """The same for the other block: of the maps in between by their numbers, and of what else there is, by name."""
         chains, places = [self._rings(bands) for bands in self.chains], dict[object, int]()
         for rings in chains:
-            at = 0
-            for number, count in rings.items():
-                places[number] = at
-                at += _aligned(count)
-        at = max(sum(map(_aligned, rings.values())) for rings in chains)
-        large = (link.stage.conv.shapes[1][:2] for link in self.links if _by_panels(link.stage))
-        rooms = (pointwise.packed_size(next(_panels(weight, self.dtype))[1], self.dtype, True) for weight in large)
+            places |= zip(rings, accumulate(rings.values(), initial=0), strict=False)
+        at = max(sum(rings.values()) for rings in chains)
+        large = (link.stage for link in self.links if _by_panels(link.stage))
+        rooms = (next(pointwise.panels(stage.y[3], self.dtype))[2] * stage.x[3] for stage in large)
         places["panel"] = at
-        at += _aligned(max(rooms, default=0) * self.bytes)
+        at += aligned(max(rooms, default=0) * self.bytes)
         vectors = max((self._vectors(link.stage) for link in self.links), default=0)
         vectors = max(vectors, 8 * self.shape(len(self.links))[2] if self.pool else 0)
         places["vectors"] = at
-        places["numbers"] = at + _aligned(vectors)  # of images in pixels, as many rows as are read at a time
+        places["numbers"] = at + aligned(vectors)  # of images in pixels, as many rows as are read at a time
         return at + vectors, places
 
     def _rings(self, bands: Sequence[Sequence[_Step]]) -> dict[int, int]:
@@ -209,19 +192,15 @@ class _Way:
         for step in (step for band in bands for step in band):
             if not self.links[step.link].whole:
                 number, row = step.link + 1, size(self.shape(step.link + 1)[1:]) * self.bytes
-                rings[number] = max(rings.get(number, 0), (step.rows[1] - step.front) * row)
+                rings[number] = max(rings.get(number, 0), aligned((step.rows[1] - step.front) * row))
         return rings
 
     def _vectors(self, stage: Stage) -> int:
         """Bytes of a squeeze-and-excite's totals in float64, means and hidden numbers."""
-        return (8 + self.bytes) * stage.x[3] + self.bytes * stage.squeeze.fc1.shapes[1][0] if stage.squeeze else 0
+        return (8 + self.bytes) * stage.x[3] + self.bytes * stage.squeeze.hidden if stage.squeeze else 0
 
 
-def _aligned(count: int) -> int:
-    return -(-count // 64) * 64
-
-
-def _steps(links: Sequence[_Link], first: int, last: int, itself: int, band: Rows) -> list[_Step]:
+def _steps(links: Sequence[_Link], first: int, last: int, itself: int, band: Span) -> list[_Step]:
     """How links `first` to `last` make rows of the last one's map, a few at a time, each asking the one before it."""
     steps, made, fronts = list[_Step](), [link.stage.y[1] for link in links], [0] * len(links)
 
@@ -236,7 +215,7 @@ def _steps(links: Sequence[_Link], first: int, last: int, itself: int, band: Row
         if made[number] < stop:
             stage = links[number].stage
             if number > first:
-                make(number - 1, min(calls.rows_read(stage, stop), stage.x[1]))
+                make(number - 1, min(stage.rows_read(stop), stage.x[1]))
             front = oldest(number) if number < last else 0
             steps.append(_Step(number, (made[number], stop), front, fronts[number]))
             made[number], fronts[number] = stop, front
@@ -262,9 +241,7 @@ def _rows_near(stage: Stage, itself: int) -> int:
 class _Sample:
     """One sample's way through: records its calls."""
 
-    def __init__(
-        self, to: Recorder, number: int, way: _Way, places: tuple[Place, ...], constants: dict[Any, tuple[Place, ...]]
-    ) -> None:
+    def __init__(self, to: Recorder, number: int, way: _Way, places: Places, constants: dict[Any, Places]) -> None:
         self.to, self.number, self.way, self.constants = to, number, way, constants
         self.x, self.y, self.table, shared = places
         self.dtype, self.bytes, self.last = way.dtype, way.bytes, len(way.links)
@@ -324,49 +301,38 @@ class _Sample:
             y, added = self.at(number, start), self.at(link.adds, start)
             ADD.call(self.to, ONE, (stop - start) * w * c, self.dtype, y, added, y)
 
-    def stage(self, stage: Stage, rows: Rows, x: Place, y: Place) -> None:
+    def stage(self, stage: Stage, rows: Span, x: Place, y: Place) -> None:
         """Convolution, norm and activation of some rows."""
         span = (rows[0] * stage.y[2], rows[1] * stage.y[2])
         (weight,), (scale, shift) = self.constants[stage.conv], self.constants[stage.norm]
         if _by_panels(stage):
-            self.panels(stage, span, (x, weight, y), End(stage.names[0], scale, shift))
+            self.panels(stage, span, (x, weight, y), End(stage.what[1], scale, shift))
         else:
             band, at = Band(0, rows, span), self.rooms["numbers"].offset
-            x = calls.as_numbers(self.to, stage, band, self.dtype, x, self.table, at)
-            calls.convolve(self.to, stage, band, self.dtype, x, weight, y, End(stage.names[0], scale, shift))
+            x = calls.as_numbers(self.to, stage, band, x, self.table, at)
+            calls.convolve(self.to, stage, band, x, weight, y, End(stage.what[1], scale, shift))
 
-    def panels(self, stage: Stage, span: Rows, places: tuple[Place, Place, Place], end: End) -> None:
+    def panels(self, stage: Stage, span: Span, places: Places, end: End) -> None:
         """A large convolution: some output channels after the other, or by several threads."""
-        (x, weight, y), shape, room = places, stage.conv.shapes[1][:2], self.rooms["panel"]
-        for first, part in _panels(shape, self.dtype):
+        (x, weight, y), room, (outputs, inputs) = places, self.rooms["panel"], stage.weight[:2]
+        for first, last, _ in pointwise.panels(outputs, self.dtype):
             if first:
                 self.begin(waits=False)
-            at, rows = first * self.bytes, weight + first * shape[1] * self.bytes
-            pointwise.pack_calls(self.to, part, self.dtype, True, rows, room)
-            end_here = End(end.name, end.scale + at, end.shift + at)
-            pointwise.product_calls(
-                self.to, span, shape[1], part[0], self.dtype, (x, room, y + at), end=end_here, step=shape[0]
-            )
-
-    def elementwise(self, span: Rows, count: int, what: tuple[int, str, str], x: Place, *norm: Place) -> None:
-        """A pass in place."""
-        elementwise.up_call(self.to, span, count, self.dtype, what, (x, x, *(norm or (0, 0)), 0, 0, 0, 0, 0))
+            at, rows = first * self.bytes, weight + first * inputs * self.bytes
+            pointwise.pack_calls(self.to, (last - first, inputs), self.dtype, True, rows, room)
+            part, end_here = (x, room, y + at), End(end.name, end.scale + at, end.shift + at)
+            pointwise.product_calls(self.to, span, inputs, last - first, self.dtype, part, end=end_here, step=outputs)
 
     def excite(self, stage: Stage, squeeze: Squeeze, x: Place) -> None:
         """Make the gate of a whole map, and multiply the map by it."""
-        count, area, hidden = stage.x[3], positions(stage.x[1:]), squeeze.fc1.shapes[1][0]
+        count, area, to, dtype = stage.x[3], positions(stage.x[1:]), self.to, self.dtype
         totals = self.rooms["vectors"]
         means = totals + count * 8
-        inner = means + count * self.bytes
-        gate = means  # the means have been read by then
-        means_call(self.to, (0, area), count, self.dtype, x, totals, means)
-        self.dense(squeeze.fc1, (count, hidden), means, inner)
-        self.elementwise((0, 1), hidden, (NONE, squeeze.act.name, ""), inner)
-        self.dense(squeeze.fc2, (hidden, count), inner, gate)
-        self.elementwise((0, 1), count, (NONE, squeeze.gate.name, ""), gate)
-        SCALE.call(self.to, (0, area), count, self.dtype, x, gate, x)
-
-    def dense(self, conv: OpRecord, sizes: tuple[int, int], x: Place, y: Place) -> None:
-        """A convolution of one position, with its bias."""
-        weight, bias = self.constants[conv]
-        pointwise.product_calls(self.to, (0, 1), *sizes, self.dtype, (x, weight, y), bias)
+        h, inputs, other = means, count, means + count * self.bytes
+        means_call(to, (0, area), count, dtype, x, totals, means)
+        for dense, act in squeeze.layers:
+            (weight, bias), outputs = self.constants[dense], act.shapes[0][3]
+            pointwise.product_calls(to, (0, 1), inputs, outputs, dtype, (h, weight, other), bias)
+            elementwise.up_call(to, (0, 1), outputs, dtype, (NONE, act.name, ""), other, other)
+            h, inputs, other = other, outputs, h  # what was read is written over
+        SCALE.call(to, (0, area), count, dtype, x, h, x)

@@ -16,19 +16,17 @@ from minitl.arrays import Shape, itemsize, size
 from minitl.fused.plan import Plan, Slot, Tasks
 from minitl.fused.program import Program
 from minitl.kernels.fetch import fetch_call
-from minitl.kernels.tasks import Place, Recorder
+from minitl.kernels.tasks import Place, Recorder, Span
 
 CHUNK = 1 << 16  # numbers of a map that stay in the cache until the next link has read them
-
-Rows = tuple[int, int]
 
 
 class Band(NamedTuple):
     """Rows r0 .. r1 - 1 of sample n, which are positions m0 .. m1 - 1 of the batch."""
 
     n: int
-    rows: Rows
-    span: Rows
+    rows: Span
+    span: Span
 
 
 Make = Callable[..., None]  # of a recorder, a band, and the places of the arrays
@@ -79,21 +77,13 @@ class Links(Plan):
         if not links:
             self.ready.run()
             return
-        slots = [slot for link in links for slot in link.slots]
-        prepare, more = self.ready.take(2 + len(slots))
 
-        def unit(to: Recorder, number: int = 0) -> None:
+        def unit(to: Recorder, number: int) -> None:
             to.task()
             for n in range(number * self.size, min((number + 1) * self.size, self.count)):
                 _Sample(to, n, links, itemsize(self.dtype)).run()
 
-        def record(to: Recorder) -> None:
-            prepare(to)
-            to.barrier()
-            for number in range(self.units):
-                unit(to, number)
-
-        self.recorded(record, *slots, *more, part=unit, tasks=self.units)
+        self.ready.run_before(unit, self.units, *(slot for link in links for slot in link.slots))
 
 
 class _Sample:

@@ -178,7 +178,7 @@ class Tasks:
         """Record what `step` does with a recorder and the places of these arrays."""
         self._steps.append((step, slots))
 
-    def take(self, first: int) -> tuple[Record, list[Slot]]:
+    def _take(self, first: int) -> tuple[Record, list[Slot]]:
         """How to record all that was added since the last time, and the arrays, the first of which has that number."""
         steps, self._steps = self._steps, []
 
@@ -196,5 +196,20 @@ class Tasks:
         """Run all that was added since the last time."""
         if self._steps:
             part, tasks = (None, 1) if self._one else (partial(Recorder.scratch, nbytes=0), len(self._steps))
-            record, slots = self.take(2)
+            record, slots = self._take(2)
             self.plan.recorded(record, *slots, part=part, tasks=tasks)
+
+    def run_before(self, part: Callable[[Recorder, int], None], count: int, *slots: Slot, tasks: int = 0) -> None:
+        """Run that and then, when all of it is done, `part(recorder, number)` for numbers below `count`.
+
+        The parts are alike; they are of these arrays, and `tasks` threads at most, by default `count`.
+        """
+        prepare, more = self._take(2 + len(slots))
+
+        def record(to: Recorder) -> None:
+            prepare(to)
+            to.barrier()
+            for number in range(count):
+                part(to, number)
+
+        self.plan.recorded(record, *slots, *more, part=lambda to: part(to, 0), tasks=tasks or count)

@@ -10,20 +10,15 @@ of this form run op by op, and `compile_records` says why.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from math import lcm
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from minitl import ops
-from minitl.arrays import Shape
-from minitl.gradients import reads_again
+from minitl.kernels.elementwise import IDENTITY
 from minitl.kernels.groups import group_size
-from minitl.kernels.rules import Codes, FromInput, FromOutput, Rule, codes_of
-from minitl.kernels.window import Window
+from minitl.kernels.rules import BATCH, FROZEN, FromInput, FromOutput, Rule, codes_of
 from minitl.ops.convolutions.window import window
 from minitl.ops.op import NORMALISATION
-from minitl.parameters import Parameter
 from minitl.pixels import Normalisation
 from minitl.records import Checkpoint, Holding, OpRecord
 
@@ -38,113 +33,69 @@ def rule_in_use(act: OpRecord) -> Rule | None:
     return act.op.elementwise[act.rule] if act.needs[0] and act.op.elementwise else None
 
 
-@dataclass(frozen=True, eq=False)
-class Squeeze:
-    """The records of a squeeze-and-excite; `scale` is None where the convolution after it takes the gate."""
+class Squeeze(NamedTuple):
+    """The records of a squeeze-and-excite; `scale` is None where the convolution after it takes the gate.
+
+    `layers` make the gate of the means: two linear layers, each with its activation.
+    """
 
     pool: OpRecord
-    fc1: OpRecord
-    act: OpRecord
-    fc2: OpRecord
-    gate: OpRecord
+    layers: Sequence[tuple[OpRecord, OpRecord]]
     scale: OpRecord | None
 
     @property
-    def layers(self) -> tuple[tuple[OpRecord, OpRecord], ...]:
-        """What makes the gate of the means: two linear layers, each with its activation."""
-        return (self.fc1, self.act), (self.fc2, self.gate)
+    def hidden(self) -> int:
+        """Channels between the two layers."""
+        return self.layers[0][1].shapes[0][3]
 
 
-@dataclass(frozen=True, eq=False)
 class Stage:
     """A convolution, its norm and perhaps an activation, after perhaps a squeeze-and-excite."""
 
-    squeeze: Squeeze | None
-    conv: OpRecord
-    norm: OpRecord
-    act: OpRecord | None
+    def __init__(self, squeeze: Squeeze | None, conv: OpRecord, norm: OpRecord, act: OpRecord | None) -> None:
+        self.squeeze, self.conv, self.norm, self.act = squeeze, conv, norm, act
+        self.dtype, self.x, self.y = conv.dtype, conv.shapes[0], norm.shapes[0]
+        self.gated = conv.op is ops.gated_conv  # a gate is multiplied into its weights
+        self.pointwise = self.gated or conv.op is ops.pointwise_conv  # a product at every position
+        self.depthwise = conv.op is ops.depthwise_conv
+        self.batch = norm.op is ops.batch_norm  # its norm takes the statistics of the batch
+        self.rule = rule_in_use(act) if act else None
+        self.codes = codes_of(self.rule)
+        self.keeps_input = isinstance(self.rule, FromInput)  # of the activation, for backward
+        self.keeps_output = isinstance(self.rule, FromOutput)
+        names = (act.name, act.rule if self.rule else "") if act else (IDENTITY, "")
+        self.what = BATCH if self.batch else FROZEN, *names  # norm, activation, rule in use: see `elementwise`
+        self.weight = conv.parameters[0].value.shape  # (O, I, k, k)
+        self.window = window(conv.name, self.x, self.y, self.weight[2], conv.attrs)
+        by = conv.attrs.get(NORMALISATION)
+        self.normalisation = Normalisation(*by) if by else None  # of images in pixels
 
-    @cached_property
-    def gated(self) -> bool:
-        """Whether the convolution multiplies a gate into its weights."""
-        return self.conv.op is ops.gated_conv
+    def rows_reached(self, stop: int) -> int:
+        """How many rows of y the first `stop` rows of x go into."""
+        return min(self.y[1], (stop - 1 + self.window.top) // self.window.s + 1) if stop else 0
 
-    @cached_property
-    def pointwise(self) -> bool:
-        """Whether the convolution is a product at every position."""
-        return self.conv.op in (ops.pointwise_conv, ops.gated_conv)
-
-    @cached_property
-    def depthwise(self) -> bool:
-        """Whether the convolution has one filter per channel."""
-        return self.conv.op is ops.depthwise_conv
-
-    @cached_property
-    def batch(self) -> bool:
-        """Whether its norm takes the statistics of the batch."""
-        return self.norm.op is ops.batch_norm
-
-    @cached_property
-    def x(self) -> Shape:
-        """Shape of the convolution's input."""
-        return self.conv.shapes[0]
-
-    @cached_property
-    def y(self) -> Shape:
-        """Shape of its output."""
-        return self.norm.shapes[0]
-
-    @cached_property
-    def normalisation(self) -> Normalisation | None:
-        """What makes numbers of its input, where that is images in pixels."""
-        by = self.conv.attrs.get(NORMALISATION)
-        return Normalisation(*by) if by else None
-
-    @cached_property
-    def window(self) -> Window:
-        """Where the convolution's taps fall."""
-        return window(self.conv.name, self.x, self.y, self.conv.shapes[-1][2], self.conv.attrs)
-
-    @cached_property
-    def rule(self) -> Rule | None:
-        """The activation's backward rule, where its backward is wanted."""
-        return rule_in_use(self.act) if self.act else None
-
-    @cached_property
-    def keeps_input(self) -> bool:
-        """Whether backward reads the activation's input."""
-        return isinstance(self.rule, FromInput)
-
-    @cached_property
-    def keeps_output(self) -> bool:
-        """Whether backward reads the activation's output."""
-        return isinstance(self.rule, FromOutput)
-
-    @cached_property
-    def names(self) -> tuple[str, str]:
-        """The activation, and its rule where its backward is wanted."""
-        return (self.act.name, self.act.rule if self.rule else "") if self.act else ("identity", "")
-
-    @cached_property
-    def codes(self) -> Codes | None:
-        """The codes that the rule keeps."""
-        return codes_of(self.rule)
+    def rows_read(self, stop: int) -> int:
+        """How many rows of x the first `stop` rows of y are made of; perhaps beyond its end."""
+        return (stop - 1) * self.window.s - self.window.top + self.window.k
 
 
-@dataclass(frozen=True, eq=False)
 class Program:
     """Stages, whether the input is added to the last, the records they stand for, and what those keep.
 
     Where nothing trains, the mean over all positions may follow (`pool`).
     """
 
-    stages: tuple[Stage, ...]
-    residual: OpRecord | None
-    pool: OpRecord | None
-    records: tuple[OpRecord, ...]
-    holdings: tuple[Holding, ...]
-    _planned: dict[Any, Any] = field(default_factory=dict)
-    _placed: dict[tuple[int, int], tuple[OpRecord, ...]] = field(default_factory=dict)
+    def __init__(
+        self, stages: Sequence[Stage], residual: bool, pool: OpRecord | None, records: Sequence[OpRecord],
+        holdings: Sequence[Holding],
+    ) -> None:  # fmt: skip
+        self.stages, self.residual, self.pool = stages, residual, pool
+        self.records, self.holdings, self.dtype = records, holdings, records[0].dtype
+        self.trains = any(any(record.needs) for record in records)  # if not, maps need not outlive their samples
+        self.parameters = tuple(dict.fromkeys(p for record in records for p in record.parameters))
+        self.unit = lcm(*(group_size(shape) for stage in stages for shape in (stage.x, stage.y)))  # see `links`
+        self._planned: dict[Any, Any] = {}
+        self._placed: dict[tuple[int, int], tuple[OpRecord, ...]] = {}
 
     def planned(self, key: Any, make: Callable[[], T]) -> T:
         """What follows from the program, made when it is first asked for."""
@@ -165,31 +116,6 @@ class Program:
                 record.move(first, source)
         return self._placed[first, source]
 
-    @cached_property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """All parameters, each once."""
-        return tuple(dict.fromkeys(p for record in self.records for p in record.parameters))
-
-    @cached_property
-    def reads_again(self) -> tuple[tuple[str, Parameter], ...]:
-        """The parameters that backward reads, and what to call them."""
-        return tuple(named for record in self.records for named in reads_again(record))
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of its numbers."""
-        return self.records[0].dtype
-
-    @cached_property
-    def trains(self) -> bool:
-        """Whether any gradient is wanted: if not, maps need not outlive their samples."""
-        return any(any(record.needs) for record in self.records)
-
-    @cached_property
-    def unit(self) -> int:
-        """Samples that one thread takes at a time: whole groups of every map."""
-        return lcm(*(group_size(shape) for stage in self.stages for shape in (stage.x, stage.y)))
-
 
 def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence[Holding]) -> Program | str:
     """The program of these records; or, where they cannot be fused, why not."""
@@ -207,11 +133,13 @@ def compile_records(records: Sequence[OpRecord | Checkpoint], holdings: Sequence
         stage = _stage(left)
         if isinstance(stage, str):
             return stage
+        if not trains and (stage.batch or stage.gated):
+            return f"{stage.norm.layer} takes the batch's statistics, or a gate, where nothing trains"
         stages.append(stage)
-    residual = left.pop(0) if left else None
-    if left or not 1 <= len(stages) <= 3 or not all(stage.pointwise for stage in (stages[:-2] + stages[1:][-1:])):
+    residual, rest = bool(left), left[1:]
+    if rest or not 1 <= len(stages) <= 3 or not all(stage.pointwise for stage in (stages[:-2] + stages[1:][-1:])):
         return f"{plain[0].layer} does not begin an inverted residual block"
-    return Program(tuple(stages), residual, pool, tuple(plain), tuple(holdings))
+    return Program(stages, residual, pool, plain, holdings)
 
 
 def _stage(left: list[OpRecord]) -> Stage | str:
@@ -222,14 +150,12 @@ def _stage(left: list[OpRecord]) -> Stage | str:
     convs = (ops.gated_conv,) if squeeze is not None and squeeze.scale is None else CONVS
     if len(left) < 2 or left[0].op not in convs or left[1].op not in NORMS:
         return f"{left[0].layer} ({left[0].name}) is no convolution with a norm after it"
-    conv, norm, act = left.pop(0), left.pop(0), None
+    conv, norm = left.pop(0), left.pop(0)
     if conv.op is ops.conv and conv.needs[0]:
         return f"{conv.layer} is a dense convolution whose input wants a gradient"
     if len(conv.parameters) > 1:
         return f"{conv.layer} has a bias"
-    if left and left[0].op.elementwise is not None:
-        act = left.pop(0)
-    return Stage(squeeze, conv, norm, act)
+    return Stage(squeeze, conv, norm, left.pop(0) if left and left[0].op.elementwise is not None else None)
 
 
 def _squeeze(left: list[OpRecord]) -> Squeeze | str | None:
@@ -237,10 +163,11 @@ def _squeeze(left: list[OpRecord]) -> Squeeze | str | None:
     if len(left) < 6 or left[0].op is not ops.global_avg_pool:
         return None
     pool, fc1, act, fc2, gate = (left.pop(0) for _ in range(5))
-    for dense, slope in ((fc1, act), (fc2, gate)):
+    layers = (fc1, act), (fc2, gate)
+    for dense, slope in layers:
         if dense.op is not ops.pointwise_conv or len(dense.parameters) < 2 or slope.op.elementwise is None:
             return f"{dense.layer} and {slope.layer} are no linear layer with a bias and an activation"
-    squeeze = Squeeze(pool, fc1, act, fc2, gate, left.pop(0) if left[0].op is ops.scale else None)
+    squeeze = Squeeze(pool, layers, left.pop(0) if left[0].op is ops.scale else None)
     takes = squeeze.scale or left[0]
     if any(takes.needs[:2]) and not all(takes.needs[:2]):
         return f"{takes.layer} passes a gradient to its map or to its gate alone"

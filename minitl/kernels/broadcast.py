@@ -20,9 +20,9 @@ import numpy as np
 from minitl.arrays import Array, Shape, positions
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.formula import Formula
-from minitl.kernels.pointwise import Span, masked, spans
 from minitl.kernels.rules import register
-from minitl.kernels.tasks import Place, Recorder, table_of
+from minitl.kernels.target import masked
+from minitl.kernels.tasks import Place, Recorder, Span, given, spans, table_of
 
 compiled = Lazily("minitl.kernels.compiled.broadcast")
 
@@ -83,7 +83,7 @@ def _as_argument(kind: str, argument: Place | float) -> Place | int:
 @table_of
 def _table(record: Recorder, formula: Broadcast, shape: Shape, dtype: str) -> None:
     """What it is given, and what it gives."""
-    places = [Place(2 + i) for i in range(len(formula.takes + formula.makes))]
+    places = given(len(formula.takes + formula.makes))
     for span in spans(positions(shape), 1):
         record.task()
         formula.call(record, span, shape[-1], dtype, *places)

@@ -16,10 +16,10 @@ from minitl.arrays import Array, Shape, positions
 from minitl.kernels.broadcast import Broadcast
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, by_groups
-from minitl.kernels.pointwise import Span, masked
 from minitl.kernels.rules import identity
 from minitl.kernels.sums import in_order
-from minitl.kernels.tasks import Place, Recorder, table_of
+from minitl.kernels.target import masked
+from minitl.kernels.tasks import Place, Recorder, Span, table_of
 
 compiled = Lazily("minitl.kernels.compiled.channels")
 
@@ -149,13 +149,11 @@ def means_call(record: Recorder, span: Span, channels: int, dtype: str, x: Place
     ROUND_MEAN.call(record, ONE, channels, dtype, totals, span[1] - span[0], means)
 
 
-def moments_call(
-    record: Recorder, span: Span, channels: int, dtype: str, x: Place, mean: Place, squares: Place
-) -> None:
+def moments_call(record: Recorder, span: Span, channels: int, dtype: str, x: Place, mean: Place, square: Place) -> None:
     """Record mean and sum of centred squares (float64) of positions `span`, a group, of x."""
     sums_call(record, span, channels, dtype, x, mean)
     MEAN.call(record, ONE, channels, dtype, mean, span[1] - span[0], mean)
-    record.call(compiled.totals(dtype, compiled.SQUARES, masked(channels, dtype)), x, mean, *span, channels, squares)
+    record.call(compiled.totals(dtype, compiled.SQUARES, masked(channels, dtype)), x, mean, *span, channels, square)
 
 
 def join_sums(record: Recorder, count: int, channels: int, dtype: str, sums: Place) -> None:

@@ -17,10 +17,10 @@ from minitl.arrays import Array, Shape, itemsize, nbytes
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, group_size
 from minitl.kernels.loops import fma
-from minitl.kernels.pointwise import NO_END, End, lanes, packed_size, panel_runs, panel_widths, spans
-from minitl.kernels.sums import add_groups, join_groups
+from minitl.kernels.pointwise import NO_END, End, packed_size, panel_runs, panels
+from minitl.kernels.sums import chain_shape, join_chains
 from minitl.kernels.target import target
-from minitl.kernels.tasks import Place, Recorder, sample, table_of
+from minitl.kernels.tasks import Place, Places, Recorder, Span, given, sample, spans, table_of
 from minitl.kernels.window import Window
 
 compiled, products = Lazily("minitl.kernels.compiled.dense"), Lazily("minitl.kernels.compiled.pointwise")
@@ -28,34 +28,30 @@ compiled, products = Lazily("minitl.kernels.compiled.dense"), Lazily("minitl.ker
 
 def loop_forward(x: Array, weight: Array, at: Window, y: Array) -> None:
     """y += x convolved with the weight."""
-    for u, v, c in np.ndindex(at.k, at.k, x.shape[3]):
-        (i, h), (j, w) = at.rows(u), at.columns(v)
-        y[:, i, j] = fma(x[:, h, w, c, None], weight[:, c, u, v], y[:, i, j])
+    for u, v, out, pixels in at.taps():
+        for c in range(x.shape[3]):
+            y[out] = fma(x[..., c, None][pixels], weight[:, c, u, v], y[out])
 
 
 def loop_grad_input(gy: Array, weight: Array, at: Window, gx: Array) -> None:
     """gx: later taps reach a pixel from earlier outputs."""
     gx[:] = 0
-    for u in reversed(range(at.k)):
-        for v in reversed(range(at.k)):
-            (i, h), (j, w) = at.rows(u), at.columns(v)
-            for o in range(gy.shape[3]):
-                gx[:, h, w] = fma(gy[:, i, j, o, None], weight[o, :, u, v], gx[:, h, w])
+    for u, v, out, pixels in reversed(at.taps()):
+        for o in range(gy.shape[3]):
+            gx[pixels] = fma(gy[..., o, None][out], weight[o, :, u, v], gx[pixels])
 
 
 def loop_grad_weight(x: Array, gy: Array, at: Window, gw: Array) -> None:
     """gw (O, C, k, k): a chain for each group of samples."""
     size = group_size(gy.shape)
-    for u, v in np.ndindex(at.k, at.k):
-        (i, h), (j, w) = at.rows(u), at.columns(v)
+    for u, v, out, pixels in at.taps():
         chains = []
         for n in range(0, len(gy), size):
-            chain = np.zeros((gy.shape[3], x.shape[3]), x.dtype)
-            slopes, pixels = gy[n : n + size, i, j], x[n : n + size, h, w]
-            for at_slope, at_pixel in zip(slopes.reshape(-1, gy.shape[3]), pixels.reshape(-1, x.shape[3]), strict=True):
-                chain = fma(at_slope[:, None], at_pixel, chain)
+            chain, slopes, values = np.zeros(gw.shape[:2], x.dtype), gy[n : n + size][out], x[n : n + size][pixels]
+            for slope, value in zip(slopes.reshape(-1, len(gw)), values.reshape(-1, x.shape[3]), strict=True):
+                chain = fma(slope[:, None], value, chain)
             chains.append(chain)
-        gw[:, :, u, v] = add_groups(chains)
+        join_chains(np.array(chains), np.empty(chains[0].size), gw[:, :, u, v], turned=False)
 
 
 def forward(x: Array, weight: Array, bias: Array | None, at: Window, y: Array) -> None:
@@ -64,11 +60,10 @@ def forward(x: Array, weight: Array, bias: Array | None, at: Window, y: Array) -
         y[:] = 0 if bias is None else bias
         loop_forward(x, weight, at, y)
         return
-    panels = np.empty(panels_size(weight.shape, x.dtype.name), x.dtype)
-    pack_table(weight.shape, x.dtype.name).run(weight, panels)
-    forward_table(x.shape, y.shape, at, x.dtype.name, bias is not None).run(
-        x, panels, y, *([] if bias is None else [bias])
-    )
+    dtype, biases = x.dtype.name, [] if bias is None else [bias]
+    packed = np.empty(panels_size(weight.shape, dtype), dtype)
+    pack_table(weight.shape, dtype).run(weight, packed)
+    forward_table(x.shape, y.shape, at, dtype, bool(biases)).run(x, packed, y, *biases)
 
 
 def grad_input(gy: Array, weight: Array, at: Window, gx: Array) -> None:
@@ -90,21 +85,9 @@ def grad_weight(x: Array, gy: Array, at: Window, gw: Array, numbers: Callable[[A
     for first in range(0, len(gy), many):
         part, slopes = x[first : first + many], gy[first : first + many]
         part = numbers(part) if numbers else part
-        its = chains[first // many :]
-        grad_weight_table(part.shape, slopes.shape, at, gy.dtype.name).run(part, slopes, its)
+        grad_weight_table(part.shape, slopes.shape, at, gy.dtype.name).run(part, slopes, chains[first // many :])
         del part
-    join_chains(chains, np.empty(chains.shape[1:]), gw)
-
-
-def chain_shape(weight: Shape) -> Shape:
-    """The shape of one group's gradient of such a weight, as it is added up: (k, k, C, O)."""
-    return *weight[2:], weight[1], weight[0]
-
-
-def join_chains(chains: Array, total: Array, gw: Array) -> None:
-    """gw (O, C, k, k) = the sum of the groups' chains (k, k, C, O); `total` is room for it in float64."""
-    join_groups(chains, total)
-    gw[:] = total.transpose(3, 2, 0, 1)
+    join_chains(chains, np.empty(gw.size), gw)
 
 
 def panels_size(weight: Shape, dtype: str) -> int:
@@ -112,20 +95,18 @@ def panels_size(weight: Shape, dtype: str) -> int:
     return packed_size((weight[0], int(np.prod(weight[1:]))), dtype, True)
 
 
-def pack_calls(record: Recorder, weight: Shape, dtype: str, source: Place, panels: Place) -> None:
+def pack_calls(record: Recorder, weight: Shape, dtype: str, source: Place, out: Place) -> None:
     """Record the packing of a weight (O, C, k, k) as the matrix (k k C, O) that a position's patch is multiplied with.
 
-    In panels as those of a pointwise product (see `pointwise.panel_widths`), row by row.
+    In panels as those of a pointwise product, row by row.
     """
-    (outputs, inputs, k, _), itself = weight, itemsize(dtype)
-    for j, vecs in panel_widths(outputs, dtype):
-        width = vecs * lanes(dtype)
+    (outputs, inputs, k, _), itself, kernel = weight, itemsize(dtype), products.pack_panel(dtype, False, True)
+    filter_size = inputs * k * k
+    for j, stop, width in panels(outputs, dtype):
         for row, (u, v, c) in enumerate(np.ndindex(k, k, inputs)):
-            record.call(
-                products.pack_panel(dtype, False, True), source + ((j * inputs + c) * k * k + u * k + v) * itself,
-                inputs * k * k, 1, min(width, outputs - j), width,
-                panels + (j * inputs * k * k + row * width) * itself,
-            )  # fmt: skip
+            numbers = source + (j * filter_size + (c * k + u) * k + v) * itself
+            to = out + (j * filter_size + row * width) * itself
+            record.call(kernel, numbers, filter_size, 1, stop - j, width, to)
 
 
 @table_of
@@ -136,17 +117,18 @@ def pack_table(record: Recorder, weight: Shape, dtype: str) -> None:
 
 
 def forward_calls(
-    record: Recorder, x: Shape, y: Shape, at: Window, dtype: str, rows: tuple[int, int],
-    places: tuple[Place, Place, Place], bias: Place | None, end: End = NO_END,
+    record: Recorder, at: Window, channels: tuple[int, int], dtype: str, rows: Span, places: Places,
+    bias: Place | None = None, end: End = NO_END,
 ) -> None:  # fmt: skip
-    """Record output rows `rows` of one sample, and what they `end` with; places are of its x, the panels and its y."""
-    for first, last, vecs, uneven in panel_runs(y[3], dtype):
-        record.call(
-            compiled.convolve(dtype, at.k, at.s, vecs, uneven, end.name), places[0],
-            places[1] + first * at.k * at.k * x[3] * itemsize(dtype), places[2], x[3], y[3], at.height,
-            at.width, at.out_width, at.top, at.before, first, last, *rows, bias or 0, end.scale,
-            end.shift,
-        )  # fmt: skip
+    """Record output rows `rows` of one sample, and what they `end` with; places are of its x, the panels and its y.
+
+    `channels` are those of x and of y.
+    """
+    x, packed, y = places
+    for first, last, vecs, uneven in panel_runs(channels[1], dtype):
+        kernel = compiled.convolve(dtype, at.k, at.s, vecs, uneven, end.name)
+        panel = packed + first * at.k * at.k * channels[0] * itemsize(dtype)
+        record.call(kernel, x, panel, y, *channels, *at[2:], first, last, *rows, bias or 0, end.scale, end.shift)
 
 
 @table_of
@@ -155,8 +137,8 @@ def forward_table(record: Recorder, x: Shape, y: Shape, at: Window, dtype: str, 
     for n in range(x[0]):
         for rows in spans(at.out_height, 1):
             record.task()
-            places = sample(2, n, x, dtype), Place(3), sample(4, n, y, dtype)
-            forward_calls(record, x, y, at, dtype, rows, places, Place(5) if biased else None)
+            places = sample(Place(2), n, x, dtype), Place(3), sample(Place(4), n, y, dtype)
+            forward_calls(record, at, (x[3], y[3]), dtype, rows, places, Place(5) if biased else None)
 
 
 @table_of
@@ -164,10 +146,7 @@ def grad_input_table(record: Recorder, x: Shape, y: Shape, at: Window, dtype: st
     """gy, taps (k, k, O, C), gx."""
     for n in range(x[0]):
         record.task()
-        record.call(
-            compiled.convolve_back(dtype, at.k, at.s), Place(2), Place(3), Place(4), x[0], x[3], y[3], at.height,
-            at.width, at.out_height, at.out_width, at.top, at.before, n, n + 1,
-        )  # fmt: skip
+        record.call(compiled.convolve_back(dtype, at.k, at.s), *given(3), x[0], x[3], y[3], *at[2:], n, n + 1)
 
 
 @table_of
@@ -178,20 +157,17 @@ def grad_weight_table(record: Recorder, x: Shape, y: Shape, at: Window, dtype: s
         if n % size == 0:
             record.task()
         chain = Place(4, n // size * nbytes((at.k, at.k, x[3], y[3]), dtype))
-        places = sample(2, n, x, dtype), sample(3, n, y, dtype), chain
-        grad_weight_call(record, x, y, at, dtype, (0, at.out_height), places, n % size == 0)
+        places = sample(Place(2), n, x, dtype), sample(Place(3), n, y, dtype), chain
+        grad_weight_calls(record, at, (x[3], y[3]), dtype, (0, at.out_height), places, n % size == 0)
 
 
-def grad_weight_call(
-    record: Recorder, x: Shape, y: Shape, at: Window, dtype: str, rows: tuple[int, int],
-    places: tuple[Place, Place, Place], begins: bool,
-) -> None:  # fmt: skip
+def grad_weight_calls(
+    record: Recorder, at: Window, channels: tuple[int, int], dtype: str, rows: Span, places: Places, begins: bool
+) -> None:
     """Record the part of output rows `rows` of one sample; places are of its x, its gy and its group's chain."""
-    taps = at.k * x[3]
+    (x, gy, chain), taps = places, at.k * channels[0]
     high = max(r for r in range(1, target().outer_rows + 2) if taps % r == 0)
     most = min(target().vecs, max(1, target().outer_rows * target().vecs // high))
-    for first, last, vecs, uneven in panel_runs(y[3], dtype, most):
-        record.call(
-            compiled.add_up(dtype, at.k, at.s, high, vecs, uneven), *places[:2], x[3], y[3], at.height, at.width,
-            at.out_width, at.top, at.before, first, last, *rows, places[2], begins,
-        )  # fmt: skip
+    for first, last, vecs, uneven in panel_runs(channels[1], dtype, most):
+        kernel = compiled.add_up(dtype, at.k, at.s, high, vecs, uneven)
+        record.call(kernel, x, gy, *channels, *at[2:], first, last, *rows, chain, begins)

@@ -16,10 +16,10 @@ from minitl.arrays import Array, Shape, nbytes
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, group_size
 from minitl.kernels.loops import fma
-from minitl.kernels.pointwise import NO_END, End, lanes, masked, spans
-from minitl.kernels.sums import add_groups, join_groups
-from minitl.kernels.target import target
-from minitl.kernels.tasks import Place, Recorder, sample, table_of
+from minitl.kernels.pointwise import NO_END, End
+from minitl.kernels.sums import chain_shape, join_chains
+from minitl.kernels.target import lanes, masked, target
+from minitl.kernels.tasks import Place, Places, Recorder, Span, sample, spans, table_of
 from minitl.kernels.window import Window
 
 compiled = Lazily("minitl.kernels.compiled.depthwise")
@@ -28,25 +28,22 @@ compiled = Lazily("minitl.kernels.compiled.depthwise")
 def loop_forward(x: Array, taps: Array, at: Window, y: Array) -> None:
     """y = x convolved with taps (k, k, C)."""
     y[:] = 0
-    for u in range(at.k):
-        for v in range(at.k):
-            (i, h), (j, w) = at.rows(u), at.columns(v)
-            y[:, i, j] = fma(x[:, h, w], taps[u, v], y[:, i, j])
+    for u, v, out, pixels in at.taps():
+        y[out] = fma(x[pixels], taps[u, v], y[out])
 
 
 def loop_grad_input(gy: Array, taps: Array, at: Window, gx: Array) -> None:
     """gx: what each pixel gave, times its slope; later taps reach a pixel from earlier outputs."""
     gx[:] = 0
-    for u in reversed(range(at.k)):
-        for v in reversed(range(at.k)):
-            (i, h), (j, w) = at.rows(u), at.columns(v)
-            gx[:, h, w] = fma(gy[:, i, j], taps[u, v], gx[:, h, w])
+    for u, v, out, pixels in reversed(at.taps()):
+        gx[pixels] = fma(gy[out], taps[u, v], gx[pixels])
 
 
 def loop_grad_weight(x: Array, gy: Array, at: Window, gtaps: Array) -> None:
     """gtaps (k, k, C): a chain for each group of samples."""
     size = group_size(gy.shape)
-    gtaps[:] = add_groups([_chain(x[n : n + size], gy[n : n + size], at) for n in range(0, len(gy), size)])
+    chains = np.array([_chain(x[n : n + size], gy[n : n + size], at) for n in range(0, len(gy), size)])
+    join_chains(chains, np.empty(gtaps.size), gtaps, turned=False)
 
 
 def _chain(x: Array, gy: Array, at: Window) -> Array:
@@ -83,37 +80,23 @@ def grad_weight(x: Array, gy: Array, at: Window, gw: Array) -> None:
         loop_grad_weight(x, gy, at, gtaps)
         gw[:, 0] = gtaps.transpose(2, 0, 1)
     else:
-        chains = np.empty((len(Groups(gy.shape)), at.k, at.k, x.shape[3]), x.dtype)
+        chains = np.empty((len(Groups(gy.shape)), *chain_shape(gw.shape)), x.dtype)
         grad_weight_table(x.shape, at, gy.dtype.name).run(x, gy, chains)
-        join_chains(chains, np.empty(chains.shape[1:]), gw)
+        join_chains(chains, np.empty(gw.size), gw)
 
 
-def join_chains(chains: Array, total: Array, gw: Array) -> None:
-    """gw (C, 1, k, k) = the sum of the groups' chains (k, k, C); `total` is room for it in float64."""
-    join_groups(chains, total)
-    gw[:, 0] = total.transpose(2, 0, 1)
-
-
-def forward_call(
-    record: Recorder, at: Window, channels: int, dtype: str, rows: tuple[int, int], places: tuple[Place, Place, Place],
-    end: End = NO_END,
-) -> None:  # fmt: skip
-    """Record output rows `rows` of one sample, and what they `end` with.
-
-    Places are of the sample's first row, the taps and its output.
-    """
-    rule = compiled.convolve(dtype, at.k, at.s, masked(channels, dtype), end.name)
-    sizes = at.height, at.width, at.out_width, channels, at.top, at.before
-    record.call(rule, *places, *sizes, *rows, end.scale, end.shift)
-
-
-def grad_input_call(
-    record: Recorder, at: Window, channels: int, dtype: str, rows: tuple[int, int], places: tuple[Place, Place, Place]
+def forward_calls(
+    record: Recorder, at: Window, channels: int, dtype: str, rows: Span, places: Places, end: End = NO_END
 ) -> None:
-    """Record input rows `rows` of one sample's gx; places are of gy, the taps and gx, each sample's first row."""
-    gy, taps, gx = places
-    rule = compiled.convolve_back(dtype, at.k, at.s, at.before, masked(channels, dtype))
-    record.call(rule, gy, taps, gx, at.width, at.out_height, at.out_width, channels, at.top, *rows)
+    """Record output rows `rows` of one sample, and what they `end` with; places are of its x, the taps and its y."""
+    kernel = compiled.convolve(dtype, at.k, at.s, masked(channels, dtype), end.name)
+    record.call(kernel, *places, channels, *at[2:], *rows, end.scale, end.shift)
+
+
+def grad_input_calls(record: Recorder, at: Window, channels: int, dtype: str, rows: Span, places: Places) -> None:
+    """Record input rows `rows` of one sample's gx; places are of its gy, the taps and its gx."""
+    kernel = compiled.convolve_back(dtype, at.k, at.s, at.before, masked(channels, dtype))
+    record.call(kernel, *places, channels, *at[2:], *rows)
 
 
 @table_of
@@ -121,8 +104,8 @@ def forward_table(record: Recorder, x: Shape, at: Window, dtype: str) -> None:
     """x, taps, y."""
     for n, rows in _bands(x[0], at.out_height):
         record.task()
-        places = sample(2, n, x, dtype), Place(3), sample(4, n, _output(x, at), dtype)
-        forward_call(record, at, x[3], dtype, rows, places)
+        places = sample(Place(2), n, x, dtype), Place(3), sample(Place(4), n, _output(x, at), dtype)
+        forward_calls(record, at, x[3], dtype, rows, places)
 
 
 @table_of
@@ -130,22 +113,22 @@ def grad_input_table(record: Recorder, x: Shape, at: Window, dtype: str) -> None
     """gy, taps, gx."""
     for n, rows in _bands(x[0], at.height):
         record.task()
-        places = sample(2, n, _output(x, at), dtype), Place(3), sample(4, n, x, dtype)
-        grad_input_call(record, at, x[3], dtype, rows, places)
+        places = sample(Place(2), n, _output(x, at), dtype), Place(3), sample(Place(4), n, x, dtype)
+        grad_input_calls(record, at, x[3], dtype, rows, places)
 
 
 def _output(x: Shape, at: Window) -> Shape:
     return x[0], at.out_height, at.out_width, x[3]
 
 
-def _bands(samples: int, height: int) -> list[tuple[int, tuple[int, int]]]:
+def _bands(samples: int, height: int) -> list[tuple[int, Span]]:
     """A sample and some of its rows for each task."""
     return [(n, rows) for n in range(samples) for rows in spans(height, 4)]
 
 
 @table_of
 def grad_weight_table(record: Recorder, x: Shape, at: Window, dtype: str) -> None:
-    """x, gy and the chains (groups, k, k, C): a task for some channels of each group."""
+    """x, gy and the chains (groups, k, k, 1, C): a task for some channels of each group."""
     y = _output(x, at)
     size = group_size(y)
     for first in range(0, x[0], size):
@@ -153,20 +136,21 @@ def grad_weight_table(record: Recorder, x: Shape, at: Window, dtype: str) -> Non
         for some in spans(x[3], lanes(dtype)):
             record.task()
             for n in range(first, min(first + size, x[0])):
-                places = sample(2, n, x, dtype), sample(3, n, y, dtype), chain
-                grad_weight_calls(record, at, x[3], dtype, (0, at.out_height), some, places, n == first)
+                places = sample(Place(2), n, x, dtype), sample(Place(3), n, y, dtype), chain
+                grad_weight_calls(record, at, x[3], dtype, (0, at.out_height), places, n == first, some)
 
 
 def grad_weight_calls(
-    record: Recorder, at: Window, channels: int, dtype: str, rows: tuple[int, int], some: tuple[int, int],
-    places: tuple[Place, Place, Place], begins: bool,
+    record: Recorder, at: Window, channels: int, dtype: str, rows: Span, places: Places, begins: bool,
+    some: Span | None = None,
 ) -> None:  # fmt: skip
-    """Record the part of output rows `rows` of one sample; places are of its x, its gy and its group's chain."""
+    """Record the part of output rows `rows` of one sample, of all or `some` channels.
+
+    Places are of its x, its gy and its group's chain.
+    """
     for u0, u1 in _tap_rows(at.k):
-        record.call(
-            compiled.add_up(dtype, at.k, at.s, u0, u1, masked(channels, dtype)), *places[:2], at.height, at.width,
-            at.out_width, channels, at.top, at.before, *rows, *some, places[2], begins,
-        )  # fmt: skip
+        kernel, (x, gy, chain) = compiled.add_up(dtype, at.k, at.s, u0, u1, masked(channels, dtype)), places
+        record.call(kernel, x, gy, channels, *at[2:], *rows, *(some or (0, channels)), chain, begins)
 
 
 def _tap_rows(k: int) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ kernels give the same bits in one pass, and for a whole block the same calls run
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,14 +18,15 @@ from minitl.arrays import Array, Shape, positions
 from minitl.bits import pack, unpack
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, by_groups
-from minitl.kernels.pointwise import masked, spans
 from minitl.kernels.rules import BATCH, FROZEN, NONE, Codes, FromInput, FromOutput, codes_of, formula, rule_of
 from minitl.kernels.sums import in_order
-from minitl.kernels.tasks import NOTHING, Place, Recorder, table_of
+from minitl.kernels.target import masked
+from minitl.kernels.tasks import NOTHING, Argument, Recorder, Span, given, spans, table_of
 
 compiled = Lazily("minitl.kernels.compiled.elementwise")
 
 IDENTITY = "identity"
+What = tuple[int, str, str]  # the norm, the activation and its rule
 
 
 class Up(NamedTuple):
@@ -61,20 +62,20 @@ def up(x: Array, y: Array, p: Up) -> None:
     """Run the pass up; y may be x."""
     if interpreted():
         _loop_up(x, y, p)
-    else:
-        if codes_of(rule_of(p.name, p.rule) if p.rule else None):
-            p.packed[:] = 0
-        up_table(x.shape, x.dtype.name, p.norm, p.name, p.rule).run(x, y, *p[3:])
+        return
+    if codes_of(rule_of(p.name, p.rule) if p.rule else None):
+        p.packed[:] = 0
+    up_table(x.shape, x.dtype.name, *p[:3]).run(x, y, *p[3:])
 
 
 def down(gy: Array, g: Array, p: Down) -> None:
     """Run the pass down; g may be gy."""
     if interpreted():
         _loop_down(gy, g, p)
-    else:
-        for total in (p.sums, p.dots):
-            total[:] = 0
-        down_table(gy.shape, gy.dtype.name, p.norm, p.name, p.rule).run(gy, g, *p[3:])
+        return
+    for total in (p.sums, p.dots):
+        total[:] = 0
+    down_table(gy.shape, gy.dtype.name, *p[:3]).run(gy, g, *p[3:])
 
 
 def _loop_up(x: Array, y: Array, p: Up) -> None:
@@ -112,39 +113,30 @@ def slopes(rule: Codes | FromInput | FromOutput, packed: Array, kept: Array, sha
         return np.asarray(rule.slope(kept, *bits))
 
 
-def up_call(
-    record: Recorder, span: tuple[int, int], channels: int, dtype: str, what: tuple[int, str, str],
-    places: tuple[Place | int, ...], edge: Place | int = 0,
-) -> None:  # fmt: skip
-    """Record the pass up of positions `span`; places are of x, y and the arrays of `Up`."""
-    x, y, *others = places
-    record.call(compiled.finish(dtype, *what, masked(channels, dtype)), x, y, *span, channels, *others, edge)
+def up_call(record: Recorder, span: Span, channels: int, dtype: str, what: What, *places: Argument) -> None:
+    """Record the pass up of positions `span`; places are of x, y, the arrays of `Up`, and `edge` (see the kernel)."""
+    record.call(compiled.finish(dtype, *what, masked(channels, dtype)), *span, channels, *places)
 
 
-def down_call(
-    record: Recorder, span: tuple[int, int], channels: int, dtype: str, what: tuple[int, str, str],
-    places: tuple[Place | int, ...],
-) -> None:  # fmt: skip
+def down_call(record: Recorder, span: Span, channels: int, dtype: str, what: What, *places: Argument) -> None:
     """Record the pass down of positions `span`, of one group; places are of gy, g and the arrays of `Down`."""
-    gy, g, *others = places
-    record.call(compiled.slope(dtype, *what, masked(channels, dtype)), gy, g, *span, channels, *others)
+    record.call(compiled.slope(dtype, *what, masked(channels, dtype)), *span, channels, *places)
 
 
 @table_of
-def up_table(record: Recorder, x: Shape, dtype: str, norm: int, name: str, rule: str) -> None:
+def up_table(record: Recorder, x: Shape, dtype: str, *what: Any) -> None:
     """x, y, the arrays of `Up`: in pieces that share no byte of codes."""
     for span in spans(positions(x), 8):
         record.task()
-        up_call(record, span, x[-1], dtype, (norm, name, rule), tuple(Place(i) for i in range(2, 11)))
+        up_call(record, span, x[-1], dtype, what, *given(9))
 
 
 @table_of
-def down_table(record: Recorder, x: Shape, dtype: str, norm: int, name: str, rule: str) -> None:
+def down_table(record: Recorder, x: Shape, dtype: str, *what: Any) -> None:
     """gy, g, the arrays of `Down`: in groups where sums are wanted."""
-    pieces = list(spans(positions(x), 8)) if norm == NONE else Groups(x)
-    for number, span in enumerate(pieces):
-        sums = number * x[-1] * 8 if norm != NONE else 0
-        dots = sums if norm == BATCH else 0
+    norm, *_ = what
+    for number, span in enumerate(list(spans(positions(x), 8)) if norm == NONE else Groups(x)):
+        *places, sums, dots = given(8)
+        at = number * x[-1] * 8
         record.task()
-        places = (*(Place(i) for i in range(2, 8)), Place(8, sums), Place(9, dots))
-        down_call(record, span, x[-1], dtype, (norm, name, rule), places)
+        down_call(record, span, x[-1], dtype, what, *places, sums + at * (norm != NONE), dots + at * (norm == BATCH))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from minitl.kernels.compile import Lazily
 from minitl.kernels.rules import BATCH
-from minitl.kernels.tasks import Place, Recorder
+from minitl.kernels.tasks import Place, Recorder, Span
 
 compiled = Lazily("minitl.kernels.compiled.fetch")
 
@@ -22,6 +22,6 @@ def goes_in_order(norm: int, *, keeps: bool) -> bool:
     return norm == BATCH or keeps
 
 
-def fetch_call(record: Recorder, span: tuple[int, int], nbytes: int, place: Place) -> None:
+def fetch_call(record: Recorder, span: Span, nbytes: int, place: Place) -> None:
     """Record the reading of positions `span` of the map at a place, each of which takes `nbytes` bytes."""
     record.call(compiled.fetch(), place + span[0] * nbytes, (span[1] - span[0]) * nbytes)

@@ -10,7 +10,6 @@ The plain loops below define them; the kernels give the same bits, from register
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,22 +18,14 @@ from minitl.arrays import Array, Shape, as_rows, itemsize, positions
 from minitl.kernels.compile import Lazily, interpreted
 from minitl.kernels.groups import Groups, by_groups
 from minitl.kernels.loops import fma
-from minitl.kernels.sums import add_groups
-from minitl.kernels.target import target
-from minitl.kernels.tasks import Place, Recorder, scratch_bytes, table_of
+from minitl.kernels.sums import join_chains
+from minitl.kernels.target import lanes, masked, target
+from minitl.kernels.tasks import TASKS, Place, Places, Recorder, Span, aligned, given, scratch_bytes, spans, table_of
 
 compiled, sums = Lazily("minitl.kernels.compiled.pointwise"), Lazily("minitl.kernels.compiled.sums")
 
-Span = tuple[int, int]
-
 FEW = 16  # positions for which a weight is not made ready first
-TASKS = 8  # pieces of work, for up to as many threads
 ROOM = 24576  # elements of a weight's gradient that one task adds up
-
-
-def lanes(dtype: str) -> int:
-    """Numbers in a vector."""
-    return target().lanes(itemsize(dtype))
 
 
 class End(NamedTuple):
@@ -62,7 +53,7 @@ def loop_grad_weight(x: Array, gy: Array, gw: Array) -> None:
         for m in range(len(values)):
             chain = fma(slopes[m, :, None], values[m], chain)
         chains.append(chain)
-    gw[:] = add_groups(chains)
+    join_chains(np.array(chains), np.empty(gw.size), gw, turned=False)
 
 
 def forward(x: Array, weight: Array, bias: Array | None, y: Array) -> None:
@@ -97,9 +88,9 @@ def _multiply(x: Array, weight: Array, bias: Array | None, y: Array, *, transpos
     elif few:
         plain_table(positions(x.shape), weight.shape, dtype).run(x, weight, y)
     else:
-        panels = np.empty(packed_size(weight.shape, dtype, transposed), x.dtype)
-        pack_table(weight.shape, dtype, transposed).run(weight, panels)
-        product_table(x.shape, y.shape, dtype, bias is not None).run(x, panels, y, *([] if bias is None else [bias]))
+        packed = np.empty(packed_size(weight.shape, dtype, transposed), x.dtype)
+        pack_table(weight.shape, dtype, transposed).run(weight, packed)
+        product_table(x.shape, y.shape, dtype, bias is not None).run(x, packed, y, *([] if bias is None else [bias]))
 
 
 def product_workspace(count: int, weight: Shape, dtype: str, transposed: bool) -> int:
@@ -118,20 +109,16 @@ def few_table(record: Recorder, weight: Shape, count: int, dtype: str) -> None:
     """weight (O, I), x^T (I, count), and y^T (O, count), which goes on from what is there."""
     for rows in spans(weight[0], target().outer_rows):
         record.task()
-        few_calls(record, weight[1], count, dtype, rows, (Place(2), Place(3), Place(4)))
+        few_calls(record, weight[1], count, dtype, rows, given(3))
 
 
-def few_calls(
-    record: Recorder, inputs: int, count: int, dtype: str, rows: Span, places: tuple[Place, Place, Place]
-) -> None:
+def few_calls(record: Recorder, inputs: int, count: int, dtype: str, rows: Span, places: Places) -> None:
     """Record that rows of y^T (O, count) go on with W x^T; places are of the weight, x^T and y^T."""
     weight, x, y = places
     for first, last, vecs, how in tile_runs((0, count), dtype):
-        chain = y + (rows[0] * count + first) * itemsize(dtype)
-        record.call(
-            compiled.outer(dtype, vecs, how), weight, 1, inputs, *rows, x, count, first, last, 0, inputs, chain,
-            count, False,
-        )  # fmt: skip
+        chain, span = y + (rows[0] * count + first) * itemsize(dtype), (0, inputs)
+        kernel = compiled.outer(dtype, vecs, how)
+        record.call(kernel, weight, 1, inputs, *rows, x, count, first, last, *span, chain, count, False)
 
 
 @table_of
@@ -140,53 +127,47 @@ def plain_table(record: Recorder, count: int, weight: Shape, dtype: str) -> None
     for first, last, vecs, uneven in panel_runs(weight[1], dtype):
         for j0, j1 in spans(last - first, vecs * lanes(dtype)):
             record.task()
-            columns = first + j0, first + j1, vecs, uneven
-            plain_call(record, count, weight, dtype, columns, (Place(2), Place(3), Place(4)))
+            plain_call(record, count, weight, dtype, (first + j0, first + j1, vecs, uneven), given(3))
 
 
 def plain_call(
-    record: Recorder, count: int, weight: Shape, dtype: str, columns: tuple[int, int, int, bool],
-    places: tuple[Place, Place, Place],
-) -> None:  # fmt: skip
+    record: Recorder, count: int, weight: Shape, dtype: str, columns: tuple[int, int, int, bool], places: Places
+) -> None:
     """Record gx = gy W for some columns of W (O, I), which is read as it is; places are of gy, the weight and gx."""
     (outputs, inputs), (first, last, vecs, uneven), (gy, matrix, gx) = weight, columns, places
-    record.call(
-        compiled.product(dtype, vecs, int(uneven)), gy, outputs, matrix + first * itemsize(dtype), inputs,
-        vecs * lanes(dtype), gx, inputs, first, last, 0, count,
-    )  # fmt: skip
+    panel, wide = (matrix + first * itemsize(dtype), inputs), vecs * lanes(dtype)
+    kernel = compiled.product(dtype, vecs, int(uneven))
+    record.call(kernel, gy, outputs, *panel, wide, gx, inputs, first, last, 0, count)
 
 
 # Panels: a matrix (K, N) in columns of a tile's width, so that a tile reads it in one stream.
 
 
-def panel_widths(columns: int, dtype: str) -> list[tuple[int, int]]:
-    """(first column, vectors) of each panel of that many columns."""
-    wide, most = lanes(dtype), target().vecs
-    return [(j, min(most, -(-(columns - j) // wide))) for j in range(0, columns, most * wide)]
+def panels(columns: int, dtype: str) -> Iterator[tuple[int, int, int]]:
+    """First and last column, and numbers in a row, of each panel of that many columns: whole vectors."""
+    most = target().vecs * lanes(dtype)
+    for first in range(0, columns, most):
+        last = min(first + most, columns)
+        yield first, last, aligned(last - first, lanes(dtype))
 
 
-@lru_cache(maxsize=1024)
 def packed_size(weight: Shape, dtype: str, transposed: bool) -> int:
     """Numbers in the panels of W^T, or of W."""
     inner, columns = weight[::-1] if transposed else weight
-    return inner * sum(vecs for _, vecs in panel_widths(columns, dtype)) * lanes(dtype)
+    return inner * aligned(columns, lanes(dtype))
 
 
 def pack_calls(
-    record: Recorder, weight: Shape, dtype: str, transposed: bool, source: Place, panels: Place,
-    gate: Place | None = None,
-) -> None:  # fmt: skip
+    record: Recorder, weight: Shape, dtype: str, transposed: bool, source: Place, out: Place, gate: Place | None = None
+) -> None:
     """Record the packing of W^T (or of W), perhaps of W gate, in one task."""
     itself, (outputs, inputs) = itemsize(dtype), weight
     inner, columns = (inputs, outputs) if transposed else (outputs, inputs)
-    for j, vecs in panel_widths(columns, dtype):
-        width = vecs * lanes(dtype)
+    kernel = compiled.pack_panel(dtype, gate is not None, transposed)
+    for j, stop, width in panels(columns, dtype):
+        matrix, panel = source + (j * inputs if transposed else j) * itself, out + j * inner * itself
         factors = () if gate is None else (gate,) if transposed else (gate + j * itself,)
-        record.call(
-            compiled.pack_panel(dtype, gate is not None, transposed),
-            source + (j * inputs if transposed else j) * itself, inputs, inner, min(width, columns - j), width,
-            panels + j * inner * itself, *factors,
-        )  # fmt: skip
+        record.call(kernel, matrix, inputs, inner, stop - j, width, panel, *factors)
 
 
 @table_of
@@ -197,21 +178,21 @@ def pack_table(record: Recorder, weight: Shape, dtype: str, transposed: bool) ->
 
 
 def product_calls(
-    record: Recorder, span: tuple[int, int], inner: int, columns: int, dtype: str, places: tuple[Place, Place, Place],
-    bias: Place | None = None, end: End = NO_END, step: int = 0,
+    record: Recorder, span: Span, inner: int, columns: int, dtype: str, places: Places, bias: Place | None = None,
+    end: End = NO_END, step: int = 0,
 ) -> None:  # fmt: skip
     """Record y = x B + b for the positions of `span`, and what y `end`s with; places are of x, the panels and y.
 
     `step` is the distance of two rows of y where it has other columns besides.
     """
-    itself, (x, panels, y) = itemsize(dtype), places
+    itself, (x, matrix, y) = itemsize(dtype), places
     for j, stop, wide, _ in panel_runs(columns, dtype):
         width = wide * lanes(dtype)
         for first, last, vecs, how in tile_runs((j, stop), dtype):
+            panel = matrix + (j * inner + first - j) * itself
             record.call(
-                compiled.product(dtype, vecs, how, end.name), x, inner,
-                panels + (j * inner + first - j) * itself, width, inner * width, y, step or columns, first, last,
-                *span, bias or 0, end.scale, end.shift,
+                compiled.product(dtype, vecs, how, end.name), x, inner, panel, width, inner * width, y, step or columns,
+                first, last, *span, bias or 0, end.scale, end.shift,
             )  # fmt: skip
 
 
@@ -249,18 +230,7 @@ def product_table(record: Recorder, x: Shape, y: Shape, dtype: str, biased: bool
     """x, panels, y and perhaps a bias."""
     for span in spans(positions(x), target().rows):
         record.task()
-        product_calls(record, span, x[-1], y[-1], dtype, (Place(2), Place(3), Place(4)), Place(5) if biased else None)
-
-
-def masked(channels: int, dtype: str) -> bool:
-    """Whether the last vector of that many channels is not whole."""
-    return channels % lanes(dtype) != 0
-
-
-def spans(count: int, multiple: int) -> Iterator[tuple[int, int]]:
-    """`range(count)` in at most TASKS pieces whose lengths, but the last's, are multiples."""
-    step = -(-count // (TASKS * multiple)) * multiple
-    return ((first, min(first + step, count)) for first in range(0, count, step))
+        product_calls(record, span, x[-1], y[-1], dtype, given(3), Place(5) if biased else None)
 
 
 class Sides(NamedTuple):
@@ -284,21 +254,19 @@ def sides(inputs: int, outputs: int, *, alone: bool = False) -> Sides:
 
 
 def outer_calls(
-    record: Recorder, at: Sides, dtype: str, maps: tuple[Place, Place], rows: Span, columns: Span, span: Span,
-    chain: Place, width: int, begins: bool,
+    record: Recorder, at: Sides, dtype: str, maps: Places, rows: Span, columns: Span, span: Span, chain: Place,
+    width: int, begins: bool,
 ) -> None:  # fmt: skip
     """Record the chains of a piece of gw over the positions of `span`; `maps` as in `Sides.order`.
 
     Rows of the piece are `width` apart in `chain`.
     """
     for first, last, vecs, how in tile_runs(columns, dtype):
-        record.call(
-            compiled.outer(dtype, vecs, how), maps[0], at.rows, 1, *rows, maps[1], at.columns, first, last, *span,
-            chain + (first - columns[0]) * itemsize(dtype), width, begins,
-        )  # fmt: skip
+        kernel, to = compiled.outer(dtype, vecs, how), chain + (first - columns[0]) * itemsize(dtype)
+        record.call(kernel, maps[0], at.rows, 1, *rows, maps[1], at.columns, first, last, *span, to, width, begins)
 
 
-def grad_weight_calls(record: Recorder, x: Shape, gy: Shape, dtype: str, places: tuple[Place, Place, Place]) -> None:
+def grad_weight_calls(record: Recorder, x: Shape, gy: Shape, dtype: str, places: Places) -> None:
     """Record gw = gy^T x, a task for each piece of gw; places are of x, gy and gw.
 
     A task adds up the chains of its piece, group by group, in scratch memory; or, of a single group, in gw itself.
@@ -307,60 +275,47 @@ def grad_weight_calls(record: Recorder, x: Shape, gy: Shape, dtype: str, places:
     at = sides(x[-1], gy[-1], alone=len(groups) == 1)
     for rows, columns in _pieces(at, dtype):
         record.task()
-        piece_calls(record, groups, at, dtype, (rows, columns), places)
+        piece_calls(record, groups, at, dtype, rows, columns, places)
 
 
 def piece_calls(
-    record: Recorder, groups: Groups, at: Sides, dtype: str, piece: tuple[Span, Span],
-    places: tuple[Place, Place, Place],
-) -> None:  # fmt: skip
-    """Record rows and columns `piece` of gw."""
-    (rows, columns), itself = piece, itemsize(dtype)
-    shape = rows[1] - rows[0], columns[1] - columns[0]
-    out = places[2] + (rows[0] * at.steps[0] + columns[0] * at.steps[1]) * itself
+    record: Recorder, groups: Groups, at: Sides, dtype: str, rows: Span, columns: Span, places: Places
+) -> None:
+    """Record these rows and columns of gw."""
+    (x, gy, gw), shape = places, (rows[1] - rows[0], columns[1] - columns[0])
+    maps, out = at.order(x, gy), gw + (rows[0] * at.steps[0] + columns[0] * at.steps[1]) * itemsize(dtype)
     if len(groups) == 1:
-        outer_calls(record, at, dtype, at.order(*places[:2]), rows, columns, groups[0], out, at.steps[0], True)
+        outer_calls(record, at, dtype, maps, rows, columns, groups[0], out, at.steps[0], True)
         return
-    chain = record.scratch(shape[0] * shape[1] * itself)
+    count = shape[0] * shape[1]
+    chain, total = chain_and_total(record, count, dtype)
     for number, span in enumerate(groups):
-        outer_calls(record, at, dtype, at.order(*places[:2]), rows, columns, span, chain, shape[1], True)
-        join_call(record, (number, len(groups)), chain, dtype, shape, out, at.steps)
+        outer_calls(record, at, dtype, maps, rows, columns, span, chain, shape[1], True)
+        record.call(sums.join_groups(dtype), chain, total, count, number == 0)
+    record.call(sums.round_sum(dtype, at.steps[1] == 1), total, *shape, out, *at.steps)
 
 
-def join_call(
-    record: Recorder, group: tuple[int, int], chain: Place, dtype: str, shape: tuple[int, int], out: Place,
-    steps: tuple[int, int],
-) -> None:  # fmt: skip
-    """Record the adding of the chain (rows, columns) of group number `group[0]` of `group[1]`.
-
-    The last one rounds into `out`. The sum lies in scratch memory behind a chain's size.
-    """
-    (number, count), size = group, shape[0] * shape[1]
-    total = record.scratch(size * 8, -(-size * itemsize(dtype) // 64) * 64)
-    if number < count - 1:
-        record.call(sums.join_groups(dtype), chain, total, size, number == 0)
-    else:
-        record.call(sums.round_sum(dtype, steps[1] == 1), chain, total, *shape, out, *steps)
+def chain_and_total(record: Recorder, count: int, dtype: str) -> Places:
+    """Scratch memory for a chain of so many numbers, and for their sum in float64."""
+    chain = count * itemsize(dtype)
+    return record.scratch(chain), record.scratch(8 * count, aligned(chain))
 
 
-def _pieces(at: Sides, dtype: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+def _pieces(at: Sides, dtype: str) -> list[tuple[Span, Span]]:
     """Rows and columns of each piece of a gradient: a panel wide, and as high as scratch memory allows."""
-    wide, panels = lanes(dtype), panel_widths(at.columns, dtype)
-    high = min(ROOM // (target().vecs * wide), max(target().outer_rows, -(-at.rows * len(panels) // TASKS)))
-    high = -(-high // target().outer_rows) * target().outer_rows
-    for j, vecs in panels:
-        for o in range(0, at.rows, high):
-            yield (o, min(o + high, at.rows)), (j, min(j + vecs * wide, at.columns))
+    wide = list(panels(at.columns, dtype))
+    high = min(ROOM // (target().vecs * lanes(dtype)), max(target().outer_rows, -(-at.rows * len(wide) // TASKS)))
+    high = aligned(high, target().outer_rows)
+    return [((o, min(o + high, at.rows)), (j, stop)) for j, stop, _ in wide for o in range(0, at.rows, high)]
 
 
 def grad_weight_scratch(x: Shape, outputs: int, dtype: str) -> tuple[int, int]:
     """Bytes of scratch memory per thread that the weight's gradient takes, and how many tasks it has."""
-    itself = itemsize(dtype)
     if len(Groups(x)) == 1:
         return 0, 1
-    pieces = list(_pieces(sides(x[-1], outputs), dtype))
-    most = max((rows[1] - rows[0]) * (columns[1] - columns[0]) for rows, columns in pieces)
-    return -(-most * itself // 64) * 64 + most * 8, len(pieces)
+    pieces = _pieces(sides(x[-1], outputs), dtype)
+    (_, rows), (_, columns) = pieces[0]  # the largest
+    return aligned(rows * columns * itemsize(dtype)) + 8 * rows * columns, len(pieces)
 
 
 def grad_weight_workspace(x: Shape, outputs: int, dtype: str) -> int:
@@ -368,15 +323,13 @@ def grad_weight_workspace(x: Shape, outputs: int, dtype: str) -> int:
     return scratch_bytes(*grad_weight_scratch(x, outputs, dtype))
 
 
-def layer_calls(
-    record: Recorder, count: int, weight: Shape, dtype: str, places: tuple[Place, Place, Place], bias: Place
-) -> None:
+def layer_calls(record: Recorder, count: int, weight: Shape, dtype: str, places: Places, bias: Place) -> None:
     """Record y = x W^T + b of `count` positions, all in the current task; places are of x, the weight and y."""
     (outputs, inputs), itself, (x, matrix, y) = weight, itemsize(dtype), places
     if count > FEW:
-        panels = record.scratch(packed_size(weight, dtype, True) * itself)
-        pack_calls(record, weight, dtype, True, matrix, panels)
-        product_calls(record, (0, count), inputs, outputs, dtype, (x, panels, y), bias)
+        packed = record.scratch(packed_size(weight, dtype, True) * itself)
+        pack_calls(record, weight, dtype, True, matrix, packed)
+        product_calls(record, (0, count), inputs, outputs, dtype, (x, packed, y), bias)
         return
     turn, columns = compiled.pack_panel(dtype, False, True), record.scratch(inputs * count * itself)
     chains = record.scratch(outputs * count * itself, inputs * count * itself)
@@ -386,15 +339,13 @@ def layer_calls(
     record.call(turn, chains, count, count, outputs, outputs, y)
 
 
-def layer_back_calls(
-    record: Recorder, count: int, weight: Shape, dtype: str, places: tuple[Place, Place, Place]
-) -> None:
+def layer_back_calls(record: Recorder, count: int, weight: Shape, dtype: str, places: Places) -> None:
     """Record gx = gy W of `count` positions, all in the current task; places are of gy, the weight and gx."""
     (outputs, inputs), (gy, matrix, gx) = weight, places
     if count > FEW:
-        panels = record.scratch(packed_size(weight, dtype, False) * itemsize(dtype))
-        pack_calls(record, weight, dtype, False, matrix, panels)
-        product_calls(record, (0, count), outputs, inputs, dtype, (gy, panels, gx))
+        packed = record.scratch(packed_size(weight, dtype, False) * itemsize(dtype))
+        pack_calls(record, weight, dtype, False, matrix, packed)
+        product_calls(record, (0, count), outputs, inputs, dtype, (gy, packed, gx))
         return
     for columns in panel_runs(inputs, dtype):
         plain_call(record, count, weight, dtype, columns, places)
@@ -403,4 +354,4 @@ def layer_back_calls(
 @table_of
 def grad_weight_table(record: Recorder, x: Shape, gy: Shape, dtype: str) -> None:
     """x, gy, gw."""
-    grad_weight_calls(record, x, gy, dtype, (Place(2), Place(3), Place(4)))
+    grad_weight_calls(record, x, gy, dtype, given(3))

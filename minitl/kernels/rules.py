@@ -113,7 +113,9 @@ def rule_of(name: str, rule: str) -> Rule:
 
 
 def digest(name: str, rule: str) -> str:
-    """Of the formula, and of the rule where one is named."""
+    """Of the formula, if one is named, and of the rule where one is."""
+    if not name:
+        return ""
     parts: list[Any] = [_fingerprint(_formulas[name].__code__)]
     if rule:
         known = rule_of(name, rule)
@@ -121,11 +123,6 @@ def digest(name: str, rule: str) -> str:
         parts += [(codes.bits, codes.borders, codes.levels)] if codes else []
         parts += [] if isinstance(known, Codes) else [_fingerprint(known.slope.__code__)]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def ending(name: str) -> str:
-    """Digest of the formula that a convolution's kernel ends with, if one is named."""
-    return digest(name, "") if name else ""
 
 
 def _fingerprint(code: CodeType) -> Any:

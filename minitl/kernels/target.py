@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
+from minitl.arrays import itemsize
 from minitl.errors import ValueRangeError
 
 
@@ -47,6 +48,16 @@ def target() -> Target:
     if "+neon" in features or "+fp-armv8" in features:
         return Target(16, 7, 3)
     return Target(16, 4, 2)
+
+
+def lanes(dtype: str) -> int:
+    """Numbers in a vector."""
+    return target().lanes(itemsize(dtype))
+
+
+def masked(channels: int, dtype: str) -> bool:
+    """Whether the last vector of that many channels is not whole."""
+    return channels % lanes(dtype) != 0
 
 
 def _features() -> list[str]:

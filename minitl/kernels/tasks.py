@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, update_wrapper
 from typing import Any, Concatenate, NamedTuple, ParamSpec, cast
 
@@ -32,6 +32,7 @@ CALL = 12  # numbers that the runner is called with
 NOTHING = np.zeros(1, np.uint8)  # stands for an array that a call has no use for
 HEAD = object.__basicsize__  # bytes of an array before the address of its numbers (NumPy's PyArrayObject_fields)
 SCRATCH = 1  # the array that every thread has its own of; number 0 stands for no array at all
+TASKS = 8  # pieces of work, for up to as many threads
 
 
 class Place(NamedTuple):
@@ -46,11 +47,29 @@ class Place(NamedTuple):
 
 
 Argument = int | Place
+Places = tuple[Place, ...]
+Span = tuple[int, int]  # the first, and the one after the last
 
 
-def sample(array: int, n: int, shape: Shape, dtype: str) -> Place:
-    """Where sample n of a map of that shape begins."""
-    return Place(array, n * nbytes(shape[1:], dtype))
+def given(count: int) -> Places:
+    """Where that many arrays begin, of which a run is told: they are numbered from 2."""
+    return tuple(Place(2 + i) for i in range(count))
+
+
+def sample(place: Place, n: int, shape: Shape, dtype: str) -> Place:
+    """Where sample n of the map of that shape at a place begins."""
+    return place + n * nbytes(shape[1:], dtype)
+
+
+def spans(count: int, multiple: int) -> Iterator[Span]:
+    """`range(count)` in at most TASKS pieces whose lengths, but the last's, are multiples."""
+    step = aligned(-(-count // TASKS), multiple)
+    return ((first, min(first + step, count)) for first in range(0, count, step))
+
+
+def aligned(count: int, multiple: int = 64) -> int:
+    """The least multiple that is no smaller: by default bytes in whole cache lines."""
+    return -(-count // multiple) * multiple
 
 
 class Table:
@@ -73,7 +92,7 @@ class Table:
             self._runner = compiled.runner(WIDTH, HEAD).address
         workers = min(threads.count(), self.most)
         scratch = np.empty(scratch_bytes(self.scratch, self.most), np.uint8) if self.scratch else None
-        first = 0 if scratch is None else -(-address(scratch) // 64) * 64
+        first = 0 if scratch is None else aligned(address(scratch))
         try:
             control = self._spare.pop()
         except IndexError:
@@ -81,7 +100,7 @@ class Table:
         if control is None or control.workers != workers:
             whole = (*map(address, (self.rows, self.arrays, self.starts)), len(self.starts) - 1)
             control = _Control(whole, workers, 2 + len(arrays))
-        threads.call(self._runner, control.jobs([0, first, *map(id, arrays)], -(-self.scratch // 64) * 64))
+        threads.call(self._runner, control.jobs([0, first, *map(id, arrays)], aligned(self.scratch)))
         self._spare.append(control)
 
 
@@ -93,7 +112,7 @@ class _Control:
 
     def __init__(self, whole: tuple[int, ...], workers: int, given: int) -> None:
         self.workers, tasks = workers, whole[-1]
-        own, before = _lines(CALL + given + MOST_ARGUMENTS), LINE + _lines(tasks)
+        own, before = aligned(CALL + given + MOST_ARGUMENTS, LINE), LINE + aligned(tasks, LINE)
         self._numbers = array("q", bytes(8 * (LINE + before + workers * own)))
         here = self._numbers.buffer_info()[0]
         start = -here % (8 * LINE) // 8  # of a cache line: what one thread writes, no other's line has
@@ -115,11 +134,6 @@ class _Control:
         return self._jobs
 
 
-def _lines(count: int) -> int:
-    """That many numbers in whole cache lines."""
-    return -(-count // LINE) * LINE
-
-
 def address(values: Any) -> int:  # an array; NumPy says only since 2.5 that arrays are buffers
     """Where the array's first number is."""
     try:
@@ -130,7 +144,7 @@ def address(values: Any) -> int:  # an array; NumPy says only since 2.5 that arr
 
 def scratch_bytes(size: int, tasks: int) -> int:
     """Bytes of scratch memory, aligned: `size` for each thread in force, of which no more than `tasks` are used."""
-    return min(threads.count(), tasks) * -(-size // 64) * 64 + 64 if size else 0
+    return min(threads.count(), tasks) * aligned(size) + 64 if size else 0
 
 
 class Recorder:

@@ -9,8 +9,7 @@ import numpy as np
 from minitl.arrays import Array, itemsize
 from minitl.kernels.broadcast import Broadcast
 from minitl.kernels.compile import interpreted
-from minitl.kernels.pointwise import TASKS, spans
-from minitl.kernels.tasks import Place, Recorder, table_of
+from minitl.kernels.tasks import TASKS, Place, Recorder, given, spans, table_of
 
 
 def update(formula: Broadcast, arrays: Sequence[Array], numbers: Sequence[float], *, write: bool) -> bool:
@@ -38,7 +37,7 @@ def _table(record: Recorder, formula: Broadcast, size: int, dtype: str) -> None:
     arrays, numbers = formula.takes.count("c"), formula.takes.count("n")
     for piece, (first, last) in enumerate(spans(size, 1024)):
         record.task()
-        places = [Place(2 + i, first * itemsize(dtype)) for i in range(arrays)]
+        places = [place + first * itemsize(dtype) for place in given(arrays)]
         bad = Place(3 + arrays, 8 * piece)
         results = [
             bad if kind == "b" else place for kind, place in zip(formula.makes, [places[0], *places[2:]], strict=False)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
+Index = tuple[slice, slice, slice]  # samples, rows, columns
+
 
 class Window(NamedTuple):
     """A convolution's geometry: kernel k, stride s, padding above and left of the map, sizes of maps in and out."""
@@ -27,13 +31,14 @@ class Window(NamedTuple):
         """How far the last output column's taps reach beyond the map's right edge."""
         return (self.out_width - 1) * self.s + self.k - self.before - self.width
 
-    def rows(self, u: int) -> tuple[slice, slice]:
-        """Which output rows tap row u gives something to, and the input rows it reads for them."""
-        return _meet(u - self.top, self.s, self.height, self.out_height)
-
-    def columns(self, v: int) -> tuple[slice, slice]:
-        """The same of columns."""
-        return _meet(v - self.before, self.s, self.width, self.out_width)
+    def taps(self) -> list[tuple[int, int, Index, Index]]:
+        """Of each tap (u, v), ascending: the outputs it gives something to, and the pixels it reads for them."""
+        found = []
+        for u, v in np.ndindex(self.k, self.k):
+            i, h = _meet(u - self.top, self.s, self.height, self.out_height)
+            j, w = _meet(v - self.before, self.s, self.width, self.out_width)
+            found.append((u, v, (slice(None), i, j), (slice(None), h, w)))
+        return found
 
 
 def _meet(shift: int, stride: int, size: int, outputs: int) -> tuple[slice, slice]:

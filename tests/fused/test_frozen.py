@@ -13,7 +13,8 @@ from models import noise, shuffle_tasks, stir
 
 import minitl
 from minitl.arrays import Array
-from minitl.fused import calls, frozen
+from minitl.fused import frozen
+from minitl.fused.program import Stage
 from minitl.kernels import threads
 from minitl.tape import Tape
 
@@ -80,7 +81,7 @@ def test_a_map_that_is_added_to_one_made_by_panels_is_whole(images: int, tmp_pat
 def test_a_row_that_is_dropped_too_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     images, limits = noise((2, 40, 32, 3), dtype="float32"), {"NEAR": 1 << 10, "WHOLE": 0, "FEW": 0}
     right = evaluated("mobilenet_v2", images, limits).tobytes()
-    read = calls.rows_read
-    monkeypatch.setattr(calls, "rows_read", lambda stage, stop: max(1, read(stage, stop) - stage.depthwise))
+    read = Stage.rows_read
+    monkeypatch.setattr(Stage, "rows_read", lambda stage, stop: max(1, read(stage, stop) - stage.depthwise))
     with suppress(minitl.errors.ValueRangeError):  # where what it reads instead is no number
         assert evaluated("mobilenet_v2", images, limits).tobytes() != right

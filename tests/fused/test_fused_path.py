@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from minitl.blocks import Build, ConvNorm, ConvSpec
 from minitl.kernels import threads
 from minitl.kernels.compiled.fetch import fetch
 from minitl.kernels.tasks import Table
+from minitl.layers import Norm, Scale
 from minitl.records import Var
 from minitl.tape import Tape
 
@@ -227,6 +229,22 @@ def fused_layers(model: Any, images: Array, **options: Any) -> set[str]:
 
 
 INNER = {"expand", "expand_norm", "expand_act", "depthwise", "depthwise_norm", "depthwise_act", "project", "add"}
+
+
+@pytest.mark.parametrize("plan", [{"statistics": "batch"}, {"rule": "folded"}])
+def test_what_the_frozen_path_does_not_do_runs_op_by_op(plan: dict[str, str]) -> None:
+    """Where nothing trains: norms of the batch, which move their running statistics, and gates in the weights."""
+    images = noise((3, 48, 32, 3), dtype="float32")
+
+    def evaluated(fused: bool) -> dict[str, Array]:
+        model = stir(trained(minitl.networks.mobilenet_v3_small(num_classes=5, width=0.25), "ft-last"))
+        for layer in model.layers():
+            if (isinstance(layer, Norm) and "statistics" in plan) or (isinstance(layer, Scale) and "rule" in plan):
+                layer.plan = replace(layer.plan, **plan)
+        return {"y": model(Tape(fused=fused), images).value, **model.state_dict()}
+
+    fused, plain = evaluated(True), evaluated(False)
+    assert [name for name in plain if not np.array_equal(fused[name], plain[name])] == []
 
 
 @pytest.mark.parametrize(

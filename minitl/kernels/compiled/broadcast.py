@@ -54,7 +54,7 @@ def write(
 
     def read(number: int, kind: str) -> Any:
         if kind in kinds:
-            return _as(w, w.load(place(number, kind), mask, kinds[kind]), own)
+            return w.cast(w.load(place(number, kind), mask, kinds[kind]), own)
         there = w.b.extract_value(given, GIVEN + number)
         found = w.b.bitcast(there, FLOATS[64]) if kind == "i" else w.b.load(w.at(there, kind=FLOATS[64]))
         return w.splat(found if own == FLOATS[64] else w.b.fptrunc(found, own))
@@ -64,14 +64,7 @@ def write(
         if kind == "b":
             _note(w, w.b.extract_value(given, GIVEN + len(takes) + number), result.value, mask)
         else:
-            w.save(_as(w, result.value, kinds[kind]), place(len(takes) + number, kind), mask)
-
-
-def _as(w: Writer, v: Any, kind: ir.Type) -> Any:
-    """The vector in another precision."""
-    if v.type.element == kind:
-        return v
-    return (w.b.fpext if kind == FLOATS[64] else w.b.fptrunc)(v, ir.VectorType(kind, w.lanes))
+            w.save(w.cast(result.value, kinds[kind]), place(len(takes) + number, kind), mask)
 
 
 def _note(w: Writer, address: Any, v: Any, mask: Any) -> None:

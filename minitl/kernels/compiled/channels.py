@@ -7,11 +7,12 @@ from functools import cache
 import numpy as np
 from numba import carray
 
+from minitl.arrays import itemsize
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments, pointer, store64
 from minitl.kernels.compiled.stages import add_dots, add_rows, add_squares
 from minitl.kernels.compiled.tile import ROWS, read, wide, zeros
-from minitl.kernels.target import target
+from minitl.kernels.target import lanes
 
 SUMS, DOTS, SQUARES = 0, 1, 2  # what is added up
 
@@ -22,8 +23,7 @@ def totals(dtype: str, what: int, masked: bool) -> Kernel:
 
     The terms are made in float64; there z is, too.
     """
-    version, bits, mask = sources(), 8 * np.dtype(dtype).itemsize, int(masked)
-    lanes = target().lanes(bits // 8)
+    version, bits, mask, step = sources(), 8 * itemsize(dtype), int(masked), lanes(dtype)
 
     @kernel
     def run(p: int) -> None:
@@ -33,7 +33,7 @@ def totals(dtype: str, what: int, masked: bool) -> Kernel:
             store64(total + 8 * c, 0)
 
         def tiles(rows: int, m: int) -> None:
-            for c in range(0, channels, lanes):
+            for c in range(0, channels, step):
                 at, left = m * channels + c, channels - c
                 t = read(zeros(rows, w), x, at, channels, left)
                 if what == SUMS:
@@ -57,7 +57,7 @@ def gate_gradient(dtype: str) -> Kernel:
 
     of_gate[j] += sum over o of W[o, j] G[o, j] (float64), total[o, j] = or += G[o, j] gate[j] (float64).
     """
-    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
+    version, kind, size = sources(), np.dtype(dtype).type, itemsize(dtype)
 
     @kernel
     def run(p: int) -> None:
@@ -66,7 +66,7 @@ def gate_gradient(dtype: str) -> Kernel:
         sums_ = carray(pointer(total), (rows, columns), np.float64)
         gates, slopes = carray(pointer(factor), (columns,), kind), carray(pointer(of_gate), (columns,), np.float64)
         for o in range(rows):
-            w = carray(pointer(weight + o * step * itemsize), (columns,), kind)
+            w = carray(pointer(weight + o * step * size), (columns,), kind)
             for j in range(columns):
                 slopes[j] += np.float64(w[j]) * np.float64(g[o, j])
                 here = np.float64(g[o, j]) * np.float64(gates[j])

@@ -7,12 +7,13 @@ from functools import cache
 import numpy as np
 from numba import carray
 
+from minitl.arrays import itemsize
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments, pointer
 from minitl.kernels.compiled.stages import ended
 from minitl.kernels.compiled.tile import add_outer, add_outer_some, fill, fma, read, store, wide, zeros
-from minitl.kernels.rules import ending
-from minitl.kernels.target import target
+from minitl.kernels.rules import digest
+from minitl.kernels.target import lanes, target
 
 
 @cache
@@ -22,14 +23,14 @@ def convolve(dtype: str, k: int, s: int, vecs: int, masked: bool, name: str = ""
     A chain begins at the bias, or at 0 where that address is. Where an activation is named, a tile goes through a
     frozen norm and that before it is stored.
     """
-    version, bits, rows, mask = sources() + ending(name), 8 * np.dtype(dtype).itemsize, target().rows, int(masked)
-    width = vecs * target().lanes(bits // 8)
+    version, bits, rows, mask = sources() + digest(name, ""), 8 * itemsize(dtype), target().rows, int(masked)
+    width = vecs * lanes(dtype)
 
     @kernel
     def run(p: int) -> None:
-        given = arguments(p, 17, version)
-        x, panels, y, inputs, outputs, height, wide_in, wide_out, top, before = given[:10]
-        j0, j1, r0, r1, bias, scale, shift = given[10:]
+        (
+            x, panels, y, inputs, outputs, top, before, height, wide_in, _, wide_out, j0, j1, r0, r1, bias, scale, shift
+        ) = arguments(p, 18, version)  # fmt: skip
         w = wide(vecs, bits, mask)
         first = min(wide_out, (before + s - 1) // s)  # columns whose taps all lie on the map
         last = max(first, min(wide_out, (wide_in + before - k) // s + 1))
@@ -65,14 +66,13 @@ def add_up(dtype: str, k: int, s: int, rows: int, vecs: int, masked: bool) -> Ke
 
     Tiles have `rows` of a filter row's taps and their channels, of which that is a divisor, as rows.
     """
-    version, bits, mask = sources(), 8 * np.dtype(dtype).itemsize, int(masked)
-    across = vecs * target().lanes(bits // 8)
+    version, bits, mask, across = sources(), 8 * itemsize(dtype), int(masked), vecs * lanes(dtype)
 
     @kernel
     def run(p: int) -> None:
-        x, gy, inputs, outputs, height, wide_in, wide_out, top, before, j0, j1, i0, i1, chain, begins = arguments(
-            p, 15, version
-        )
+        (
+            x, gy, inputs, outputs, top, before, height, wide_in, _, wide_out, j0, j1, i0, i1, chain, begins
+        ) = arguments(p, 16, version)  # fmt: skip
         w = wide(vecs, bits, mask)
         first = min(wide_out, (before + s - 1) // s)  # columns whose taps all lie on the map
         last = max(first, min(wide_out, (wide_in + before - k) // s + 1))
@@ -87,15 +87,13 @@ def add_up(dtype: str, k: int, s: int, rows: int, vecs: int, masked: bool) -> Ke
                         t = read(t, chain, here, outputs, left)
                     for i in range(i_first, i_stop):
                         row, g = (i * s + u - top) * wide_in * inputs, i * wide_out * outputs + j
-                        for q in range(first):
+                        for q in range(wide_out):
                             at = (q * s - before) * inputs + e
-                            t = add_outer_some(t, x, row + at, -at, wide_in * inputs - at, gy, g + q * outputs, left)
-                        for q in range(first, last):
-                            at = (q * s - before) * inputs + e
-                            t = add_outer(t, x, row + at, 1, gy, g + q * outputs, left)
-                        for q in range(last, wide_out):
-                            at = (q * s - before) * inputs + e
-                            t = add_outer_some(t, x, row + at, -at, wide_in * inputs - at, gy, g + q * outputs, left)
+                            if first <= q < last:
+                                t = add_outer(t, x, row + at, 1, gy, g + q * outputs, left)
+                            else:
+                                stop = wide_in * inputs - at
+                                t = add_outer_some(t, x, row + at, -at, stop, gy, g + q * outputs, left)
                     store(t, chain, here, outputs, left)
 
     return run
@@ -109,7 +107,7 @@ def convolve_back(dtype: str, k: int, s: int) -> Kernel:
     @kernel
     def run(p: int) -> None:
         (
-            gy_at, taps_at, gx_at, samples, inputs, outputs, height, width, out_height, out_width, top, before, n0, n1
+            gy_at, taps_at, gx_at, samples, inputs, outputs, top, before, height, width, out_height, out_width, n0, n1
         ) = arguments(p, 14, version)  # fmt: skip
         gx = carray(pointer(gx_at), (samples, height, width, inputs), kind)
         gy = carray(pointer(gy_at), (samples, out_height, out_width, outputs), kind)

@@ -9,36 +9,35 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
-
+from minitl.arrays import itemsize
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments
 from minitl.kernels.compiled.stages import activate, add_dots, add_rows, affine, centre, put_codes, times, times_slope
 from minitl.kernels.compiled.tile import ROWS, read, store, wide, zeros
 from minitl.kernels.fetch import goes_in_order
 from minitl.kernels.rules import BATCH, FROZEN, NONE, FromInput, codes_of, digest, rule_of
-from minitl.kernels.target import target
+from minitl.kernels.target import lanes
 
 
 @cache
 def finish(dtype: str, norm: int, name: str, rule: str, masked: bool) -> Kernel:
     """y = activation(norm(x)), with what the rule keeps: codes, or the activation's input."""
-    bits, version = 8 * np.dtype(dtype).itemsize, sources() + digest(name, rule)
+    version, bits, mask, step = sources() + digest(name, rule), 8 * itemsize(dtype), int(masked), lanes(dtype)
     known = rule_of(name, rule) if rule else None
     codes = codes_of(known)
     code_bits, coded, keeps = codes.bits if codes else 8, codes is not None, isinstance(known, FromInput)
-    per_byte, lanes, mask = 8 // code_bits, target().lanes(bits // 8), int(masked)
+    per_byte = 8 // code_bits
     high = 1 if goes_in_order(norm, keeps=keeps) else ROWS
 
     @kernel
     def run(p: int) -> None:
-        x, y, m0, m1, channels, scale, shift, mean, inv_std, x_hat, kept, packed, edge = arguments(p, 13, version)
+        m0, m1, channels, x, y, scale, shift, mean, inv_std, x_hat, kept, packed, edge = arguments(p, 13, version)
         w, head = wide(1, bits, mask), m0 // per_byte if m0 % per_byte else -1  # the byte that other positions share
 
         def tiles(rows: int, m: int) -> None:
             byte = m // per_byte
             to = edge if byte == head else packed + byte * channels
-            for c in range(0, channels, lanes):
+            for c in range(0, channels, step):
                 at, left = m * channels + c, channels - c
                 t = read(zeros(rows, w), x, at, channels, left)
                 if norm == BATCH:
@@ -71,20 +70,20 @@ def slope(dtype: str, norm: int, name: str, rule: str, masked: bool) -> Kernel:
     NONE: g as it is. FROZEN: its sum per channel goes to `sums`, then g scale. BATCH: its sum, and its
     product with x_hat to `dots`. Without a rule there is no activation.
     """
-    bits, version = 8 * np.dtype(dtype).itemsize, sources() + digest(name, rule)
+    version, bits, mask, step = sources() + digest(name, rule), 8 * itemsize(dtype), int(masked), lanes(dtype)
     known = rule_of(name, rule) if rule else None
     codes = codes_of(known)
-    code_bits, sloped, mask = codes.bits if codes else 8, known is not None, int(masked)
-    per_byte, lanes = 8 // code_bits, target().lanes(bits // 8)
+    code_bits, sloped = codes.bits if codes else 8, known is not None
+    per_byte = 8 // code_bits
 
     @kernel
     def run(p: int) -> None:
-        gy, g, m0, m1, channels, scale, x_hat, kept, packed, sums, dots = arguments(p, 11, version)
+        m0, m1, channels, gy, g, scale, x_hat, kept, packed, sums, dots = arguments(p, 11, version)
         w = wide(1, bits, mask)
 
         def tiles(rows: int, m: int) -> None:
             byte, shift = m // per_byte * channels, m % per_byte * code_bits
-            for c in range(0, channels, lanes):
+            for c in range(0, channels, step):
                 at, left = m * channels + c, channels - c
                 t = read(zeros(rows, w), gy, at, channels, left)
                 if sloped:

@@ -7,12 +7,13 @@ from functools import cache
 import numpy as np
 from numba import carray
 
+from minitl.arrays import itemsize
 from minitl.kernels.compile import Kernel, kernel, sources
 from minitl.kernels.compiled.raw import arguments, pointer
 from minitl.kernels.compiled.stages import ended, times
 from minitl.kernels.compiled.tile import add_outer, fill, read, store, turned, wide, zeros
-from minitl.kernels.rules import ending
-from minitl.kernels.target import target
+from minitl.kernels.rules import digest
+from minitl.kernels.target import lanes, target
 
 BLOCK = 192  # positions whose inputs stay in the cache while all panels of the weight go by
 NEAR = 96  # positions of both maps that stay in the first cache while a weight's gradient takes them in
@@ -24,8 +25,8 @@ def pack_panel(dtype: str, gated: bool, transposed: bool) -> Kernel:
 
     `source` is where the panel's part of the weight begins, `step` from one row of the weight to the next.
     """
-    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
-    count, bits, lanes = 7 if gated else 6, 8 * itemsize, target().lanes(itemsize)
+    version, kind, size, count = sources(), np.dtype(dtype).type, itemsize(dtype), 7 if gated else 6
+    bits, side = 8 * size, lanes(dtype)  # of a square tile
 
     @kernel
     def pack(p: int) -> None:
@@ -34,20 +35,20 @@ def pack_panel(dtype: str, gated: bool, transposed: bool) -> Kernel:
         out = carray(pointer(panel), (inner, width), kind)
         gate = carray(pointer(given[count - 1]), (inner if transposed else columns,), kind)
         if transposed:
-            whole, w = columns - columns % lanes, wide(1, bits, 0)
-            for n in range(0, whole, lanes):
-                for k in range(0, inner - lanes + 1, lanes):
-                    t = read(zeros(lanes, w), source, n * step + k, step, lanes)
+            whole, w = columns - columns % side, wide(1, bits, 0)
+            for n in range(0, whole, side):
+                for k in range(0, inner - side + 1, side):
+                    t = read(zeros(side, w), source, n * step + k, step, side)
                     if gated:
-                        t = times(t, given[count - 1], k, lanes)
-                    store(turned(t), panel, k * width + n, width, lanes)
+                        t = times(t, given[count - 1], k, side)
+                    store(turned(t), panel, k * width + n, width, side)
             for n in range(columns):
-                row = carray(pointer(source + n * step * itemsize), (inner,), kind)
-                for k in range(inner - inner % lanes if n < whole else 0, inner):
+                row = carray(pointer(source + n * step * size), (inner,), kind)
+                for k in range(inner - inner % side if n < whole else 0, inner):
                     out[k, n] = row[k] * gate[k] if gated else row[k]
         else:
             for k in range(inner):
-                row = carray(pointer(source + k * step * itemsize), (columns,), kind)
+                row = carray(pointer(source + k * step * size), (columns,), kind)
                 for n in range(columns):
                     out[k, n] = row[n] * gate[n] if gated else row[n]
         if columns < width:
@@ -64,9 +65,8 @@ def product(dtype: str, vecs: int, how: int, name: str = "") -> Kernel:
     A chain begins at b, or at 0 where that address is. Where an activation is named, a tile goes through a frozen
     norm and that before it is stored.
     """
-    version, bits, rows = sources() + ending(name), 8 * np.dtype(dtype).itemsize, target().rows
-    width = vecs * (target().lanes(bits // 8) >> how // 2)
-    block = BLOCK // rows * rows
+    version, bits, rows = sources() + digest(name, ""), 8 * itemsize(dtype), target().rows
+    width, block = vecs * (lanes(dtype) >> how // 2), BLOCK // rows * rows
 
     @kernel
     def multiply(p: int) -> None:
@@ -99,8 +99,8 @@ def outer(dtype: str, vecs: int, how: int) -> Kernel:
 
     Tiles have `vecs` vectors of columns j0..j1 (and `how`: see `tile.wide`); a row of the chain is `width` long.
     """
-    version, bits, rows = sources(), 8 * np.dtype(dtype).itemsize, target().outer_rows
-    across = vecs * (target().lanes(bits // 8) >> how // 2)
+    version, bits, rows = sources(), 8 * itemsize(dtype), target().outer_rows
+    across = vecs * (lanes(dtype) >> how // 2)
 
     @kernel
     def multiply(p: int) -> None:

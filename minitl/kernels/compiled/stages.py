@@ -11,36 +11,30 @@ from typing import Any
 
 from llvmlite import ir
 
-from minitl.kernels.compiled.tile import I8, I32, I64, NAMES, Writer, literal_op, nothing, tile_op
+from minitl.kernels.compiled.tile import FLOATS, I8, I32, I64, NAMES, Writer, literal_op, nothing, tile_op
 from minitl.kernels.rules import Codes, FromOutput, codes_of, formula, rule_of
 
-DOUBLE = ir.DoubleType()
-
-
-def _channels(w: Writer, address: Any, at: Any, left: Any) -> list[Any]:
-    """Numbers per channel, as vectors."""
-    masks = w.masks(left)
-    return [w.load(w.at(address, at, j * w.lanes), masks[j]) for j in range(w.tile.vecs)]
+DOUBLE = FLOATS[64]
 
 
 @tile_op()
 def affine(w: Writer, _: Any, t: Any, scale: Any, shift: Any, at: Any, left: Any) -> Any:
     """t scale + shift, each rounded."""
-    scales, shifts = _channels(w, scale, at, left), _channels(w, shift, at, left)
+    scales, shifts = w.row(scale, at, left), w.row(shift, at, left)
     return w.map(t, lambda v, i, j: w.b.fadd(w.b.fmul(v, scales[j]), shifts[j]))
 
 
 @tile_op()
 def centre(w: Writer, _: Any, t: Any, mean: Any, scale: Any, at: Any, left: Any) -> Any:
     """(t - mean) scale, each rounded."""
-    means, scales = _channels(w, mean, at, left), _channels(w, scale, at, left)
+    means, scales = w.row(mean, at, left), w.row(scale, at, left)
     return w.map(t, lambda v, i, j: w.b.fmul(w.b.fsub(v, means[j]), scales[j]))
 
 
 @tile_op()
 def times(w: Writer, _: Any, t: Any, scale: Any, at: Any, left: Any) -> Any:
     """t scale."""
-    scales = _channels(w, scale, at, left)
+    scales = w.row(scale, at, left)
     return w.map(t, lambda v, i, j: w.b.fmul(v, scales[j]))
 
 
@@ -56,7 +50,7 @@ def ended(w: Writer, literals: dict[str, str], name: Any, t: Any, scale: Any, sh
     """t as it is; or, where an activation is named, that of t scale + shift."""
     if not literals["name"]:
         return t
-    value, scales, shifts = formula(literals["name"]), _channels(w, scale, at, left), _channels(w, shift, at, left)
+    value, scales, shifts = formula(literals["name"]), w.row(scale, at, left), w.row(shift, at, left)
     return w.map(t, lambda v, i, j: value(w.trace(w.b.fadd(w.b.fmul(v, scales[j]), shifts[j]))).value)
 
 
@@ -67,12 +61,6 @@ def _code(w: Writer, rule: Codes, v: Any) -> Any:
         over = w.b.fcmp_ordered(">=", v, w.constant(float(threshold)))
         count = w.b.add(count, w.b.zext(over, count.type))
     return w.b.and_(count, w.constant(2**rule.bits - 1, I32))
-
-
-def _kept(literals: dict[str, str]) -> Codes:
-    codes = codes_of(rule_of(literals["name"], literals["rule"]))
-    assert codes
-    return codes
 
 
 @literal_op(nothing)
@@ -144,10 +132,6 @@ def times_slope(
     return w.map(t, multiply)
 
 
-def _doubles(w: Writer, v: Any) -> Any:
-    return v if w.tile.bits == 64 else w.b.fpext(v, ir.VectorType(DOUBLE, w.lanes))
-
-
 def _add_in_order(w: Writer, sums: Any, at: Any, mask: Any, terms: Iterable[Any]) -> None:
     """sums[at :] (float64) += the terms, vectors of doubles, one after the other."""
     place = w.at(sums, at, kind=DOUBLE)
@@ -161,7 +145,7 @@ def _add_in_order(w: Writer, sums: Any, at: Any, mask: Any, terms: Iterable[Any]
 def add_rows(w: Writer, _: Any, t: Any, sums: Any, at: Any, left: Any) -> None:
     """sums[at :] (float64) += the rows of a tile of one vector, one after the other."""
     (mask,) = w.masks(left)
-    _add_in_order(w, sums, at, mask, (_doubles(w, v) for v, _, _ in w.each(t)))
+    _add_in_order(w, sums, at, mask, (w.cast(v, DOUBLE) for v, _, _ in w.each(t)))
 
 
 @tile_op(nothing)
@@ -169,7 +153,7 @@ def add_squares(w: Writer, _: Any, t: Any, mean: Any, sums: Any, at: Any, left: 
     """sums[at :] (float64) += the squares of the rows less mean[at :] (float64), one after the other."""
     (mask,) = w.masks(left)
     middle = w.load(w.at(mean, at, kind=DOUBLE), mask, DOUBLE)
-    off = [w.b.fsub(_doubles(w, v), middle) for v, _, _ in w.each(t)]
+    off = [w.b.fsub(w.cast(v, DOUBLE), middle) for v, _, _ in w.each(t)]
     _add_in_order(w, sums, at, mask, (w.b.fmul(d, d) for d in off))
 
 
@@ -178,4 +162,4 @@ def add_dots(w: Writer, _: Any, t: Any, u: Any, sums: Any, at: Any, left: Any) -
     """sums[at :] (float64) += the products of the rows of two tiles, made in float64, one after the other."""
     (mask,) = w.masks(left)
     pairs = zip(w.each(t), w.each(u), strict=True)
-    _add_in_order(w, sums, at, mask, (w.b.fmul(_doubles(w, v), _doubles(w, z)) for (v, _, _), (z, _, _) in pairs))
+    _add_in_order(w, sums, at, mask, (w.b.fmul(w.cast(v, DOUBLE), w.cast(z, DOUBLE)) for (v, _, _), (z, _, _) in pairs))

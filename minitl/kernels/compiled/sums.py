@@ -20,19 +20,15 @@ def join_groups(dtype: str) -> Kernel:
     def join(p: int) -> None:
         chain, total, count, first = arguments(p, 4, version)
         values, sums = carray(pointer(chain), (count,), kind), carray(pointer(total), (count,), np.float64)
-        if first:
-            for i in range(count):
-                sums[i] = values[i]
-        else:
-            for i in range(count):
-                sums[i] += values[i]
+        for i in range(count):
+            sums[i] = values[i] if first else sums[i] + values[i]
 
     return join
 
 
 @cache
 def round_sum(dtype: str, straight: bool) -> Kernel:
-    """out[o row_step + j column_step] = total + chain (rows, columns), rounded from float64.
+    """out[o row_step + j column_step] = total (rows, columns), rounded from float64.
 
     `straight` says that column_step is 1.
     """
@@ -40,35 +36,17 @@ def round_sum(dtype: str, straight: bool) -> Kernel:
 
     @kernel
     def finish(p: int) -> None:
-        chain, total, rows, columns, out, row_step, column_step = arguments(p, 7, version)
-        last = carray(pointer(chain), (rows, columns), kind)
+        total, rows, columns, out, row_step, column_step = arguments(p, 6, version)
         sums = carray(pointer(total), (rows, columns), np.float64)
         if straight:
             for o in range(rows):
                 row = carray(pointer(out + o * row_step * itemsize), (columns,), kind)
                 for j in range(columns):
-                    row[j] = sums[o, j] + last[o, j]
+                    row[j] = sums[o, j]
         else:
             for j in range(columns):
                 column = carray(pointer(out + j * column_step * itemsize), (rows * row_step,), kind)
                 for o in range(rows):
-                    column[o * row_step] = sums[o, j] + last[o, j]
-
-    return finish
-
-
-@cache
-def round_rows(dtype: str) -> Kernel:
-    """out[o step + j] = total[o, j] (rows, columns), rounded from float64."""
-    version, kind, itemsize = sources(), np.dtype(dtype).type, np.dtype(dtype).itemsize
-
-    @kernel
-    def finish(p: int) -> None:
-        total, rows, columns, out, step = arguments(p, 5, version)
-        sums = carray(pointer(total), (rows, columns), np.float64)
-        for o in range(rows):
-            row = carray(pointer(out + o * step * itemsize), (columns,), kind)
-            for j in range(columns):
-                row[j] = sums[o, j]
+                    column[o * row_step] = sums[o, j]
 
     return finish

@@ -28,10 +28,10 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
+from minitl.kernels.compiled.raw import I8, I32, I64, written
 from minitl.kernels.formula import Traced
 from minitl.kernels.target import target
 
-I64, I32, I8 = (ir.IntType(bits) for bits in (64, 32, 8))
 FLOATS = {32: ir.FloatType(), 64: ir.DoubleType()}
 NAMES = {32: "float32", 64: "float64"}
 ROWS = 8  # positions of a tile that goes over a map once: their codes, of any number of bits, are whole bytes
@@ -135,6 +135,16 @@ class Writer:
         name = f"llvm.{name}.v{self.lanes}{_letter(self.vector.element)}"
         return self.b.call(cgutils.get_or_insert_function(self.b.module, signature, name), values)
 
+    def row(self, address: ir.Value, at: ir.Value, left: ir.Value) -> list[ir.Value]:
+        """The vectors that begin at element `at`: as many as a row of the tile has."""
+        return [self.load(self.at(address, at, j * self.lanes), mask) for j, mask in enumerate(self.masks(left))]
+
+    def cast(self, v: ir.Value, kind: ir.Type) -> ir.Value:
+        """The vector in another precision."""
+        if v.type.element == kind:
+            return v
+        return (self.b.fpext if kind == FLOATS[64] else self.b.fptrunc)(v, ir.VectorType(kind, self.lanes))
+
     def trace(self, value: ir.Value) -> Traced:
         """A vector as a formula's argument."""
         return Traced(self.emit, value, NAMES[self.tile.bits])
@@ -195,22 +205,11 @@ def tile_op(result: Callable[..., Any] = _same, **options: bool) -> Callable[[Ca
     def wrap(f: Callable[..., Any]) -> Any:
         names = list(inspect.signature(f).parameters)[2:]
 
-        def typed(typingctx: Any, *kinds: Any) -> Any:
+        def write(builder: Any, kinds: Any, values: Any) -> Any:
             literals = {n: k.literal_value for n, k in zip(names, kinds, strict=True) if hasattr(k, "literal_value")}
-            out = result(*kinds)
+            return f(Writer(builder, _same(*kinds)), literals, *values)
 
-            def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-                tile = next(
-                    (k for k in (*kinds, out) if isinstance(k, TileType)), TileType(1, Wide(1, 32, False, False))
-                )
-                return f(Writer(builder, tile), literals, *values) or context.get_dummy_value()
-
-            return out(*kinds), generate
-
-        source = f"def typed_(typingctx, {', '.join(names)}):\n    return typed(typingctx, {', '.join(names)})\n"
-        space: dict[str, Any] = {"typed": typed}
-        exec(source, space)  # an intrinsic wants its arguments by name
-        return (intrinsic(**options) if options else intrinsic)(space["typed_"])
+        return written(names, result, write, **options)
 
     return wrap
 
@@ -266,16 +265,14 @@ def store(w: Writer, _: Any, t: Any, a: Any, at: Any, step: Any, left: Any) -> N
 @tile_op()
 def fill(w: Writer, _: Any, t: Any, a: Any, at: Any, left: Any) -> Any:
     """The tile whose every row is a[at :]: a convolution's bias."""
-    masks = w.masks(left)
-    row = [w.load(w.at(a, at, j * w.lanes), masks[j]) for j in range(w.tile.vecs)]
+    row = w.row(a, at, left)
     return w.map(t, lambda v, i, j: row[j])
 
 
 @tile_op()
 def add_outer(w: Writer, _: Any, t: Any, a: Any, at: Any, step: Any, c: Any, ct: Any, left: Any) -> Any:
     """t + a[at + i step] c[ct :] for each row i, a fused multiply-add each."""
-    masks = w.masks(left)
-    vectors = [w.load(w.at(c, ct, j * w.lanes), masks[j]) for j in range(w.tile.vecs)]
+    vectors = w.row(c, ct, left)
     scalars = [w.splat(w.b.load(w.at(a, at, w.b.mul(step, I64(i))))) for i in range(w.tile.rows)]
     return w.map(t, lambda v, i, j: w.call("fma", scalars[i], vectors[j], v))
 
@@ -285,8 +282,7 @@ def add_outer_some(
     w: Writer, _: Any, t: Any, a: Any, at: Any, first: Any, stop: Any, c: Any, ct: Any, left: Any
 ) -> Any:  # fmt: skip
     """t + a[at + i] c[ct :] for rows first <= i < stop; the others, whose a[at + i] are not read, stay as they are."""
-    masks = w.masks(left)
-    vectors = [w.load(w.at(c, ct, j * w.lanes), masks[j]) for j in range(w.tile.vecs)]
+    vectors = w.row(c, ct, left)
     there = [
         w.b.and_(w.b.icmp_signed("<=", first, I64(i)), w.b.icmp_signed("<", I64(i), stop)) for i in range(w.tile.rows)
     ]
