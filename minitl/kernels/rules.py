@@ -7,16 +7,17 @@ the formula as it is now; while it is compiled, it looks the name up here.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
 
 from minitl.arrays import Array
-from minitl.kernels.formula import Formula
+from minitl.kernels.formula import Formula, Traced
 
 # What a norm before an activation does: nothing; scale and shift; centre, scale (x_hat, kept), scale and shift.
 NONE, FROZEN, BATCH = 0, 1, 2
@@ -116,18 +117,39 @@ def digest(name: str, rule: str) -> str:
     """Of the formula, if one is named, and of the rule where one is."""
     if not name:
         return ""
-    parts: list[Any] = [_fingerprint(_formulas[name].__code__)]
+    parts: list[Any] = [_fingerprint(_formulas[name])]
     if rule:
         known = rule_of(name, rule)
         codes = codes_of(known)
         parts += [(codes.bits, codes.borders, codes.levels)] if codes else []
-        parts += [] if isinstance(known, Codes) else [_fingerprint(known.slope.__code__)]
+        parts += [] if isinstance(known, Codes) else [_fingerprint(known.slope)]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def _fingerprint(code: CodeType) -> Any:
-    constants = tuple(_fingerprint(c) if isinstance(c, CodeType) else c for c in code.co_consts[1:])
-    return code.co_code.hex(), constants, code.co_names
+def _fingerprint(function: Formula) -> Any:
+    """What the function does, and with what numbers and functions of its module, or of a function around it."""
+    code, names = _written(function.__code__)
+    known = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+    return code, function.__defaults__, [(name, _meant(known[name])) for name in names if name in known]
+
+
+def _meant(value: Any) -> Any:
+    """What a name stands for; the functions of `formula` are among `compile.sources`."""
+    if isinstance(value, FunctionType) and value.__module__ != Traced.__module__:
+        return _fingerprint(value)
+    return getattr(value, "__name__", repr(value))
+
+
+def _written(code: CodeType) -> tuple[Any, list[str]]:
+    """The instructions and constants, also of functions within, and the names of what else they use."""
+    parts: list[Any] = [code.co_code.hex()]
+    names = [*code.co_names, *code.co_freevars]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            constant, more = _written(constant)
+            names += more
+        parts.append(constant)
+    return parts, names
 
 
 def identity(x: Any) -> Any:

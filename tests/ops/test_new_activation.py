@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from models import batch, stir, trained
 import minitl
 from minitl.accounting import ledger, measure, predict
 from minitl.arrays import Array
+from minitl.kernels import rules
 from minitl.kernels.formula import indicator, minimum, where
 from minitl.kernels.rules import ABOVE, AT_LEAST, Codes, FromInput, FromOutput
 from minitl.networks import Network
@@ -109,3 +110,34 @@ def test_the_ledger_has_its_rules(method: str, rule: str, bits: int) -> None:
     assert rows
     assert {row.bits for row in rows} == {bits}
     assert [row.rule for row in rows] == [rule] * len(rows)
+
+
+def leaky(leak: float, function: Callable[[Any, float], Any], more: float = 0.0) -> Callable[[Any], Any]:
+    def value(x: Any, also: float = more) -> Any:
+        return where(x > 0, x, function(x, leak)) + also
+
+    return value
+
+
+def times(x: Any, leak: float) -> Any:
+    return x * leak
+
+
+def half(x: Any, leak: float) -> Any:
+    return x * leak * 0.5
+
+
+def test_a_kernel_kept_on_disk_is_of_the_formula_and_of_all_that_it_computes_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A cache of kernels outlives the process: a number changed in the formula's module, or around it, is another."""
+
+    def of(formula: Callable[[Any], Any]) -> str:
+        monkeypatch.setitem(rules._formulas, "leaky", formula)
+        return rules.digest("leaky", "")
+
+    found = [of(leaky(0.1, times)), of(leaky(0.2, times)), of(leaky(0.1, half)), of(leaky(0.1, times, 1.0)), of(value)]
+    monkeypatch.setitem(globals(), "LEAK", 0.25)
+    found.append(of(value))
+    assert len(set(found)) == len(found)
+    assert of(leaky(0.1, times)) == found[0]
