@@ -32,7 +32,6 @@ class Sink:
     """
 
     def __init__(self, apply: Apply | None, records: Sequence[Record]) -> None:
-        _expect_own_names(records)
         self.apply, self.gradients = apply, dict[str, Array]()
         self._left = Counter(p for record in records for p in set(record.parameters)) if apply else Counter()
         if apply:
@@ -52,17 +51,6 @@ class Sink:
             return False
         self.apply.apply(parameter, gradient)
         return True
-
-
-def _expect_own_names(records: Sequence[Record]) -> None:
-    """Raise UsageError where two trained parameters share a name: their gradients would be added up."""
-    named: dict[str, Parameter] = {}
-    for record in records:
-        for p in record.parameters:
-            if p.trained and named.setdefault(p.name, p) is not p:
-                problem = f"two trained parameters are called {p.name}"
-                remedy = "walk each network back on a tape of its own, or give one other names"
-                raise UsageError(problem, op="backward", layer=record.layer, remedy=remedy)
 
 
 def reads_again(record: OpRecord) -> Iterator[tuple[str, Parameter]]:
@@ -98,6 +86,14 @@ class Witness:
         del self._arrays[arrays:]
         for parameter in list(self._parameters)[parameters:]:
             del self._parameters[parameter]
+
+    def expect_own_names(self) -> None:
+        """Raise UsageError where two trained parameters share a name: their gradients would be added up."""
+        trained = [p.name for p in self._parameters if p.trained]
+        if len(set(trained)) < len(trained):
+            ((name, _),) = Counter(trained).most_common(1)
+            remedy = "walk each network back on a tape of its own, or give one other names"
+            raise UsageError(f"two trained parameters are called {name}", op="backward", remedy=remedy)
 
     def expect_unchanged(self) -> None:
         """Raise UsageError where one of them looks different now."""

@@ -249,7 +249,9 @@ class Tape:
         return (inner.input_gradients.get(x.source), *(gradients.get(p.name) for p in record.parameters)), None
 
     def _fresh(self) -> Tape:
-        return Tape(training=self.training, seed=self.seed, fused=self.fused)
+        tape = Tape(training=self.training, seed=self.seed, fused=self.fused)
+        tape._witness = self._witness  # its backward reads them again, too
+        return tape
 
     def backward(self, loss: Var, gy: Array | None = None, *, apply: Apply | None = None) -> dict[str, Array]:
         """Gradients of `loss` for every trained parameter it depends on, by name.
@@ -283,6 +285,7 @@ class Tape:
         if gy is not None and (gy.shape, gy.dtype) != (loss.value.shape, loss.value.dtype):
             expected = f"gy of shape {loss.shape}, {loss.value.dtype}"
             raise ShapeError(op="backward", expected=expected, got=f"{gy.shape}, {gy.dtype}")
+        self._witness.expect_own_names()
         self._witness.expect_unchanged()
         sink = Sink(apply, self.records[: loss.source + 1])
         seed = [self._ones_like(loss.value) if gy is None else gy]

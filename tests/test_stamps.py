@@ -16,6 +16,7 @@ from minitl.arrays import Array
 from minitl.errors import UsageError
 from minitl.stamps import LOOKS, expect_unchanged, spacing, stamp
 from minitl.step import loss_and_gradients
+from minitl.tape import Tape
 from minitl.training.optimizers import SGD, Adam
 
 SHAPES = st.lists(st.integers(1, 12), min_size=0, max_size=4).map(tuple)
@@ -104,3 +105,20 @@ def test_a_step_and_eight_bits_are_seen_in_every_parameter(optimizer: Any) -> No
     trained(net, "ft-last", quantised=True)
     same = [p.name for p in net.parameters() if p.value.ndim > 1 and stamp(p.value) == before[p.name]]
     assert same == ["classifier.1.weight"]
+
+
+@pytest.mark.parametrize(
+    ("method", "checkpoint"), [("mobiletl", False), ("mobiletl", True), ("mobiletl-recompute", False)]
+)
+def test_every_trained_parameter_is_looked_at_again_also_where_the_forward_pass_runs_twice(
+    method: str, checkpoint: bool
+) -> None:
+    net = trained(minitl.networks.digits_irb(num_classes=3, width=0.5), method, 2, checkpoint=checkpoint)
+    images, labels = batch(net, n=4, resolution=16, classes=3)
+    for name, array in net.trained_parameters().items():
+        tape, before = Tape(), array.copy()
+        loss = net.loss(tape, net(tape, images), labels)
+        array += 1
+        with pytest.raises(UsageError, match=f"the parameter {name} changed between"):
+            tape.backward(loss)
+        array[...] = before
