@@ -35,8 +35,8 @@ def to_numpy(value: Any, **where: str) -> Array:
 
 @cache
 def dtype_name(dtype: np.dtype[Any]) -> str:
-    """`dtype.name`, which NumPy works out anew each time it is asked."""
-    return dtype.name
+    """`dtype.name`, which NumPy works out anew each time it is asked; of a swapped byte order `>f4`, say."""
+    return dtype.name if dtype.isnative else str(dtype)
 
 
 def owner(array: Any) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from minitl.arrays import Array
-from minitl.errors import UsageError, ValueRangeError
+from minitl.arrays import Array, dtype_name
+from minitl.errors import DtypeError, UsageError, ValueRangeError
 
 
 @dataclass(eq=False)
@@ -25,6 +25,8 @@ class Parameter:
     writable; what is written through them is lost.
     """
 
+    revision: ClassVar[int] = 0  # how often any of them was made, or was given another array or flag
+
     name: str
     value: Array
     trained: bool = False
@@ -32,6 +34,12 @@ class Parameter:
     state: bool = False
     scale: Array | None = None
     _before: weakref.ref[Array] | None = field(default=None, init=False, repr=False)  # the array before quantising
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "value" and not isinstance(value, np.ndarray):
+            raise DtypeError(layer=self.name, expected="an array as its value", got=type(value).__name__)
+        object.__setattr__(self, name, value)
+        Parameter.revision += 1
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has arrays of its own, so it forgets the one before quantising."""
@@ -51,7 +59,12 @@ class Parameter:
     @property
     def dtype(self) -> str:
         """Dtype of the numbers it stands for."""
-        return str((self.value if self.scale is None else self.scale).dtype.name)
+        return dtype_name((self.value if self.scale is None else self.scale).dtype)
+
+    @property
+    def whole(self) -> bool:
+        """Whether its numbers lie in memory as kernels read them: in C order, without gaps."""
+        return self.scale is not None or self.value.flags.c_contiguous
 
     def array(self) -> Array:
         """The numbers it stands for: the array itself, or a dequantised one made for the occasion."""

@@ -14,6 +14,8 @@ from minitl.arrays import Shape, dtype_name
 from minitl.fused.frozen import weights_size
 from minitl.fused.program import Program, compile_records
 from minitl.layers import Layer, Pool
+from minitl.parameters import Parameter
+from minitl.pixels import PIXELS
 from minitl.records import Var
 from minitl.saved import Saved
 from minitl.shadow import ShadowTape
@@ -60,16 +62,25 @@ class Segment:
     def program(self, tape: Tape, shape: Shape, dtype: str, needs_grad: bool) -> Program | str:
         """What a map of that shape goes through on such a tape; or why it goes op by op."""
         asked = (shape, dtype, needs_grad, tape.training, tape.rerun)
-        if (Layer.revision, asked) != self._last[0]:  # asking all layers takes longer
-            key = (tuple(layer.settings for layer in self.layers()), asked)
+        now = Layer.revision, Parameter.revision, asked
+        if now != self._last[0]:  # asking all layers takes longer
+            layers = list(self.layers())
+            parameters = [p for layer in layers for p in layer.parameters.values()]
+            forms = [(p, p.trained, p.value.shape, p.dtype, p.whole) for p in parameters]
+            key = (*(layer.settings for layer in layers), *forms, asked)
             if key not in self._programs:
                 if len(self._programs) >= MOST_PROGRAMS:
                     self._programs.clear()
                 self._programs[key] = self._compile(shape, dtype, needs_grad, tape)
-            self._last = (Layer.revision, asked), self._programs[key]
+            self._last = now, self._programs[key]
         return self._last[1]
 
     def _compile(self, shape: Shape, dtype: str, needs_grad: bool, tape: Tape) -> Program | str:
+        parameters = [p for layer in self.layers() for p in layer.parameters.values() if not p.state]
+        numbers = parameters[0].dtype if dtype == PIXELS else dtype
+        for p in parameters:
+            if p.dtype != numbers or not p.whole:
+                return f"{p.name} is no C-contiguous {numbers} array"
         shadow = ShadowTape(training=tape.training, fused=False)
         shadow.rerun = tape.rerun
         x = shadow.variable(Var(shadow.phantom(shape, dtype)), needs_grad)

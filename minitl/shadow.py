@@ -79,6 +79,9 @@ class ShadowTape(Tape):
         """Take in a phantom of labels (N,), copied as the real ones are."""
         return Var(self.phantom(labels.shape, "int64"))
 
+    def _dense(self, array: Array) -> Array:
+        return array
+
     def _read(self, parameter: Parameter) -> Array:
         quantised = parameter.scale is not None
         return self.phantom(parameter.value.shape, parameter.dtype) if quantised else parameter.value

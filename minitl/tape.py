@@ -168,14 +168,14 @@ class Tape:
             return self.run_frozen([program], x)
         self._check_own([x], program.records[0].name, program.records[0].layer)
         plan = forward(program, keeps=self.keeps)
-        y, *kept = plan.play(self._work(), [x.value, *map(self._read, plan.values)])
+        y, *kept = plan.play(self._work(), [self._dense(x.value), *map(self._read, plan.values)])
         return self._recorded(program, x, y, kept) if self.recording else Var(y)
 
     def run_frozen(self, programs: Sequence[Program], x: Var) -> Var:
         """The same for several programs, one after another, in none of which anything is trained: depth first."""
         self._check_own([x], programs[0].records[0].name, programs[0].records[0].layer)
         plan = frozen_forward(programs)
-        (y,) = plan.play(self._work(), [x.value, *map(self._read, plan.values)])
+        (y,) = plan.play(self._work(), [self._dense(x.value), *map(self._read, plan.values)])
         if not self.recording:
             return Var(y)
         for program in programs:
@@ -338,6 +338,7 @@ class Tape:
         self, given: list[Array], take: Take, own: bool, program: Program, records: dict[Record, OpRecord]
     ) -> tuple[Gradients, None]:
         plan = backward(program, own=own)
+        given[0] = self._dense(given[0])
         given += [records[h.record].saved[h.kept.tensor] for h in program.holdings]
         for record in records.values():
             record.saved = Saved()  # what is still to be read, the plan lets go of
@@ -362,6 +363,9 @@ class Tape:
                 yield Holding(record, b.kept, block)
 
     # The places where arrays are touched; `shadow.ShadowTape` replaces them by sizes.
+
+    def _dense(self, array: Array) -> Array:
+        return np.asarray(array, order="C")  # kernels read it by its address
 
     def _read(self, parameter: Parameter) -> Array:
         return parameter.array()

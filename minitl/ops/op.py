@@ -210,11 +210,7 @@ class Op:
         self.output_shape(shapes, attrs)
 
     def _check_dtypes(self, arrays: Sequence[Array], attrs: Attrs) -> None:
-        kinds = {
-            name: dtype_name(a.dtype) if a.dtype.isnative else str(a.dtype)
-            for a, name in zip(arrays, self.inputs, strict=False)
-            if name != "labels"
-        }
+        kinds = {name: dtype_name(a.dtype) for a, name in zip(arrays, self.inputs, strict=False) if name != "labels"}
         dtype = dtype_of(arrays)
         if dtype not in FLOATS or any(kind != input_dtype(name, dtype, attrs) for name, kind in kinds.items()):
             but = f", but x {PIXELS}" * (NORMALISATION in attrs)
