@@ -51,6 +51,7 @@ class Saved:
     def __init__(self, input_shape: Shape = (), rule: str = "") -> None:
         self.buffers: dict[str, Buffer] = {}
         self.input_shape, self.rule = input_shape, rule
+        self.output: tuple[Shape, str] | None = None  # shape and dtype of the output, where an op made it by itself
 
     def keep(
         self, name: str, array: Array, needed_for: tuple[str, ...], *, codes: tuple[Shape, int] | None = None

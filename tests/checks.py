@@ -194,7 +194,7 @@ class Without(Saved):
 
     def __init__(self, saved: Saved, tensor: str) -> None:
         self.buffers, self.input_shape, self.tensor = saved.buffers, saved.input_shape, tensor
-        self.rule = saved.rule
+        self.rule, self.output = saved.rule, saved.output
 
     def __getitem__(self, name: str) -> Array:
         if name == self.tensor:

@@ -17,7 +17,7 @@ import numpy as np
 
 from minitl.arrays import FLOATS, Array, Shape, dtype_name, itemsize, nbytes, size
 from minitl.bits import packed_shape
-from minitl.errors import DtypeError, RuleError, UnknownNameError, unknown
+from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, unknown
 from minitl.kernels.rules import Rule
 from minitl.pixels import PIXELS
 from minitl.saved import Kept, Saved
@@ -174,6 +174,7 @@ class Op:
         ]
         y, saved = self.functions.forward(*dense, attrs=attrs, needs=tuple(needs), rule=rule or self.rules[0])
         saved.input_shape, saved.rule = arrays[0].shape, rule or self.rules[0]
+        saved.output = y.shape, dtype_name(y.dtype)
         return y, saved
 
     def backward(
@@ -181,10 +182,15 @@ class Op:
     ) -> Gradients:
         """Gradients of the inputs in their order, None where `needs` is false.
 
-        `params` are the inputs after the activations, as handed to forward.
+        `gy` has the output's shape and dtype, any strides; ShapeError or DtypeError if not. `params` are the
+        inputs after the activations, as handed to forward.
         """
         if not any(needs):
             return (None,) * len(needs)
+        if saved.output and saved.output != (gy.shape, dtype_name(gy.dtype)):
+            shape, dtype = saved.output
+            wrong = ShapeError if gy.shape != shape else DtypeError
+            raise wrong(op=self.name, expected=f"gy {shape}, {dtype}", got=f"{gy.shape}, {dtype_name(gy.dtype)}")
         dense, *parameters = (np.asarray(a, order="C") for a in (gy, *params))
         return self.functions.backward(saved, dense, attrs=attrs or {}, needs=tuple(needs), params=tuple(parameters))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from cases import SPECS, Dims, Spec, backward, forward, make
 
 from minitl import ops
 from minitl.arrays import Array
@@ -159,3 +161,18 @@ def test_every_refusal_is_a_value_error_and_leaves_running_statistics_alone() ->
 def test_too_few_flags_are_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"conv: expected 2 to 3 inputs .*, got 2 inputs and 1 flags"):
         ops.conv.forward(X, ones(4, 3, 3, 3), needs=(True,))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_slope_that_is_not_of_the_output_is_refused(spec: Spec) -> None:
+    """Kernels go by its address: with fewer numbers they would read beyond it."""
+    case = make(spec, Dims(n=3, h=7, w=6, c=5))
+    _, saved = forward(case)
+    gy = case.gy
+    wrong: list[tuple[Array, type[Exception]]] = [(gy.astype(np.float32), DtypeError), (gy.astype(">f8"), DtypeError)]
+    wrong.append((np.stack([gy, gy]), ShapeError))
+    if gy.ndim:
+        wrong += [(gy[:-1], ShapeError), (gy[..., :-1], ShapeError), (np.concatenate([gy, gy], axis=-1), ShapeError)]
+    for given, error in wrong:
+        with pytest.raises(error, match=f"^{spec.op.name}: expected gy .*, float64, got .*"):
+            backward(replace(case, gy=given), saved)
