@@ -61,7 +61,7 @@ def reads_again(record: OpRecord) -> Iterator[tuple[str, Parameter]]:
 
 
 class Witness:
-    """Stamps of what backward reads a second time, taken in the forward pass."""
+    """What backward reads a second time: its stamps, taken in the forward pass, and the names of what trains."""
 
     def __init__(self) -> None:
         self._arrays: list[tuple[str, weakref.ref[Array], Stamp]] = []  # an array that is gone was changed by nobody

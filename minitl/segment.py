@@ -71,14 +71,15 @@ class Segment:
             if key not in self._programs:
                 if len(self._programs) >= MOST_PROGRAMS:
                     self._programs.clear()
-                self._programs[key] = self._compile(shape, dtype, needs_grad, tape)
+                self._programs[key] = self._compile(shape, dtype, needs_grad, tape, parameters)
             self._last = now, self._programs[key]
         return self._last[1]
 
-    def _compile(self, shape: Shape, dtype: str, needs_grad: bool, tape: Tape) -> Program | str:
-        parameters = [p for layer in self.layers() for p in layer.parameters.values() if not p.state]
+    def _compile(
+        self, shape: Shape, dtype: str, needs_grad: bool, tape: Tape, parameters: Sequence[Parameter]
+    ) -> Program | str:
         numbers = parameters[0].dtype if dtype == PIXELS else dtype
-        for p in parameters:
+        for p in (p for p in parameters if not p.state):
             if p.dtype != numbers or not p.whole:
                 return f"{p.name} is no C-contiguous {numbers} array"
         shadow = ShadowTape(training=tape.training, fused=False)

@@ -268,7 +268,7 @@ class Tape:
         result is empty. The parameters end with the bytes that a separate step would give them.
 
         Raises UsageError where parameters or images are not what they were in the forward pass (see
-        `stamps` for what is seen).
+        `stamps` for what is seen), and where two trained parameters share a name.
         """
         if not isinstance(loss, Var):
             raise UsageError(op="backward", expected="a Var that this tape gave", got=type(loss).__name__)

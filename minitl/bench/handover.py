@@ -12,6 +12,7 @@ from threading import Thread
 from minitl.bench.timing import once
 from minitl.kernels import threads
 from minitl.kernels.compile import Lazily
+from minitl.kernels.tasks import aligned
 
 compiled = Lazily("minitl.kernels.compiled.handover")
 
@@ -22,12 +23,14 @@ PATIENCE = 10**6  # looks, before a thread that does not run is given up
 def handover_ns() -> float | None:
     """Nanoseconds, the least of some rounds; None where two threads never ran at the same time."""
     rounds = [_round() for _ in range(ROUNDS)]
-    return min((seconds for seconds in rounds if seconds), default=None)
+    return min((found for found in rounds if found), default=None)
 
 
 def _round() -> float | None:
-    memory = array("q", bytes(8 * 3 * threads.LINE))
-    ball = -(-memory.buffer_info()[0] // 64) * 64
+    """Of one handover, in nanoseconds; None where a player gave up."""
+    memory = array("q", bytes(3 * 8 * threads.LINE))
+    start = memory.buffer_info()[0]
+    ball = aligned(start)  # alone in its cache line
     players = [array("q", [ball, who, TIMES, PATIENCE]) for who in (0, 1)]
     own, other = (player.buffer_info()[0] for player in players)
     play = threads.native(compiled.pass_on().address)
@@ -35,4 +38,4 @@ def _round() -> float | None:
     helper.start()
     seconds = once(lambda: play(own))
     helper.join()
-    return seconds / (2 * TIMES) * 1e9 if memory[(ball - memory.buffer_info()[0]) // 8] == 2 * TIMES else None
+    return seconds / (2 * TIMES) * 1e9 if memory[(ball - start) // 8] == 2 * TIMES else None

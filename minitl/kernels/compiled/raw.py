@@ -80,8 +80,8 @@ def store64(b: Any, address: Any, value: Any) -> None:
 
 
 @raw_op(types.int64)
-def take(b: Any, address: Any) -> Any:
-    """The counter at an address, which goes up by one at that moment: no two threads get the same number."""
+def count_up(b: Any, address: Any) -> Any:
+    """The counter at an address, before it goes up by one: at one moment, so that none of several threads is missed."""
     return b.atomic_rmw("add", _at(b, address), I64(1), "seq_cst")
 
 

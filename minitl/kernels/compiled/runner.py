@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 
 from minitl.kernels.compile import Kernel, kernel, sources
-from minitl.kernels.compiled.raw import arguments, call, load64, pause, store64, swap, take, watch
+from minitl.kernels.compiled.raw import arguments, call, count_up, load64, pause, store64, swap, watch
 
 ASLEEP, WAITING = 0, 1  # what is in a mailbox that has no job
 LOOKS = 1000  # at what other threads have done, before they are let run: there may be more threads than processors
@@ -59,7 +59,7 @@ def runner(width: int, head: int) -> Kernel:
                             base = load64(bases + 8 * load64(arrays + 8 * (row * width + j)))
                             store64(room + 8 * (j - 1), load64(rows + 8 * (row * width + j)) + base)
                         call(load64(rows + 8 * row * width), room)
-                    take(done)
+                    count_up(done)
             first = stop
 
     return run
