@@ -6,11 +6,11 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
@@ -22,6 +22,9 @@ from minitl.kernels.heap import keep_freed_memory
 T = TypeVar("T")
 
 MOST = 256  # processes
+
+# of whatever library a job may use; the kernels' own are set in `_prepare`
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 REMEDY = "pip install 'minitl[demo]', or take one worker"
 
@@ -43,34 +46,42 @@ def default_workers() -> int:
 def spread(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], workers: int) -> Generator[T]:
     """Give `function(*job)` for every job, in the order they are done, on one thread each.
 
-    One worker is this process itself. More are processes that joblib starts; functions of the main script and of
-    notebooks work there too, and need no `if __name__ == "__main__":`. Leaving the iterator early ends them. Raises
-    whatever a job raises, and UsageError where joblib is missing or a worker is killed.
+    One worker is this process itself. More are processes that loky starts, which comes with joblib; functions of the
+    main script and of notebooks work there too, and need no `if __name__ == "__main__":`. Leaving the iterator early
+    ends them. Raises whatever a job raises, and UsageError where joblib is missing or a worker is killed.
     """
     if workers == 1:
         yield from _here(function, jobs)
         return
     try:
-        from joblib import Parallel, delayed
-        from joblib.externals.loky.backend import resource_tracker as of_joblib
+        from joblib.externals.loky import ProcessPoolExecutor
+        from joblib.externals.loky.backend import resource_tracker as of_loky
     except ImportError:
         raise UsageError(f"{workers} workers need joblib", remedy=REMEDY) from None
-    pool = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, max_nbytes=None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that jobs are given up, where the caller gives up
-        try:
-            of_joblib.ensure_running()  # as in `deaf`
-            with ExitStack() as stack:
-                with deaf():
-                    results = pool(delayed(_work)(os.getpid(), function, job) for job in jobs)
-                    stack.enter_context(closing(results))
-                yield from results
-        except BrokenProcessPool:
-            raise UsageError(
-                "a worker process was killed", remedy="with too little memory take fewer workers"
-            ) from None
-        finally:
-            _end_workers()
+    of_loky.ensure_running()  # as in `deaf`
+    pool = ProcessPoolExecutor(workers, initializer=_prepare, initargs=(os.getpid(),), env=ONE_THREAD)
+    left, running = iter(jobs), set[Future[T]]()
+    try:
+        while True:
+            with deaf():
+                for job in islice(left, workers - len(running)):
+                    running.add(_begin(pool, function, job))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    except BrokenProcessPool:
+        raise UsageError("a worker process was killed", remedy="with too little memory take fewer workers") from None
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def _begin(pool: Executor, function: Callable[..., T], job: tuple[Any, ...]) -> Future[T]:
+    """The job, once a worker has it: loky ends badly with jobs that it has not yet taken from its queue."""
+    future = pool.submit(function, *job)
+    while not (future.running() or future.done()):
+        time.sleep(0.001)
+    return future
 
 
 @contextmanager
@@ -78,7 +89,7 @@ def deaf() -> Iterator[None]:
     """Processes and threads started within it never hear of Ctrl-C and SIGTERM, which are this process's business.
 
     A terminal and `timeout` send them to the whole group. A worker that one of them ended as it began would write where
-    it was; and joblib ends its workers with the help of `pgrep`, and waits for ever for them if that is ended itself.
+    it was; and loky ends its workers with the help of `pgrep`, and waits for ever for them if that is ended itself.
     """
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
@@ -100,15 +111,8 @@ def _here(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]]) -> Genera
         threads.set_threads(before)
 
 
-def _work(parent: int, function: Callable[..., T], job: tuple[Any, ...]) -> T:
-    """In a worker: prepare it the first time, and do the job."""
-    _prepare(parent)
-    return function(*job)
-
-
-@cache
 def _prepare(parent: int) -> None:
-    """One thread, freed memory kept; the parent's end is the worker's."""
+    """A worker: one thread, freed memory kept; the parent's end is its own."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     keep_freed_memory()
     threads.set_threads(1)
@@ -119,11 +123,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
-
-
-def _end_workers() -> None:
-    """End joblib's workers, which it would keep for the next call, with all the memory they have."""
-    from joblib.externals.loky import get_reusable_executor
-
-    with suppress(Exception):  # broken already
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)

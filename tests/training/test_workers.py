@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,8 +68,25 @@ def test_a_worker_that_is_killed_is_an_error_with_a_remedy() -> None:
         list(spread(signal.raise_signal, [(signal.SIGKILL,)], 2))
 
 
+def test_jobs_may_be_given_up_as_soon_as_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """loky's own thread would find its queue of jobs and its table of them apart, and write so."""
+    pytest.importorskip("joblib")
+    written: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", written.append)
+
+    def jobs() -> Iterator[tuple[int]]:
+        yield from [(0,)] * 3
+        raise InterruptedError
+
+    for _ in range(20):
+        with pytest.raises(InterruptedError):
+            list(spread(time.sleep, jobs(), 4))
+    assert not written
+
+
 def test_without_joblib_there_is_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "joblib", None)
+    for name in ("joblib", "joblib.externals.loky"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert default_workers() == 1
     assert list(spread(pow, [(3, 2)], 1)) == [9]
     with pytest.raises(UsageError, match="2 workers need joblib; pip install"):
@@ -81,7 +100,7 @@ from minitl import cli
 from minitl.training.adapt import Task
 from minitl.verbs import compare
 
-sys.modules["psutil"] = None  # joblib does without it where it is not installed, and less well
+sys.modules["psutil"] = None  # loky does without it where it is not installed, and less well
 compare.Task = partial(Task, source=(0, 1), target=(2, 3), size=8, source_epochs=10**6, images=12, epochs=1, batch=6)
 sys.argv[1:] = ["compare", "--seeds", "2", "--workers", "2", "--methods", "ft-last"]
 sys.exit(cli.main())
@@ -128,7 +147,7 @@ def test_no_worker_outlives_a_comparison_that_is_killed(
     try:
         ticks = tmp_path / "nothing"
         deadline = time.monotonic() + 100
-        # until both workers are at work, or one twice; or there are two, and joblib's two that look after them
+        # until both workers are at work, or one twice; or there are two, and two that look after them
         while not (ticks.exists() and ticks.stat().st_size > 2 if when == "at work" else len(session(running.pid)) > 4):
             assert time.monotonic() < deadline
             assert running.poll() is None
