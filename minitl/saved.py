@@ -34,15 +34,11 @@ class Kept:
 
 
 class Buffer(NamedTuple):
-    """A kept array, and what there is to say of it."""
+    """A kept array, what there is to say of it, and what owns its memory, at which it is counted once."""
 
     array: Array
     kept: Kept
-
-    @property
-    def owner(self) -> Any:
-        """The array that owns the memory; a buffer is counted once, at its owner."""
-        return owner(self.array)
+    owner: Any
 
 
 class Saved:
@@ -62,8 +58,9 @@ class Saved:
 
     def hold(self, array: Array, kept: Kept) -> None:
         """Keep `array`, of which `kept` says all but whether it keeps more memory alive than its own."""
-        alive = int(owner(array).nbytes)
-        self.buffers[kept.tensor] = Buffer(array, kept if alive == kept.nbytes else replace(kept, nbytes=alive))
+        whole = owner(array)
+        alive = int(whole.nbytes)
+        self.buffers[kept.tensor] = Buffer(array, kept if alive == kept.nbytes else replace(kept, nbytes=alive), whole)
 
     def __getitem__(self, name: str) -> Array:
         return self.buffers[name].array

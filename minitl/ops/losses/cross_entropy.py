@@ -102,7 +102,7 @@ def expect_labels(labels: Array, classes: int) -> None:
 
 def _options(attrs: Attrs, classes: int) -> tuple[float, Array]:
     """Label smoothing, 0 by default, and class weights (K,), 1 by default, in float64."""
-    smoothing, weights = attrs.get("smoothing", 0.0), np.asarray(attrs.get("weights", (1.0,) * classes), np.float64)
+    smoothing, weights = attrs.get("smoothing", 0.0), np.asarray(attrs.get("weights", np.ones(classes)), np.float64)
     if not 0 <= smoothing <= 1:
         raise ValueRangeError(op="cross_entropy", expected="label smoothing from 0 to 1", got=f"{smoothing}")
     if weights.shape != (classes,) or not (np.isfinite(weights).all() and weights.min() > 0):
@@ -113,7 +113,7 @@ def _options(attrs: Attrs, classes: int) -> tuple[float, Array]:
 
 def _sum(x: Array) -> Array:
     """The sum over the last axis, in its order, in float64."""
-    return np.asarray(np.cumsum(x, axis=-1, dtype=np.float64)[..., -1])
+    return np.cumsum(x, axis=-1, dtype=np.float64)[..., -1].copy()  # a view would hold all of them
 
 
 cross_entropy = Op(
