@@ -21,7 +21,7 @@ from minitl.saved import Kept, Saved
 INPUT = -1  # the record number of a value that no record made
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Var:
     """A value on its way through the network: the array, the record that made it, and whether it wants a gradient.
 

@@ -44,6 +44,8 @@ class Buffer(NamedTuple):
 class Saved:
     """The buffers of one op, by tensor name; the shape of its first input and its rule (which take no memory)."""
 
+    __slots__ = ("buffers", "input_shape", "output", "rule")
+
     def __init__(self, input_shape: Shape = (), rule: str = "") -> None:
         self.buffers: dict[str, Buffer] = {}
         self.input_shape, self.rule = input_shape, rule

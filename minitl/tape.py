@@ -311,7 +311,7 @@ class Tape:
     def _walk(self, step: Step, given: list[Array], pending: dict[int, Array], sink: Sink, *, own: bool) -> None:
         results, gy = step.gradients(self, given, sink.take, own)
         for record in step.records:
-            record.saved = Saved()
+            record.saved.buffers.clear()
         flows = len(step.sources)
         for source, gradient in zip(step.sources, results[:flows], strict=True):
             if gradient is not None:
@@ -341,7 +341,7 @@ class Tape:
         given[0] = self._dense(given[0])
         given += [records[h.record].saved[h.kept.tensor] for h in program.holdings]
         for record in records.values():
-            record.saved = Saved()  # what is still to be read, the plan lets go of
+            record.saved.buffers.clear()  # what is still to be read, the plan lets go of
         given += map(self._read, plan.values)
         return tuple(plan.play(self._work(take), given)), None
 
