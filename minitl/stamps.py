@@ -3,9 +3,9 @@
 Backward reads parameters, and the images where the stem is trained, a second time. If somebody
 changes them in between (steps the weights, holds them in 8 bits, fills the batch's buffer anew),
 its gradients are wrong, and nothing would say so: NumPy's arrays carry no version. So the tape
-takes a stamp of each in the forward pass and compares before backward: shape, dtype, and a checksum
-(CRC-32) of some 64 elements evenly spread, or of all where there are few. That takes about 1 us
-per array, whatever its size.
+takes a stamp of each in the forward pass and compares before backward: shape, dtype, and a hash
+of some 64 elements evenly spread, or of all where there are few. That takes about 1 us per array,
+whatever its size.
 
 Seen are: another shape or dtype; a change of all elements, or of a share f of them at random (but
 for a chance of (1 - f)^64); a change of any `spacing(n)` elements in a row, n / 64 at most, so of any
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 
@@ -28,13 +27,13 @@ from minitl.errors import UsageError
 LOOKS = 64  # elements of an array that are looked at, at least, where it has as many
 
 
-Stamp = tuple[Shape, np.dtype[Any], int]  # what an array looked like: shape, dtype, checksum
+Stamp = tuple[Shape, np.dtype[Any], int]  # what an array looked like: shape, dtype, hash
 
 
 def stamp(array: Array) -> Stamp:
     """What `array`, of any strides, looks like now."""
     elements = array.reshape(-1) if array.flags.c_contiguous else array.flat
-    return array.shape, array.dtype, crc32(elements[:: spacing(array.size)].tobytes())
+    return array.shape, array.dtype, hash(elements[:: spacing(array.size)].tobytes())
 
 
 @lru_cache(maxsize=4096)

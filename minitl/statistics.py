@@ -26,9 +26,10 @@ class Statistics:
     def __init__(self, layers: Iterable[Layer], tape: Tape) -> None:
         self.computes = tape.computes
         self.norms = [layer for layer in layers if isinstance(layer, Norm) and layer.moves(tape)]
-        self.arrays = [p.value for norm in self.norms for p in norm.parameters.values() if p.statistic]
-        for p in (p for norm in self.norms for p in norm.parameters.values() if p.statistic):
+        moving = [p for norm in self.norms for p in norm.parameters.values() if p.statistic]
+        for p in moving:
             expect_writable(p.name, p.value)
+        self.arrays = [p.value for p in moving]
         self.before = [_copy(array, tape) for array in self.arrays]
         self.batches = [norm.batches for norm in self.norms]
 
