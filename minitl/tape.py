@@ -211,13 +211,18 @@ class Tape:
         second (`rerun`) leaves running statistics alone. Where the segment has nothing to train
         and no gradient to pass on, it simply runs.
         """
+        if not self.training:
+            return segment(self, x)
         inner = self._fresh()
         inner.keeps = False
         y = segment(inner, inner.variable(x, x.needs_grad))
         self.idle += inner.idle
         if not y.needs_grad:
-            self.records += inner.records
-            return Var(y.value)
+            first, own = len(self.records), [record.again() for record in inner.records]
+            for record in own:
+                record.move(first, x.source)
+            self.records += own
+            return Var(y.value, first + y.source, False, self._mark)
         parameters = tuple(dict.fromkeys(p for record in inner.records for p in record.parameters))
         record = Checkpoint(
             layer=layer,
