@@ -17,11 +17,15 @@ def expect_values(op: str, shape: Shape) -> Shape:
 
 
 def expect_same(op: str, shapes: Shapes) -> Shape:
-    """The shape of two inputs; ShapeError unless it is one (there is no broadcasting), with no empty axis."""
+    """The shape of two inputs, which may be numbers, (); ShapeError unless it is one (there is no broadcasting).
+
+    No axis may be empty.
+    """
     a, b = shapes
-    if a != b:
-        raise ShapeError(op=op, expected="two arrays of one shape", got=f"{a} and {b}")
-    return expect_values(op, a)
+    if a != b or 0 in a:
+        expected = "two arrays of one shape with no empty axis"
+        raise ShapeError(op=op, expected=expected, got=f"{a} and {b}")
+    return a
 
 
 def expect_factors(op: str, name: str, shapes: Shapes) -> Shape:
