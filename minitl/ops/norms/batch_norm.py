@@ -30,7 +30,7 @@ from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import BATCH
 from minitl.kernels.sums import in_order
-from minitl.ops.expect import expect_norm
+from minitl.ops.expect import expect_norm, expect_numbers
 from minitl.ops.kept import GRAD_INPUT, Uses, keeps, save
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
@@ -64,6 +64,7 @@ COMBINE = Broadcast(_combine, "mmccc", "m")
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); raises ShapeError where a channel has a single value and so no variance."""
     x = expect_norm("batch_norm", INPUTS[1:], shapes)
+    expect_numbers("batch_norm", attrs, eps=np.inf, momentum=1)
     if positions(x) < 2:
         expected = "at least two values per channel to take batch statistics of"
         remedy = "use a larger batch or resolution, or a method that freezes this norm's statistics"

@@ -24,7 +24,7 @@ from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import FROZEN
 from minitl.kernels.sums import in_order
-from minitl.ops.expect import expect_norm
+from minitl.ops.expect import expect_norm, expect_numbers
 from minitl.ops.norms.batch_norm import INPUTS
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
@@ -40,6 +40,7 @@ SCALE_AND_SHIFT = Broadcast(_scale_and_shift, "cccci", "cc", wide=True)
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C)."""
+    expect_numbers("frozen_norm", attrs, eps=np.inf)
     return expect_norm("frozen_norm", INPUTS[1:], shapes)
 
 
