@@ -18,6 +18,7 @@ import numpy as np
 from minitl.arrays import FLOATS, Array, Shape, dtype_name, itemsize, nbytes, size
 from minitl.bits import packed_shape
 from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, ValueRangeError, brief, unknown
+from minitl.kernels import threads
 from minitl.kernels.rules import Rule
 from minitl.pixels import PIXELS
 from minitl.saved import Kept, Saved
@@ -201,7 +202,8 @@ class Op:
 
     def cost(self, shapes: Shapes, dtype: str, *, attrs: Attrs | None = None, needs: Needs, rule: str = "") -> Cost:
         """What forward and backward of such a call take, computed without any array."""
-        return _cost(self, tuple(shapes), dtype, tuple(self._plain(attrs).items()), tuple(needs), rule)
+        given = tuple(self._plain(attrs).items())
+        return _cost(self, tuple(shapes), dtype, given, tuple(needs), rule, threads.count())
 
     def _plain(self, attrs: Attrs | None) -> Attrs:
         """The attributes in Python's own numbers and tuples of them; what is no value is refused."""
@@ -263,7 +265,10 @@ def input_dtype(name: str, dtype: str, attrs: Attrs) -> str:
 
 
 @lru_cache(maxsize=4096)  # a planner asks for the same layers over and over
-def _cost(op: Op, shapes: tuple[Shape, ...], dtype: str, attrs: Any, needs: tuple[bool, ...], rule: str) -> Cost:
+def _cost(
+    op: Op, shapes: tuple[Shape, ...], dtype: str, attrs: Any, needs: tuple[bool, ...], rule: str, _threads: int
+) -> Cost:
+    """The op's own account, which is for the threads in force: each has scratch memory."""
     op._check(shapes, dict(attrs), needs, rule)
     cost = op.functions.cost(shapes, dtype, attrs=dict(attrs), needs=needs, rule=rule or op.rules[0])
     inputs = [nbytes(s, input_dtype(name, dtype, dict(attrs))) for name, s in zip(op.inputs, shapes, strict=False)]

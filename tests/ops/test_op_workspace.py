@@ -13,6 +13,7 @@ from checks import array_peak, check_workspace, predicted
 from minitl import ops
 from minitl.accounting.predict import FEW
 from minitl.arrays import Shape
+from minitl.kernels import threads
 from minitl.ops.rules.sparse import SPARSE
 from minitl.ops.rules.subspace import IN_SUBSPACE, shapes_of
 
@@ -47,6 +48,20 @@ def test_workspace_is_what_cost_foresees(name: str, dims: Dims, dtype: str) -> N
     flags = [(False, True) if can else (False,) for can in every.wantable]
     for needs in product(*flags):
         check_workspace(make(spec, dims, dtype=dtype, needs=needs))
+
+
+def test_it_is_foreseen_for_the_threads_in_force() -> None:
+    """Each has scratch memory, also where the same call has been foreseen for another number of them."""
+    case, before, foreseen = make(NAMES["pointwise_conv"], MAP, dtype="float32"), threads.count(), []
+    try:
+        for count in (1, 2, 1):
+            threads.set_threads(count)
+            check_workspace(case)
+            foreseen.append(predicted(case).backward_workspace)
+    finally:
+        threads.set_threads(before)
+    one, two, again = foreseen
+    assert one == again < two
 
 
 @pytest.mark.parametrize("n", [1, 7, 9])
