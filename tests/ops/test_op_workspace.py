@@ -50,6 +50,29 @@ def test_workspace_is_what_cost_foresees(name: str, dims: Dims, dtype: str) -> N
         check_workspace(make(spec, dims, dtype=dtype, needs=needs))
 
 
+LONG = {  # many channels and few positions: a vector of a number per channel counts there
+    "gated_conv": Dims(n=2, h=1, w=2, c=1280, o=320),
+    "linear": Dims(n=2, c=320, o=1280, flag=True),
+    "pointwise_conv": Dims(n=2, h=2, w=2, c=320, o=1280),
+    "depthwise_conv": Dims(n=2, h=4, w=4, c=1024),
+    "cross_entropy": Dims(n=8, c=1280),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", LONG)
+def test_vectors_are_foreseen_where_they_are_long(name: str, dtype: str) -> None:
+    case = make(NAMES[name], LONG[name], dtype=dtype)
+    cost, (y, saved) = predicted(case), forward(case)
+    backward(case, saved)  # compile first
+    own = sum(k.nbytes for k in cost.kept if k.source is None)
+    fresh = sum(a.nbytes for a, need in zip(case.arrays, case.needs, strict=True) if need)
+    forth = array_peak(lambda: forward(case)) - (y.nbytes + own + cost.forward_workspace)
+    back = array_peak(lambda: backward(case, saved)) - (fresh + cost.backward_workspace)
+    assert forth <= 512
+    assert abs(back) <= 512
+
+
 def test_it_is_foreseen_for_the_threads_in_force() -> None:
     """Each has scratch memory, also where the same call has been foreseen for another number of them."""
     case, before, foreseen = make(NAMES["pointwise_conv"], MAP, dtype="float32"), threads.count(), []

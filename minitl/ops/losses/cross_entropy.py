@@ -87,7 +87,9 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
         output=(),
         kept=kept if needs[0] else (),
         flops=Split(samples * up, needs[0] * samples * down),
-        forward_workspace=(7 - needs[0]) * nbytes(z, dtype) + 4 * samples * classes,  # the exponential's, mostly
+        forward_workspace=(7 - needs[0]) * nbytes(z, dtype)  # the exponential's, mostly
+        + 4 * samples * classes
+        + nbytes((classes,), "float64"),  # the weights of the classes
     )
 
 
@@ -110,7 +112,7 @@ def _options(attrs: Attrs, classes: int) -> tuple[float, Array]:
     if not (numbers and np.isfinite(weights).all() and weights.min() > 0):
         got = brief(weights.tolist())
         raise ValueRangeError(op="cross_entropy", expected=f"{classes} finite class weights above 0", got=got)
-    return attrs.get("smoothing", 0.0), weights.astype(np.float64)
+    return attrs.get("smoothing", 0.0), weights.astype(np.float64, copy=False)
 
 
 def _sum(x: Array) -> Array:
