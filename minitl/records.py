@@ -19,6 +19,15 @@ from minitl.parameters import Parameter
 from minitl.saved import Kept, Saved
 
 INPUT = -1  # the record number of a value that no record made
+ROLES = (  # what a layer is in its network, and so its records; an op that is run by itself has the role ""
+    "stem", "stem_norm", "stem_act",
+    "expand", "expand_norm", "expand_act", "depthwise", "depthwise_norm", "depthwise_act",
+    "se_fc1", "se_act", "se_fc2", "se_gate", "se_scale", "project", "project_norm", "add",
+    "head_conv", "head_norm", "head_act", "pool", "classifier", "classifier_act", "dropout", "loss",
+    "side_pool", "side_conv", "side_norm", "side_act", "side_project", "side_project_norm", "side_up", "side_add",
+    "side_fc1", "side_fc_act", "side_fc2", "side_sum", "side_join",
+    "low_rank_down", "low_rank_up", "low_rank_add",
+)  # fmt: skip
 
 
 @dataclass(eq=False, slots=True)

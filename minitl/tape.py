@@ -14,7 +14,7 @@ import numpy as np
 
 from minitl.arrays import Array, owner, to_numpy
 from minitl.checks import expect_count, expect_flag
-from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError
+from minitl.errors import DtypeError, MinitlError, ShapeError, UsageError, ValueRangeError, unknown
 from minitl.fused.backward import backward
 from minitl.fused.forward import forward
 from minitl.fused.frozen import frozen_forward
@@ -25,7 +25,7 @@ from minitl.kernels.compile import interpreted
 from minitl.ops.op import EXACT, Attrs, Gradients, Op, dtype_of
 from minitl.parameters import Parameter
 from minitl.pixels import PIXELS, Normalisation
-from minitl.records import INPUT, Checkpoint, Holding, OpRecord, Record, Step, Take, Var
+from minitl.records import INPUT, ROLES, Checkpoint, Holding, OpRecord, Record, Step, Take, Var
 from minitl.saved import Saved
 
 K = TypeVar("K", int, str)  # a record's number, or a parameter's name
@@ -106,8 +106,13 @@ class Tape:
     def run(
         self, op: Op, *inputs: Var | Parameter, layer: str, role: str, rule: str = "", attrs: Attrs | None = None
     ) -> Var:
-        """Compute `op` and record it; an error it raises is given the layer's path."""
+        """Compute `op` and record it; an error it raises is given the layer's path.
+
+        `role` is one of `layers.ROLES`, or "" for an op outside any network; others raise UnknownNameError.
+        """
         attrs = attrs or {}
+        if role != "" and role not in ROLES:
+            raise unknown("role", role, ROLES, op=op.name, layer=layer)
         for wrong in (i for i in inputs if not isinstance(i, Var | Parameter)):
             got, remedy = type(wrong).__name__, "an array becomes one by minitl.Var(array)"
             raise UsageError(op=op.name, layer=layer, expected="a Var or a Parameter", got=got, remedy=remedy)
@@ -211,13 +216,18 @@ class Tape:
         second (`rerun`) leaves running statistics alone. Where the segment has nothing to train
         and no gradient to pass on, it simply runs.
         """
+        if not self.training:
+            return segment(self, x)
         inner = self._fresh()
         inner.keeps = False
         y = segment(inner, inner.variable(x, x.needs_grad))
         self.idle += inner.idle
         if not y.needs_grad:
-            self.records += inner.records
-            return Var(y.value)
+            first, own = len(self.records), [record.again() for record in inner.records]
+            for record in own:
+                record.move(first, x.source)
+            self.records += own
+            return Var(y.value, first + y.source, False, self._mark)
         parameters = tuple(dict.fromkeys(p for record in inner.records for p in record.parameters))
         record = Checkpoint(
             layer=layer,

@@ -346,6 +346,10 @@ def _values(d: Dims) -> tuple[Shape, ...]:
     return ((d.n, d.c) if d.flag else _map(d),)
 
 
+def _pair(d: Dims) -> tuple[Shape, ...]:
+    return (() if d.flag else _map(d),) * 2
+
+
 def _conv(d: Dims) -> tuple[Shape, ...]:
     return _map(d), (d.o, d.c, d.k, d.k), *([(d.o,)] * d.bias)
 
@@ -425,9 +429,9 @@ SPECS = [
     ),
     Spec(ops.scale, lambda d: (_map(d), (d.n, 1, 1, d.c)), terms=_most),
     Spec(ops.global_avg_pool, lambda d: (_map(d),), lambda d: {"keepdims": d.flag}, terms=_most),
-    Spec(ops.add, lambda d: (_map(d), _map(d))),
+    Spec(ops.add, _pair),
     Spec(ops.add_channels, lambda d: (_map(d), (d.n, 1, 1, d.c)), terms=_most),
-    Spec(ops.multiply, lambda d: (_map(d), _map(d))),
+    Spec(ops.multiply, _pair),
     Spec(ops.avg_pool, lambda d: ((d.n, d.h + d.k, d.w + d.k, d.c),), lambda d: {"window": min(d.k, 4)}, terms=_most),
     Spec(ops.bilinear_up, lambda d: (_map(d),), lambda d: {"size": (d.h * d.stride, d.w + d.k)}, terms=_most),
     Spec(ops.grouped_conv, _grouped, lambda d: {"groups": d.stride + 1, **_conv_attrs(d)}, terms=_most),

@@ -162,7 +162,7 @@ from minitl.tape import Tape
 assert {"leaky", "minus"} <= set(EMIT)
 tape = Tape()
 x = tape.variable(Var(np.ones((1, 2, 2, 3), np.float32)), True)
-y = tape.run(ops.minus, x, layer="x", role="x")
+y = tape.run(ops.minus, x, layer="x", role="")
 tape.backward(y)
 
 images, labels = np.random.default_rng(0).standard_normal((4, 12, 12, 3), np.float32), np.arange(4)

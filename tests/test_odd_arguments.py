@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import SPECS, Dims, Spec, make
 from models import batch, trained
 
 import minitl
@@ -166,6 +167,31 @@ CALLS = {
     "step": Call(SGD(0.1).step, {"parameters": P, "gradients": G, "lr_scale": 1.0}),
     "set_threads": Call(lambda count: threads.set_threads(count), {"count": 1}),
 }  # fmt: skip
+
+
+GOOD = {  # of ops' attributes, on arrays of `Dims()`
+    "stride": 1, "padding": (1, 1, 1, 1), "eps": 1e-3, "momentum": 0.1, "p": 0.5, "seed": 0, "size": (8, 9),
+    "smoothing": 0.1, "weights": (1.0, 1.0, 1.0, 2.0), "window": 2, "keepdims": True, "channels": (0, 2),
+}  # fmt: skip
+
+
+def computed(spec: Spec, **attrs: Any) -> None:
+    """An op's forward, backward and cost."""
+    case = make(spec, Dims())
+    given: dict[str, Any] = {"attrs": {**spec.attrs(case.dims), **attrs}, "needs": case.needs}
+    y, saved = case.op.forward(*(a.copy() for a in case.arrays), **given, rule=spec.rule)
+    case.op.backward(saved, np.ones_like(y), **given, params=case.params)
+    case.op.cost([a.shape for a in case.arrays], "float64", **given, rule=spec.rule)
+
+
+CALLS |= {
+    f"ops.{spec.name}": Call(
+        partial(computed, spec),
+        {name: spec.attrs(Dims()).get(name, GOOD.get(name)) for name in spec.op.attrs if name != "normalisation"},
+    )
+    for spec in SPECS
+    if spec.op.attrs
+}
 
 
 @pytest.fixture(autouse=True)

@@ -17,9 +17,9 @@ from functools import cached_property
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, positions
+from minitl.arrays import Array, Shape, nbytes, positions
 from minitl.kernels.compile import Lazily, interpreted
-from minitl.kernels.formula import Formula
+from minitl.kernels.formula import Formula, Traced
 from minitl.kernels.rules import register
 from minitl.kernels.target import masked
 from minitl.kernels.tasks import Place, Recorder, Span, given, spans, table_of
@@ -52,6 +52,18 @@ class Broadcast:
         for to, found in zip(out, self.of(*given, dtype=out[0].dtype.name), strict=True):
             to[...] = found
 
+    def workspace(self, channels: int, dtype: str) -> int:
+        """Bytes that `into` of vectors of that dtype holds in passing: what it is given, widened, and what it makes."""
+        widened = self.takes.count("c") * (self.wide and dtype != "float64")
+        return (widened + self._made) * nbytes((channels,), "float64" if self.wide else dtype)
+
+    @cached_property
+    def _made(self) -> int:
+        """The most vectors that the lines make and hold at once, what they give included."""
+        held = _Held()
+        self.function(*(1.0 if kind == "i" else Traced(held.make, None, "float64") for kind in self.takes))
+        return held.most
+
     def over(self, out: Array, *given: Array) -> None:
         """Write what it gives of maps and vectors to a map, on all threads."""
         if interpreted():
@@ -70,6 +82,27 @@ class Broadcast:
     def checked(self) -> Broadcast:
         """The same formula, of whose results nothing is written, but only whether they are finite."""
         return Broadcast(self.function, self.takes, "b" * len(self.makes), wide=self.wide)
+
+
+class _Held:
+    """Counts what a formula's lines make, for as long as they hold it."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def make(self, *_: object) -> _Made:
+        """What an instruction gives."""
+        return _Made(self)
+
+
+class _Made:
+    def __init__(self, held: _Held) -> None:
+        self.held = held
+        held.now += 1
+        held.most = max(held.most, held.now)
+
+    def __del__(self) -> None:
+        self.held.now -= 1
 
 
 def _as_argument(kind: str, argument: Place | float) -> Place | int:

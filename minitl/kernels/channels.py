@@ -67,7 +67,7 @@ def sums(x: Array) -> Array:
 
 def sums_workspace(shape: Shape) -> int:
     """Bytes that `sums` of a map of that shape takes: the groups' and their total."""
-    return 8 * shape[-1] * (len(Groups(shape)) + 2)
+    return 8 * shape[-1] * (len(Groups(shape)) + 1)
 
 
 def dots(x: Array, z: Array) -> Array:

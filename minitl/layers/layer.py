@@ -14,18 +14,8 @@ from minitl.arrays import Array
 from minitl.errors import RuleError, UsageError, brief, unknown
 from minitl.layers.plan import FROZEN, LayerPlan
 from minitl.parameters import Parameter
-from minitl.records import Var
+from minitl.records import ROLES, Var
 from minitl.tape import Tape
-
-ROLES = (
-    "stem", "stem_norm", "stem_act",
-    "expand", "expand_norm", "expand_act", "depthwise", "depthwise_norm", "depthwise_act",
-    "se_fc1", "se_act", "se_fc2", "se_gate", "se_scale", "project", "project_norm", "add",
-    "head_conv", "head_norm", "head_act", "pool", "classifier", "classifier_act", "dropout", "loss",
-    "side_pool", "side_conv", "side_norm", "side_act", "side_project", "side_project_norm", "side_up", "side_add",
-    "side_fc1", "side_fc_act", "side_fc2", "side_sum", "side_join",
-    "low_rank_down", "low_rank_up", "low_rank_add",
-)  # fmt: skip
 
 
 class Layer:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minitl.arrays import Shape, is_count
-from minitl.errors import ShapeError
+from minitl.checks import as_number
+from minitl.errors import ShapeError, ValueRangeError, brief
 from minitl.ops.op import Attrs, Shapes
 
 
@@ -17,11 +18,15 @@ def expect_values(op: str, shape: Shape) -> Shape:
 
 
 def expect_same(op: str, shapes: Shapes) -> Shape:
-    """The shape of two inputs; ShapeError unless it is one (there is no broadcasting), with no empty axis."""
+    """The shape of two inputs, which may be numbers, (); ShapeError unless it is one (there is no broadcasting).
+
+    No axis may be empty.
+    """
     a, b = shapes
-    if a != b:
-        raise ShapeError(op=op, expected="two arrays of one shape", got=f"{a} and {b}")
-    return expect_values(op, a)
+    if a != b or 0 in a:
+        expected = "two arrays of one shape with no empty axis"
+        raise ShapeError(op=op, expected=expected, got=f"{a} and {b}")
+    return a
 
 
 def expect_factors(op: str, name: str, shapes: Shapes) -> Shape:
@@ -62,5 +67,14 @@ def expect_groups(op: str, attrs: Attrs, *channels: int) -> int:
     groups: int = attrs.get("groups", 1)
     if not is_count(groups, 1) or any(count % groups for count in channels):
         expected = f"groups that divide {' and '.join(map(str, channels))} channels"
-        raise ShapeError(op=op, expected=expected, got=f"groups={groups}")
+        raise ShapeError(op=op, expected=expected, got=f"groups={brief(groups)}")
     return groups
+
+
+def expect_numbers(op: str, attrs: Attrs, **most: float) -> None:
+    """ValueRangeError unless each of these attributes, where it is given, is a number from 0 to the one named here."""
+    for name, largest in most.items():
+        number = as_number(attrs.get(name, 0))
+        if number is None or not 0 <= number <= largest:
+            expected = f"{name} to be a finite number from 0 to {largest:g}"
+            raise ValueRangeError(op=op, expected=expected, got=brief(attrs[name]))

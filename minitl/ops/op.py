@@ -17,7 +17,8 @@ import numpy as np
 
 from minitl.arrays import FLOATS, Array, Shape, dtype_name, itemsize, nbytes, size
 from minitl.bits import packed_shape
-from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, unknown
+from minitl.errors import DtypeError, RuleError, ShapeError, UnknownNameError, ValueRangeError, brief, unknown
+from minitl.kernels import threads
 from minitl.kernels.rules import Rule
 from minitl.pixels import PIXELS
 from minitl.saved import Kept, Saved
@@ -81,8 +82,8 @@ class Cost:
     the wanted gradients really compute is counted.
     `moved` counts bytes, every array that enters or leaves a pass once (see `moved_bytes`).
     `*_workspace` is memory in bytes that a call holds at its highest moment beyond what it
-    leaves behind (output and kept buffers, or gradients). It counts maps and weights; vectors
-    of one number a channel, a few of which most calls use in passing, it leaves out.
+    leaves behind (output and kept buffers, or gradients). It counts maps, weights and the vectors
+    of norms, gates, biases and losses; others of one number a channel, such as group norm's, it leaves out.
     """
 
     output: Shape
@@ -163,9 +164,11 @@ class Op:
 
         Inputs may have any strides and are never written (those in `updates` excepted: the running
         statistics of a batch norm); `y` is C-contiguous and of the inputs' dtype, float32 or
-        float64. Raises ShapeError, DtypeError, RuleError or UnknownNameError.
+        float64. Raises ShapeError, DtypeError, ValueRangeError, RuleError or UnknownNameError.
         """
-        attrs = attrs or {}
+        attrs = self._plain(attrs)
+        for name, array in zip(self.inputs, arrays, strict=False):
+            self._expect_array(name, array)
         self._check([a.shape for a in arrays], attrs, needs, rule)
         self._check_dtypes(arrays, attrs)
         dense = [
@@ -187,16 +190,38 @@ class Op:
         """
         if not any(needs):
             return (None,) * len(needs)
+        self._expect_array("gy", gy)
         if saved.output and saved.output != (gy.shape, dtype_name(gy.dtype)):
             shape, dtype = saved.output
             wrong = ShapeError if gy.shape != shape else DtypeError
             raise wrong(op=self.name, expected=f"gy {shape}, {dtype}", got=f"{gy.shape}, {dtype_name(gy.dtype)}")
         dense, *parameters = (np.asarray(a, order="C") for a in (gy, *params))
-        return self.functions.backward(saved, dense, attrs=attrs or {}, needs=tuple(needs), params=tuple(parameters))
+        return self.functions.backward(
+            saved, dense, attrs=self._plain(attrs), needs=tuple(needs), params=tuple(parameters)
+        )
 
     def cost(self, shapes: Shapes, dtype: str, *, attrs: Attrs | None = None, needs: Needs, rule: str = "") -> Cost:
         """What forward and backward of such a call take, computed without any array."""
-        return _cost(self, tuple(shapes), dtype, tuple((attrs or {}).items()), tuple(needs), rule)
+        given = tuple(self._plain(attrs).items())
+        return _cost(self, tuple(shapes), dtype, given, tuple(needs), rule, threads.count())
+
+    def _plain(self, attrs: Attrs | None) -> Attrs:
+        """The attributes in Python's own numbers and tuples of them; what is no value is refused."""
+        return {name: self._value(name, value) for name, value in attrs.items()} if attrs else {}
+
+    def _value(self, name: str, value: Any) -> Any:
+        value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        value = tuple(self._value(name, part) for part in value) if isinstance(value, list | tuple) else value
+        try:
+            hash(value)
+        except TypeError:
+            expected = f"{name} to be a number, a text or several in a row"
+            raise ValueRangeError(op=self.name, expected=expected, got=brief(value)) from None
+        return value
+
+    def _expect_array(self, name: str, value: object) -> None:
+        if not isinstance(value, np.ndarray | np.generic):
+            raise DtypeError(op=self.name, expected=f"an array as {name}", got=brief(type(value).__name__))
 
     def _check(self, shapes: Shapes, attrs: Attrs, needs: Needs, rule: str) -> None:
         least = len(self.inputs) - self.optional
@@ -240,7 +265,10 @@ def input_dtype(name: str, dtype: str, attrs: Attrs) -> str:
 
 
 @lru_cache(maxsize=4096)  # a planner asks for the same layers over and over
-def _cost(op: Op, shapes: tuple[Shape, ...], dtype: str, attrs: Any, needs: tuple[bool, ...], rule: str) -> Cost:
+def _cost(
+    op: Op, shapes: tuple[Shape, ...], dtype: str, attrs: Any, needs: tuple[bool, ...], rule: str, _threads: int
+) -> Cost:
+    """The op's own account, which is for the threads in force: each has scratch memory."""
     op._check(shapes, dict(attrs), needs, rule)
     cost = op.functions.cost(shapes, dtype, attrs=dict(attrs), needs=needs, rule=rule or op.rules[0])
     inputs = [nbytes(s, input_dtype(name, dtype, dict(attrs))) for name, s in zip(op.inputs, shapes, strict=False)]

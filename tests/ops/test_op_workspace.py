@@ -13,6 +13,7 @@ from checks import array_peak, check_workspace, predicted
 from minitl import ops
 from minitl.accounting.predict import FEW
 from minitl.arrays import Shape
+from minitl.kernels import threads
 from minitl.ops.rules.sparse import SPARSE
 from minitl.ops.rules.subspace import IN_SUBSPACE, shapes_of
 
@@ -47,6 +48,46 @@ def test_workspace_is_what_cost_foresees(name: str, dims: Dims, dtype: str) -> N
     flags = [(False, True) if can else (False,) for can in every.wantable]
     for needs in product(*flags):
         check_workspace(make(spec, dims, dtype=dtype, needs=needs))
+
+
+LONG = {  # many channels and few positions: a vector of a number per channel counts there
+    "gated_conv": Dims(n=2, h=1, w=2, c=1280, o=320),
+    "linear": Dims(n=2, c=320, o=1280, flag=True),
+    "pointwise_conv": Dims(n=2, h=2, w=2, c=320, o=1280),
+    "depthwise_conv": Dims(n=2, h=4, w=4, c=1024),
+    "cross_entropy": Dims(n=8, c=1280),
+    "batch_norm": Dims(n=2, h=4, w=4, c=1280),
+    "frozen_norm": Dims(n=2, h=4, w=4, c=1280),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", LONG)
+def test_vectors_are_foreseen_where_they_are_long(name: str, dtype: str) -> None:
+    case = make(NAMES[name], LONG[name], dtype=dtype)
+    cost, (y, saved) = predicted(case), forward(case)
+    backward(case, saved)  # compile first
+    own = sum(k.nbytes for k in cost.kept if k.source is None)
+    own += sum(a.nbytes for a, n in zip(case.arrays, case.op.inputs, strict=True) if n in case.op.updates)  # copies
+    fresh = sum(a.nbytes for a, need in zip(case.arrays, case.needs, strict=True) if need)
+    forth = array_peak(lambda: forward(case)) - (y.nbytes + own + cost.forward_workspace)
+    back = array_peak(lambda: backward(case, saved)) - (fresh + cost.backward_workspace)
+    assert forth <= 512
+    assert abs(back) <= 512
+
+
+def test_it_is_foreseen_for_the_threads_in_force() -> None:
+    """Each has scratch memory, also where the same call has been foreseen for another number of them."""
+    case, before, foreseen = make(NAMES["pointwise_conv"], MAP, dtype="float32"), threads.count(), []
+    try:
+        for count in (1, 2, 1):
+            threads.set_threads(count)
+            check_workspace(case)
+            foreseen.append(predicted(case).backward_workspace)
+    finally:
+        threads.set_threads(before)
+    one, two, again = foreseen
+    assert one == again < two
 
 
 @pytest.mark.parametrize("n", [1, 7, 9])

@@ -518,3 +518,102 @@ class Tempered(Correct):
     def cross_entropy(self, z: Array, labels: Array) -> Result:
         loss, back = super().cross_entropy(2 * z, labels)
         return loss, lambda gy: 2 * back(gy)
+
+
+# Norms, as autograd makes their gradients of a wrong forward, and the loss
+
+
+class WrongDeviation(Correct):
+    """The derivative of a wrong forward: the x_hat term of gx is `steeper` than the formula has it."""
+
+    def steeper(self, inv_std: Array, m: int) -> Array | float:
+        raise NotImplementedError
+
+    def batch_norm_back(self, layer: str, gy: Array, x_hat: Array, inv_std: Array) -> Array:
+        m = gy[..., 0].size
+        gx = super().batch_norm_back(layer, gy, x_hat, inv_std)
+        along = (gy * x_hat).mean(axis=(0, 1, 2)) * (self.steeper(inv_std, m) - 1)
+        return gx - self.p[f"{layer}weight"] * inv_std * x_hat * along
+
+
+@mutant("normalised by the unbiased variance, and its own derivative")
+class UnbiasedThroughout(WrongDeviation):
+    def variance(self, x: Array, mean: Array) -> Array:
+        return super().variance(x, mean) * (x[..., 0].size / (x[..., 0].size - 1))
+
+    def steeper(self, inv_std: Array, m: int) -> Array | float:
+        return m / (m - 1)
+
+
+@mutant("eps outside the square root, and its own derivative")
+class EpsOutsideThroughout(WrongDeviation):
+    def inv_std(self, variance: Array) -> Array:
+        return 1 / (np.sqrt(variance) + self.attrs["eps"])
+
+    def steeper(self, inv_std: Array, m: int) -> Array | float:
+        return 1 / (1 - self.attrs["eps"] * inv_std)
+
+
+@mutant("the mean of gy forgotten in a batch norm's gradient of x")
+class NoMeanOfGradient(Correct):
+    def batch_norm_back(self, layer: str, gy: Array, x_hat: Array, inv_std: Array) -> Array:
+        gx = super().batch_norm_back(layer, gy, x_hat, inv_std)
+        return gx + self.p[f"{layer}weight"] * inv_std * gy.mean(axis=(0, 1, 2))
+
+
+@mutant("the variance in place of the deviation in a norm")
+class NoSquareRoot(Correct):
+    def inv_std(self, variance: Array) -> Array:
+        return 1 / (variance + self.attrs["eps"])
+
+
+@mutant("the running mean not subtracted")
+class NotCentred(Correct):
+    def frozen_norm(self, layer: str, x: Array) -> Result:
+        return super().frozen_norm(layer, x + self.p[f"{layer}running_mean"])
+
+
+@mutant("momentum of the wrong sign")
+class Repelled(Correct):
+    def moved(self, running: Array, batch: Array) -> Array:
+        return running - self.attrs["momentum"] * (batch - running)
+
+
+@mutant("the old running statistic kept whole")
+class NotDecayed(Correct):
+    def moved(self, running: Array, batch: Array) -> Array:
+        return running + self.attrs["momentum"] * batch
+
+
+@mutant("running mean and variance exchanged")
+class ExchangedStatistics(Correct):
+    def move_statistics(self, layer: str, x: Array) -> None:
+        super().move_statistics(layer, x)
+        mean, variance = f"{layer}running_mean", f"{layer}running_var"
+        self.after[mean], self.after[variance] = self.after[variance], self.after[mean]
+
+
+@mutant("running deviation in place of the variance")
+class RunningDeviation(Correct):
+    def unbiased(self, variance: Array, m: int) -> Array:
+        return np.asarray(np.sqrt(super().unbiased(variance, m)))
+
+
+@mutant("softmax before the loss")
+class SoftmaxTwice(Correct):
+    def cross_entropy(self, z: Array, labels: Array) -> Result:
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        loss, of_loss = super().cross_entropy(p, labels)
+
+        def back(gy: Array) -> Array:
+            g = of_loss(gy)
+            return p * (g - (g * p).sum(axis=1, keepdims=True))
+
+        return loss, back
+
+
+@mutant("labels counted from 1")
+class LabelsFromOne(Correct):
+    def cross_entropy(self, z: Array, labels: Array) -> Result:
+        return super().cross_entropy(z, (labels - 1) % z.shape[1])

@@ -239,6 +239,16 @@ def test_a_mistake_is_caught_where_it_is(name: str, wrong: dict[str, Any], tenso
     assert tensor in {line.tensor for line in report.lines if not line.ok}
 
 
+def test_a_wrong_basis_hides_no_cause() -> None:
+    (case,) = oracle.cases("subspace_conv-follows-k1")
+    got = {name: array.copy() for name, array in case.expected.items()}
+    got["grad_param.weight"] *= 2
+    got["buffer_after.basis_h"] += 0.25
+    causes = {line.tensor: line.cause for line in case.compare(got).lines if not line.ok}
+    assert causes.keys() == {"grad_param.weight", "buffer_after.basis_h"}
+    assert "a gradient doubled" in causes["grad_param.weight"]
+
+
 def test_the_noise_that_is_given_is_what_minitl_adds() -> None:
     """The other way round: with other noise its own codes are other ones."""
     (case,) = oracle.cases("coded_conv-quantised8")

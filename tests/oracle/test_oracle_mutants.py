@@ -122,6 +122,15 @@ EVERY = (  # mistakes, and a case of which they are named in every tensor that i
     *((f"the last group missing{where}", f"grouped_conv-k3-s{stride}") for where in GRADIENTS for stride in (1, 2)),
     ("the last group missing in the gradient of the weights", "standardised_conv-k3-s2"),
     ("the first group missing in both gradients", "grouped_conv-k3-s2"),
+    ("normalised by the unbiased variance, and its own derivative", "batch_norm-v2"),
+    ("normalised by the unbiased variance, and its own derivative", "irb-mobiletl-hard_swish-k3-s1-se"),
+    ("eps outside the square root, and its own derivative", "batch_norm-v3"),
+    ("the mean of gy forgotten in a batch norm's gradient of x", "batch_norm-v2"),
+    ("the variance in place of the deviation in a norm", "frozen_norm-v3"),
+    ("the running mean not subtracted", "frozen_norm-v3"),
+    ("momentum of the wrong sign", "batch_norm-v3"),
+    ("softmax before the loss", "cross_entropy"),
+    ("labels counted from 1", "cross_entropy"),
 )
 
 

@@ -158,7 +158,7 @@ def test_the_gates_rule_folded_takes_no_adaptor() -> None:
         predict(network, batch=2, resolution=24)
 
 
-@pytest.mark.parametrize("name", ["slope", "lora", "subspace"])
+@pytest.mark.parametrize("name", ["slope", "lora", "subspace", "mobiletl-recompute"])
 def test_the_exported_network_is_that_of_evaluation(name: str) -> None:
     """Also with dense weights loaded after the method: what its pattern leaves out does not count."""
     pytest.importorskip("onnx")

@@ -56,6 +56,25 @@ def times(x: Array, w: Array) -> Array:
     return np.einsum("nhwi,oi->nhwo", x, w[..., 0, 0])
 
 
+def test_two_losses_are_added_and_weighed() -> None:
+    """The loss of each head of one network, the second counting a quarter."""
+    net = trained(minitl.networks.digits_irb(num_classes=3, dtype="float64"), "ft-all")
+    images, labels = batch(net, classes=3)
+    tape = Tape()
+    logits = net(tape, images)
+    first, second = (minitl.cross_entropy(tape, logits, own) for own in (labels, labels[::-1]))
+    quarter = tape.run(ops.multiply, second, Var(np.array(0.25)), layer="weighed", role="loss")
+    got = tape.backward(tape.run(ops.add, first, quarter, layer="sum", role="loss"))
+    alone = [gradients_of(net, images, own) for own in (labels, labels[::-1])]
+    for name, gradient in got.items():
+        np.testing.assert_allclose(gradient, alone[0][name] + alone[1][name] / 4, rtol=1e-9, atol=1e-12)
+
+
+def gradients_of(net: Any, images: Array, labels: Array) -> dict[str, Array]:
+    tape = Tape()
+    return tape.backward(minitl.cross_entropy(tape, net(tape, images), labels))
+
+
 X = RNG.standard_normal((2, 3, 3, 4))
 U = times(X, W)  # the value that is used several times
 

@@ -64,6 +64,18 @@ def test_the_walk_over_records_finds_a_hidden_array() -> None:
     assert arrays_in(tape.records[0]) == ["record.attrs['hidden'][0]"]
 
 
+def test_a_checkpointed_part_that_is_frozen_is_recorded_where_it_ran() -> None:
+    """Each record names those that made its inputs, as without a checkpoint."""
+
+    def made(checkpoint: bool) -> list[tuple[str, tuple[int, ...]]]:
+        net = trained(minitl.networks.digits_irb(), "ft-last", checkpoint=checkpoint)
+        tape = Tape(fused=False)
+        net(tape, batch(net)[0])
+        return [(record.layer, record.sources) for record in tape.records]
+
+    assert made(checkpoint=True) == made(checkpoint=False)
+
+
 class Watching(Tape):
     """Remembers, weakly, the value each record made."""
 

@@ -10,7 +10,7 @@ from models import batch, trained
 
 import minitl
 from minitl import ops
-from minitl.errors import MinitlError, UsageError
+from minitl.errors import MinitlError, UnknownNameError, UsageError
 from minitl.layers import Conv, LayerPlan
 from minitl.records import Var
 from minitl.tape import Tape
@@ -58,6 +58,14 @@ def test_what_is_no_var_is_refused(value: Any) -> None:
         tape.run(ops.relu, value, layer="net.act", role="expand_act")
     with pytest.raises(UsageError, match="backward: expected a Var that this tape gave, got"):
         tape.backward(value)
+    assert not tape.records
+
+
+@pytest.mark.parametrize("role", ["expandd", "x", None])
+def test_an_unknown_role_is_refused(role: Any) -> None:
+    tape = Tape()
+    with pytest.raises(UnknownNameError, match=r"net\.act \(relu\): unknown role .*choose one of: stem, "):
+        tape.run(ops.relu, Var(images()), layer="net.act", role=role)
     assert not tape.records
 
 

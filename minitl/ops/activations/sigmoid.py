@@ -24,4 +24,4 @@ def slope_from_output(y: Any) -> Any:
     return y * (1 - y)
 
 
-sigmoid = activation("sigmoid", value, {"exact": FromOutput(slope_from_output, flops=3)}, flops=4)
+sigmoid = activation("sigmoid", value, {"exact": FromOutput(slope_from_output, flops=3)}, flops=3)

@@ -32,6 +32,6 @@ silu = activation(
     "silu",
     value,
     {"exact": FromInput(slope, flops=8), "sign": Codes(1, lambda: (((0.0, AT_LEAST),), (0.0, 1.0)))},
-    flops=4,
+    flops=3,
     approximate=("sign",),
 )

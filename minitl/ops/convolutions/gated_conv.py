@@ -86,7 +86,9 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
         macs=macs,
         flops=2 * macs + x[0] * size(w) * scaling,
         forward_workspace=matrix + pointwise.product_workspace(area, (o, i), dtype, True),
-        backward_workspace=doubles + matrix + max(needs[0] * (matrix + back), both * grad, both * doubles),
+        backward_workspace=doubles
+        + matrix
+        + max(needs[0] * (matrix + back), both * grad, both * doubles, needs[1] * (doubles + nbytes((i,), "float64"))),
     )
 
 

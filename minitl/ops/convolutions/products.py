@@ -37,7 +37,7 @@ def products_cost(
     """
     x, weight, *bias = shapes
     of_bias = any(needs[2:])
-    gx, gw = needs[0] * nbytes(x, dtype), needs[1] * nbytes(weight, dtype)
+    gx, gw, gb = needs[0] * nbytes(x, dtype), needs[1] * nbytes(weight, dtype), of_bias * nbytes(y[-1:], dtype)
     products = Split(macs, needs[0] * macs, needs[1] * macs)
     return Cost(
         output=y,
@@ -46,7 +46,7 @@ def products_cost(
         flops=2 * products + Split(len(bias) * size(y), grad_weight=of_bias * size(y)),
         forward_workspace=forward,
         backward_workspace=beyond(
-            gx + gw,
+            gx + gw + gb,
             needs[0] * (gx + grad_input),
             needs[1] * (gx + gw + grad_weight),
             of_bias * (gx + gw + channels.sums_workspace(y)),

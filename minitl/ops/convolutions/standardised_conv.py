@@ -47,13 +47,13 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
-    """That of the convolution; 5 operations per weight for w', 8 more for gw; in passing w' and some like it."""
+    """That of the convolution; 5 operations per weight for w', 7 more for gw; in passing w' and some like it."""
     one, w = grouped_conv.cost(shapes, dtype, attrs=attrs, needs=needs), shapes[1]
     n, room, y, gx = size(w), nbytes(w, dtype), nbytes(one.output, dtype), needs[0] * nbytes(shapes[0], dtype)
     left = gx + needs[1] * room
     return replace(
         one,
-        flops=one.flops + Split(5 * n, needs[0] * 5 * n, needs[1] * 8 * n),
+        flops=one.flops + Split(5 * n, needs[0] * 5 * n, needs[1] * 7 * n),
         forward_workspace=beyond(y, 2 * room, room + y + one.forward_workspace),
         backward_workspace=beyond(left, 2 * room, room + left + one.backward_workspace, needs[1] * (gx + 4 * room)),
     )

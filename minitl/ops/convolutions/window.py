@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minitl.arrays import Shape
-from minitl.errors import ShapeError, ValueRangeError
+from minitl.arrays import Shape, is_count
+from minitl.errors import ShapeError, ValueRangeError, brief
 from minitl.kernels.window import Window
 from minitl.ops.expect import expect_map, expect_vectors
 from minitl.ops.op import Attrs, Shapes
@@ -25,8 +25,8 @@ def conv_shape(op: str, shapes: Shapes, attrs: Attrs, *, depthwise: bool = False
         expected = f"one filter per channel: weight ({x[3]}, 1, k, k), for x {x}"
         raise ShapeError(op=op, expected=expected, got=f"weight {w}")
     stride = attrs.get("stride", 1)
-    if stride not in (1, 2):
-        raise ValueRangeError(op=op, expected="stride 1 or 2", got=f"stride {stride}")
+    if not is_count(stride, 1) or stride > 2:
+        raise ValueRangeError(op=op, expected="stride 1 or 2", got=f"stride {brief(stride)}")
     if bias:
         expect_vectors(op, w[0], bias=bias[0])
     above, below, left, right = padding_of(op, w[2], attrs)
@@ -41,9 +41,10 @@ def padding_of(op: str, k: int, attrs: Attrs) -> tuple[int, int, int, int]:
     padding = attrs.get("padding")
     if padding is None:
         return (k // 2,) * 4
-    if len(padding) != 4 or not all(isinstance(p, int) and 0 <= p < k for p in padding):
+    four = isinstance(padding, tuple) and len(padding) == 4
+    if not four or not all(is_count(p, 0) and p < k for p in padding):
         expected = f"padding (above, below, left, right), each from 0 to {k - 1}"
-        raise ValueRangeError(op=op, expected=expected, got=f"{padding}")
+        raise ValueRangeError(op=op, expected=expected, got=brief(padding))
     return tuple(padding)
 
 

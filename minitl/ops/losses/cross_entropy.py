@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, nbytes
-from minitl.errors import DtypeError, ShapeError, ValueRangeError
+from minitl.arrays import Array, Shape, nbytes, to_numpy
+from minitl.errors import DtypeError, ShapeError, ValueRangeError, brief
 from minitl.kernels.formula import exp, log
+from minitl.ops.expect import expect_numbers
 from minitl.ops.kept import GRAD_INPUT
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_array, keeps_input
 from minitl.saved import Saved
@@ -79,13 +80,16 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     Smoothing or weights add 2 per logit and 6 per sample forward; 2 and 3 backward.
     """
     (samples, classes), z = shapes[0], shapes[0]
+    _options(attrs, classes)
     kept = keeps_array("probabilities", z, dtype, GRAD_INPUT), keeps_input("labels", 1, z[:1], "int64", GRAD_INPUT)
     up, down = (7 * classes + 9, 3 * classes + 4) if attrs else (5 * classes + 3, classes + 1)
     return Cost(
         output=(),
         kept=kept if needs[0] else (),
         flops=Split(samples * up, needs[0] * samples * down),
-        forward_workspace=(7 - needs[0]) * nbytes(z, dtype) + 4 * samples * classes,  # the exponential's, mostly
+        forward_workspace=(7 - needs[0]) * nbytes(z, dtype)  # the exponential's, mostly
+        + 4 * samples * classes
+        + nbytes((classes,), "float64"),  # the weights of the classes
     )
 
 
@@ -102,13 +106,13 @@ def expect_labels(labels: Array, classes: int) -> None:
 
 def _options(attrs: Attrs, classes: int) -> tuple[float, Array]:
     """Label smoothing, 0 by default, and class weights (K,), 1 by default, in float64."""
-    smoothing, weights = attrs.get("smoothing", 0.0), np.asarray(attrs.get("weights", np.ones(classes)), np.float64)
-    if not 0 <= smoothing <= 1:
-        raise ValueRangeError(op="cross_entropy", expected="label smoothing from 0 to 1", got=f"{smoothing}")
-    if weights.shape != (classes,) or not (np.isfinite(weights).all() and weights.min() > 0):
-        got = f"{weights.tolist()[:8]}"
+    expect_numbers("cross_entropy", attrs, smoothing=1)
+    weights = to_numpy(attrs.get("weights", np.ones(classes)), op="cross_entropy")
+    numbers = weights.dtype.kind in "fiu" and weights.shape == (classes,)
+    if not (numbers and np.isfinite(weights).all() and weights.min() > 0):
+        got = brief(weights.tolist())
         raise ValueRangeError(op="cross_entropy", expected=f"{classes} finite class weights above 0", got=got)
-    return smoothing, weights
+    return attrs.get("smoothing", 0.0), weights.astype(np.float64, copy=False)
 
 
 def _sum(x: Array) -> Array:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, size
-from minitl.errors import ShapeError, ValueRangeError
+from minitl.arrays import Array, Shape, is_count, size
+from minitl.errors import ShapeError, ValueRangeError, brief
 from minitl.ops.expect import expect_map
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.saved import Saved
@@ -21,8 +21,8 @@ def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, H // s, W // s, C) for x (N, H, W, C) and the attribute `window`, s."""
     (x,), s = shapes, attrs.get("window", 2)
     expect_map("avg_pool", x)
-    if not isinstance(s, int) or s < 1:
-        raise ValueRangeError(op="avg_pool", expected="window to be a whole number, at least 1", got=str(s))
+    if not is_count(s, 1):
+        raise ValueRangeError(op="avg_pool", expected="window to be a whole number, at least 1", got=brief(s))
     if min(x[1:3]) < s:
         expected, got = f"a map of at least {s} x {s}", f"{x[1]} x {x[2]}"
         raise ShapeError(op="avg_pool", expected=expected, got=got, remedy="use larger images, or no side module here")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, size
-from minitl.errors import ShapeError
+from minitl.arrays import Array, Shape, is_count, size
+from minitl.errors import ShapeError, brief
 from minitl.ops.expect import expect_map
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
 from minitl.ops.room import Room, made, room_bytes
@@ -24,9 +24,10 @@ def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """(N, Ho, Wo, C) for x (N, H, W, C) and the attribute `size`, (Ho, Wo)."""
     (x,), target = shapes, attrs.get("size", (0, 0))
     expect_map("bilinear_up", x)
-    if len(target) != 2 or target[0] < x[1] or target[1] < x[2]:
+    two = isinstance(target, tuple) and len(target) == 2
+    if not two or not all(is_count(new, old) for new, old in zip(target, x[1:3], strict=True)):
         expected = f"a size (height, width) of at least {x[1:3]}"
-        raise ShapeError(op="bilinear_up", expected=expected, got=f"{target}")
+        raise ShapeError(op="bilinear_up", expected=expected, got=brief(target))
     return (x[0], *target, x[3])
 
 

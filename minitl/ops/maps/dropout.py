@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, nbytes, size
+from minitl.arrays import Array, Shape, is_count, nbytes, size
 from minitl.bits import pack, unpack
-from minitl.errors import UnknownNameError, ValueRangeError
+from minitl.checks import as_number
+from minitl.errors import UnknownNameError, ValueRangeError, brief
 from minitl.ops.expect import expect_values
 from minitl.ops.kept import GRAD_INPUT
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, keeps_codes
@@ -22,8 +23,11 @@ def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     if missing := {"p", "seed"} - set(attrs):
         got = f"no {' and no '.join(sorted(missing))}"
         raise UnknownNameError(op="dropout", expected="attributes p and seed", got=got)
-    if not 0 <= attrs["p"] < 1:
-        raise ValueRangeError(op="dropout", expected="0 <= p < 1", got=f"p = {attrs['p']}")
+    p, seed = as_number(attrs["p"]), attrs["seed"]
+    if p is None or not 0 <= p < 1:
+        raise ValueRangeError(op="dropout", expected="0 <= p < 1", got=f"p = {brief(attrs['p'])}")
+    if not all(is_count(number, 0) for number in (seed if isinstance(seed, tuple) else (seed,))):
+        raise ValueRangeError(op="dropout", expected="a seed of whole numbers of at least 0", got=brief(seed))
     return expect_values("dropout", shapes[0])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from minitl.arrays import Array, Shape, size
 from minitl.ops.expect import expect_same
 from minitl.ops.kept import GRAD_INPUT, Uses, keeps, save
@@ -21,12 +23,12 @@ def uses(needs: Needs) -> Uses:
 
 def forward(a: Array, b: Array, *, attrs: Attrs, needs: Needs, rule: str) -> tuple[Array, Saved]:
     """y = a b; keeps what the gradients use."""
-    return a * b, save(uses(needs), a, b)
+    return np.asarray(a * b), save(uses(needs), a, b)
 
 
 def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tuple[Array, ...]) -> Gradients:
     """ga = gy b, gb = gy a: those that `needs` asks for."""
-    return (gy * saved["b"] if needs[0] else None, gy * saved["a"] if needs[1] else None)
+    return (np.asarray(gy * saved["b"]) if needs[0] else None, np.asarray(gy * saved["a"]) if needs[1] else None)
 
 
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:

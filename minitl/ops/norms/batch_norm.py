@@ -30,9 +30,9 @@ from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import BATCH
 from minitl.kernels.sums import in_order
-from minitl.ops.expect import expect_norm
+from minitl.ops.expect import expect_norm, expect_numbers
 from minitl.ops.kept import GRAD_INPUT, Uses, keeps, save
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, beyond
 from minitl.saved import Saved
 
 
@@ -64,6 +64,7 @@ COMBINE = Broadcast(_combine, "mmccc", "m")
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); raises ShapeError where a channel has a single value and so no variance."""
     x = expect_norm("batch_norm", INPUTS[1:], shapes)
+    expect_numbers("batch_norm", attrs, eps=np.inf, momentum=1)
     if positions(x) < 2:
         expected = "at least two values per channel to take batch statistics of"
         remedy = "use a larger batch or resolution, or a method that freezes this norm's statistics"
@@ -112,14 +113,22 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     """7 operations per value forward; backward 1 for gbeta, 2 for ggamma, 4 for gx (and the two sums it needs)."""
     x, n = shapes[0], size(shapes[0])
     kept = keeps(uses(needs), (x, x[3:]), dtype, inputs=False)
-    sums = 8 * len(Groups(x)) * x[3]  # bytes of one in float64 for each group of samples and channel
+    total, vector = nbytes(x[3:], "float64"), nbytes(x[3:], dtype)
+    sums = len(Groups(x)) * total  # one for each group of samples and channel
+    gx, ggamma, gbeta = needs[0] * nbytes(x, dtype), needs[1] * vector, needs[2] * vector
+    passed = ggamma + sums + total
+    if needs[0]:
+        passed = gx + 2 * (sums + total) + 3 * vector + FACTORS.workspace(x[3], dtype)
     of_gx = needs[0] * (4 + 2 * (not needs[1]) + (not needs[2]))
     return Cost(
         output=x,
         kept=kept,
         flops=Split(7 * n, of_gx * n, (2 * needs[1] + needs[2]) * n),
-        forward_workspace=(0 if kept else nbytes(x, dtype)) + 2 * sums,  # x_hat is made either way
-        backward_workspace=2 * sums if needs[0] else sums,
+        forward_workspace=(0 if kept else nbytes(x, dtype))  # x_hat is made either way, and so are mean and inv_std
+        + (2 - needs[0]) * vector
+        + 2 * sums
+        + STATISTICS.workspace(x[3], dtype),
+        backward_workspace=beyond(gx + ggamma + gbeta, passed),
     )
 
 

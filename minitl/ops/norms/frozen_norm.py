@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minitl.arrays import Array, Shape, size
+from minitl.arrays import Array, Shape, nbytes, size
 from minitl.kernels import channels, elementwise
 from minitl.kernels.broadcast import Broadcast
 from minitl.kernels.elementwise import Down, Up
@@ -24,9 +24,9 @@ from minitl.kernels.formula import sqrt
 from minitl.kernels.groups import Groups
 from minitl.kernels.rules import FROZEN
 from minitl.kernels.sums import in_order
-from minitl.ops.expect import expect_norm
+from minitl.ops.expect import expect_norm, expect_numbers
 from minitl.ops.norms.batch_norm import INPUTS
-from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
+from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split, beyond
 from minitl.saved import Saved
 
 
@@ -40,6 +40,7 @@ SCALE_AND_SHIFT = Broadcast(_scale_and_shift, "cccci", "cc", wide=True)
 
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C)."""
+    expect_numbers("frozen_norm", attrs, eps=np.inf)
     return expect_norm("frozen_norm", INPUTS[1:], shapes)
 
 
@@ -65,8 +66,17 @@ def backward(saved: Saved, gy: Array, *, attrs: Attrs, needs: Needs, params: tup
 def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -> Cost:
     """2 operations per value forward, 1 for gx, 1 for gbeta."""
     x, n = shapes[0], size(shapes[0])
-    sums = 8 * len(Groups(x)) * x[3]  # bytes of one in float64 for each group of samples and channel
-    return Cost(output=x, flops=Split(2 * n, needs[0] * n, needs[2] * n), backward_workspace=sums)
+    gx, gb = needs[0] * nbytes(x, dtype), needs[2] * nbytes(x[3:], dtype)
+    two, making = 2 * nbytes(x[3:], dtype), SCALE_AND_SHIFT.workspace(x[3], dtype)
+    total = nbytes(x[3:], "float64")
+    sums = len(Groups(x)) * total  # one for each group of samples and channel
+    passed = max(two + making, gx + two + sums + needs[2] * (total + gb)) if needs[0] else sums + total
+    return Cost(
+        output=x,
+        flops=Split(2 * n, needs[0] * n, needs[2] * n),
+        forward_workspace=two + making,
+        backward_workspace=beyond(gx + gb, passed),
+    )
 
 
 frozen_norm = Op(

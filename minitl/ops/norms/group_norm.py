@@ -16,7 +16,7 @@ import numpy as np
 
 from minitl.arrays import Array, Shape, nbytes, size
 from minitl.errors import ShapeError
-from minitl.ops.expect import expect_groups, expect_norm
+from minitl.ops.expect import expect_groups, expect_norm, expect_numbers
 from minitl.ops.kept import keeps, save
 from minitl.ops.norms.batch_norm import uses
 from minitl.ops.op import Attrs, Cost, Functions, Gradients, Needs, Op, Shapes, Split
@@ -26,6 +26,7 @@ from minitl.saved import Saved
 def output_shape(shapes: Shapes, attrs: Attrs) -> Shape:
     """That of x (N, H, W, C); the attribute `groups` must divide C, and a group have at least two values."""
     x = expect_norm("group_norm", ("weight", "bias"), shapes)
+    expect_numbers("group_norm", attrs, eps=np.inf)
     if size(x[1:]) // expect_groups("group_norm", attrs, x[3]) < 2:
         raise ShapeError(op="group_norm", expected="at least two values per group and sample", got=f"one: shape {x}")
     return x

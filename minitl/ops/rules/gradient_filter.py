@@ -59,8 +59,9 @@ def cost(exact: Cost, shapes: Shapes, dtype: str, r: int, needs: Needs) -> Cost:
 
 def _backward_workspace(x: Shape, weight: Shape, y: Shape, dtype: str, r: int, needs: Needs) -> int:
     """The means, and first the products with them, then gx and gW; the sums of a bias come last."""
+    gb = any(needs[2:]) * nbytes(y[-1:], dtype)
     if not any(needs[:2]):
-        return channels.sums_workspace(y)
+        return beyond(gb, channels.sums_workspace(y))
     sums, taps, means = sums_shape(x, y, r), (*weight[:2], 1, 1), nbytes(sums_shape(y, y, r), dtype)
     gx, gw = needs[0] * nbytes(x, dtype), needs[1] * nbytes(weight, dtype)
     below, of_weight = needs[0] * nbytes(sums, dtype), needs[1] * nbytes(taps, dtype)
@@ -68,7 +69,7 @@ def _backward_workspace(x: Shape, weight: Shape, y: Shape, dtype: str, r: int, n
     if x[3] == weight[1]:
         products = below + of_weight + pointwise_conv.cost((sums, taps), dtype, needs=needs[:2]).backward_workspace
     return beyond(
-        gx + gw,
+        gx + gw + gb,
         means + nbytes(taps, dtype) + products,
         means + below + of_weight + gx,
         means + of_weight + gx + gw,

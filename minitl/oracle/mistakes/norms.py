@@ -29,6 +29,10 @@ def _centred(a: Array, x_hat: Array, mean: Array, along: Array, m: int) -> Array
     return np.asarray(a - mean - x_hat * along)
 
 
+def _one(*_: object) -> float:
+    return 1.0
+
+
 def _constant(a: Array, *_: object) -> Array:
     return a
 
@@ -41,9 +45,11 @@ class _Norm:
     centred: Centred | None = None  # None: `_constant` in a frozen norm
     groups: Callable[[Call], int] = lambda c: c.attrs.get("groups", 1)  # of a group norm
     unbiased: bool = False
+    centre: bool = True  # whether the mean is subtracted
     inv_std: Callable[[Array, float], Array] = lambda var, eps: 1 / np.sqrt(var + eps)
     scale: Callable[[Array], Array] = lambda gamma: gamma
     shift: Callable[[Array], Array] = lambda beta: beta
+    own: Callable[[Array, float, int], Array | float] = _one  # how many times the x_hat term of gx, of inv_std, eps, m
 
     def forward(self, c: Call) -> Array:
         """y = scale x_hat + shift."""
@@ -58,13 +64,14 @@ class _Norm:
             mean, m = self._means(c, c.x)
             var = self._means(c, np.square(c.x - mean))[0] * (m / (m - self.unbiased))
         inv_std = self.inv_std(var, c.attrs.get("eps", 1e-5))
-        return (c.x - mean) * inv_std, inv_std
+        return (c.x - self.centre * mean) * inv_std, inv_std
 
     def backward(self, c: Call, gy: Array) -> tuple[Array | None, ...]:
         """gx, ggamma = sum gy x_hat and gbeta = sum gy, with this norm's x_hat and inv_std."""
         x_hat, inv_std = self.normalised(c)
         a = gy * self.scale(c.arrays[1])
         (mean, m), (along, _) = self._means(c, a), self._means(c, a * x_hat)
+        along = along * self.own(inv_std, c.attrs.get("eps", 1e-5), m)
         centred = self.centred or (_constant if c.op.name == "frozen_norm" else _centred)
         gx = inv_std * centred(a, x_hat, mean, along, m)
         return (gx, _over_positions(gy * x_hat), _over_positions(gy), None, None)[: len(c.arrays)]
@@ -83,15 +90,35 @@ def _scaled_eps(factor: float, var: Array, eps: float) -> Array:
     return np.asarray(1 / np.sqrt(var + factor * eps))
 
 
+def _outside(var: Array, eps: float) -> Array:
+    return np.asarray(1 / (np.sqrt(var) + eps))
+
+
 RIGHT = _Norm()
 WRONG = (
     *((f"eps {text}", EVERY, _Norm(inv_std=partial(_scaled_eps, factor))) for factor, text in EPS),
     ("eps rounded to float32", EVERY, _Norm(inv_std=lambda v, eps: 1 / np.sqrt(v + float(np.float32(eps))))),
-    ("eps outside the square root", EVERY, _Norm(inv_std=lambda var, eps: 1 / (np.sqrt(var) + eps))),
+    ("eps outside the square root", EVERY, _Norm(inv_std=_outside)),
+    (
+        "eps outside the square root",
+        OF_GROUPS,
+        _Norm(inv_std=_outside, own=lambda inv_std, eps, m: 1 / (1 - eps * inv_std)),
+    ),
+    (
+        "the square root left out: divide by the deviation, not the variance",
+        EVERY,
+        _Norm(inv_std=lambda v, eps: 1 / (v + eps)),
+    ),
+    ("the mean is not subtracted", EVERY, _Norm(centre=False)),
     ("|gamma|: the scale's sign is lost", EVERY, _Norm(scale=np.abs)),
     ("gamma left out", EVERY, _Norm(scale=np.ones_like)),
     ("bias left out", EVERY, _Norm(shift=np.zeros_like)),
     ("unbiased normalisation: divide by M, not M - 1", OF_GROUPS, _Norm(unbiased=True)),
+    (
+        "unbiased normalisation: divide by M, not M - 1",
+        OF_GROUPS,
+        _Norm(unbiased=True, own=lambda inv_std, eps, m: m / (m - 1)),  # what autograd makes of it
+    ),
     ("frozen statistics where they are the batch's", BATCH, _Norm(running=True, centred=_constant)),
     ("batch statistics where they are frozen", FROZEN, _Norm(running=False, centred=_centred)),
     ("batch statistics where they are frozen", FROZEN, _Norm(running=False, centred=_constant)),
@@ -112,6 +139,7 @@ def _backward_alone() -> Iterator[Mistake]:
     for cause, centred in {
         "statistics taken as constants in backward": _constant,
         "the x_hat term of the input's gradient left out": lambda a, x_hat, mean, along, m: a - mean,
+        "the mean of gy left out of the input's gradient": lambda a, x_hat, mean, along, m: a - x_hat * along,
         "the sums in the input's gradient not divided by M": lambda a, x_hat, mean, along, m: (
             a - m * (mean + x_hat * along)
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -72,8 +73,45 @@ def _loss() -> Iterator[Mistake]:
     yield _scaled("sum over the batch in the loss, where the mean is right", *of, lambda c: len(c.x))
 
     def probabilities(c: Call, gy: Array) -> tuple[Array, None]:
-        shifted = np.exp(c.x - c.x.max(axis=1, keepdims=True))
-        return gy * shifted / shifted.sum(axis=1, keepdims=True) / len(c.x), None
+        return gy * _softmax(c.x) / len(c.x), None
 
+    softmax = "softmax before the loss, which takes logits: it is applied twice"
+    yield Mistake(softmax, of, lambda c: _entropy(_softmax(c.x), c.arrays[1]), _through_softmax)
+    for by, text in ((1, "high"), (-1, "low")):
+        yield Mistake(f"labels one too {text}", of, partial(_loss_of, by), partial(_slope_of, by))
     yield Mistake("the label's 1 is not subtracted in the loss's gradient", of, None, probabilities)
     yield Mistake("gy ignored (taken as 1)", of, None, lambda c, gy: c.backward(np.ones_like(gy)))
+
+
+def _softmax(z: Array) -> Array:
+    shifted = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+def _picked(z: Array, labels: Array) -> tuple[Array, Array]:
+    """Where the labels' values are; one beyond the last class is the first."""
+    return np.arange(len(z)), labels % z.shape[1]
+
+
+def _entropy(z: Array, labels: Array) -> Array:
+    return np.asarray(-np.log(_softmax(z)[_picked(z, labels)]).mean())
+
+
+def _slope(z: Array, labels: Array) -> Array:
+    p = _softmax(z)
+    p[_picked(z, labels)] -= 1
+    return p / len(z)
+
+
+def _loss_of(by: int, c: Call) -> Array:
+    return _entropy(c.x, c.arrays[1] + by)
+
+
+def _slope_of(by: int, c: Call, gy: Array) -> tuple[Array, None]:
+    return gy * _slope(c.x, c.arrays[1] + by), None
+
+
+def _through_softmax(c: Call, gy: Array) -> tuple[Array, None]:
+    p = _softmax(c.x)
+    g = gy * _slope(p, c.arrays[1])
+    return p * (g - (g * p).sum(axis=1, keepdims=True)), None

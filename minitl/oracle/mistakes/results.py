@@ -25,7 +25,7 @@ def mistakes(case: Case, name: str) -> Results:
     yield from {"grad_input": _of_gradient, "grad_param": _of_gradient, "param_after": _of_update}.get(kind, _of_value)(
         case, name, expected
     )
-    if name.startswith("buffer_after."):
+    if name.startswith("buffer_after.") and name.endswith(("running_mean", "running_var")):
         yield from _running(case, name, expected)
     if name.endswith("inv_std"):
         yield "the standard deviation in place of its inverse", 1 / expected
@@ -97,10 +97,15 @@ def _running(case: Case, name: str, expected: Array) -> Results:
             yield "unbiased running variance: divide by M here", before + momentum * (batch * m / (m - 1) - before)
         else:
             yield "biased running variance: divide by M - 1", before + momentum * (batch * (m - 1) / m - before)
+        yield "the deviation in place of the variance", before + momentum * (np.sqrt(batch) - before)
+    other = {"running_mean": "running_var", "running_var": "running_mean"}[kind]
+    yield "running mean and variance exchanged", case.tensors[f"{name.removesuffix(kind)}{other}"]
     rounded = float(np.float32(momentum))
     yield "momentum rounded to float32", before + rounded * (batch - before)
     yield "the running statistic was not moved", before
     yield "momentum the wrong way round: it is the weight of the new value", momentum * before + (1 - momentum) * batch
+    yield "momentum of the wrong sign: the statistic moves away from the batch's", before - momentum * (batch - before)
+    yield "the old value is not taken off: running + momentum * batch", before + momentum * batch
     yield "the batch's statistic itself, not moved by momentum", batch
     yield "the running statistic was moved twice", expected + momentum * (batch - expected)
 
