@@ -46,7 +46,9 @@ class Preprocessing:
             raise ValueRangeError(op="preprocessing", expected="a zoom from 0.1 to 1", got=str(self.zoom))
 
     def box(self, height: int, width: int) -> Box:
-        """The part of an image that is used."""
+        """The part of an image that is used; of one that is padded, in pixels of the square it becomes."""
+        if self.fit == "pad":
+            height = width = max(height, width)
         if self.fit != "crop":
             return 0, 0, width, height
         side = max(1.0, self.zoom * min(height, width))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from minitl import data
 from minitl.data.augment import KINDS, Augmentation, shifted
 from minitl.data.batches import Part
-from minitl.data.preprocess import Preprocessing
+from minitl.data.preprocess import FITS, Preprocessing
 from minitl.data.split import draw, split
 from minitl.errors import DataError, MinitlError
 from minitl.pixels import NORMALISATIONS
@@ -110,6 +110,18 @@ def test_an_augmented_image_is_an_image(kinds: list[str], seed: int) -> None:
     for fit in ("crop", "pad", "stretch"):
         got = Augmentation(tuple(kinds))(image, Preprocessing(8, fit=fit), np.random.default_rng(seed))
         assert (got.shape, got.dtype.name) == ((8, 8, 3), "uint8")
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("shape", [(20, 40), (40, 20)])
+def test_a_random_crop_may_be_of_any_part_of_what_is_used(shape: tuple[int, int], fit: str) -> None:
+    """Both halves of the image, along either axis, are seen alike on average."""
+    rng, preprocessing = np.random.default_rng(0), Preprocessing(16, fit=fit)
+    for axis in (0, 1):
+        dark, light = np.array_split(np.zeros((*shape, 3), np.uint8), 2, axis)
+        image = np.concatenate([dark, light + 255], axis)
+        crops = [Augmentation(("crop",))(image, preprocessing, rng).mean() for _ in range(200)]
+        assert abs(np.mean(crops) - preprocessing.resize(image).mean()) < 12  # of 255; one side alone is 100 off
 
 
 def test_flips_are_drawn_half_of_the_time() -> None:
