@@ -74,7 +74,10 @@ class Recipe:
         else:
             network = networks.get(self.network or DEFAULT_NETWORK, **options)
         report = weights.into(network, self.momentum, strict=self.strict) if weights else []
+        beside = {p.name for p in network.parameters()}
         method.apply(network)
+        if gone := beside - {p.name for p in network.parameters()}:
+            report.append(f"left out: what the model's method put beside the network ({len(gone)} arrays)")
         kinds = self.augment or ("flip,shift" if images.natural else "shift")
         preprocessing = self._preprocessing(network, model)
         return Prepared(network, preprocessing, Augmentation.parse(kinds), report, pixels=self.pixels)

@@ -22,6 +22,7 @@ from minitl.data.batches import Part
 from minitl.data.preprocess import Preprocessing
 from minitl.errors import DataError, MinitlError
 from minitl.training.model_file import continue_from, describe, read_model, write_model
+from minitl.training.recipe import Recipe
 from minitl.training.settings import OPTIMIZERS, Settings, default_learning_rate, differences
 from minitl.training.trainer import Trainer, class_weights, evaluate
 
@@ -157,6 +158,29 @@ def test_a_finished_file_is_the_network_and_what_it_takes_to_use_it(source: data
     content = (tmp_path / "model").read_bytes()
     assert str(tmp_path).encode() not in content
     assert content.count(b"__metadata__") == 1
+
+
+@pytest.mark.parametrize("name", ["mobiletl", "tinytl-lb", "rep-net", "multiplicative-attention", "lora", "slope"])
+def test_a_model_is_begun_with_as_it_was(source: data.Source, name: str, tmp_path: Path) -> None:
+    """With its padding, eps and momentum, and what its method put beside the network, named or not."""
+    method, path = minitl.methods.get(name), tmp_path / "m.safetensors"
+    run = trainer(source, method, epochs=1)
+    run.network.take_over(run.network.state_dict(), eps=1e-2, momentum=0.3, padding="same")
+    list(run.run())
+    write_model(path, run, describe(run, method))
+    images = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype("float32")
+    expected, beside = run.network.predict(images), bool(run.network.sides or run.network.adaptors)
+    for network in (None, "digits_irb"):
+        recipe = Recipe(network=network, weights=path)
+        prepared = recipe.prepare(source, method, run.settings)
+        assert np.array_equal(prepared.network.predict(images), expected)
+        assert (prepared.network.padding, prepared.network.stem.norm.momentum) == ("same", 0.3)
+        assert replace(recipe, momentum=0.5).prepare(source, method, run.settings).network.stem.norm.momentum == 0.5
+        assert len(prepared.report) == 1
+        other = recipe.prepare(source, minitl.methods.get("ft-last"), run.settings)
+        assert not other.network.sides
+        assert not other.network.adaptors
+        assert ("left out: what the model's method put beside" in other.report[-1]) == beside
 
 
 def test_training_learns_and_patience_goes_back_to_the_best(source: data.Source) -> None:
