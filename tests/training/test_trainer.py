@@ -183,6 +183,25 @@ def test_a_model_is_begun_with_as_it_was(source: data.Source, name: str, tmp_pat
         assert ("left out: what the model's method put beside" in other.report[-1]) == beside
 
 
+@pytest.mark.parametrize(
+    ("origin", "network", "normalisation"),
+    [
+        (None, "mobilenet_v2", "imagenet"),
+        ("torchvision", "mobilenet_v2", "imagenet"),
+        ("timm", "efficientnet_lite0", "imagenet"),
+        ("timm", "tf_efficientnet_lite0", "half"),
+        ("keras", "mobilenet_v2", "half"),
+        ("keras", "efficientnet_b0", "imagenet"),
+    ],
+)
+def test_pixels_are_normalised_as_the_weights_had_them(
+    source: data.Source, origin: str | None, network: str, normalisation: str
+) -> None:
+    """Keras' MobileNets take -1 to 1; its EfficientNets normalise in their first layers, as everybody does."""
+    recipe = Recipe(network=network, source=origin, width=0.25)
+    assert recipe.prepare(source, METHOD, Settings()).preprocessing.normalisation == normalisation
+
+
 def test_training_learns_and_patience_goes_back_to_the_best(source: data.Source) -> None:
     one = trainer(source, minitl.methods.get("ft-all"), epochs=20, patience=7, schedule="constant")
     list(one.run())
