@@ -31,9 +31,10 @@ def network(method: str = "ft-all", **options: Any) -> Network:
 
 
 def everything(model: Model) -> list[Any]:
-    """All that a call could change: values, the very arrays that hold them, what trains, plans, counters."""
+    """All that a call could change: values, the very arrays that hold them, plans, counters, what rules carry."""
     arrays = [(p.name, id(p.value), p.value.tobytes(), p.scale, p.trained) for p in model.parameters()]
-    layers = [(layer.plan, getattr(layer, "batches", None)) for layer in model.layers()]
+    layers: list[Any] = [(layer.plan, getattr(layer, "batches", None)) for layer in model.layers()]
+    layers += [{name: a.tobytes() for name, a in layer.carried().items()} for layer in model.layers()]
     writable = [p.value.flags.writeable for p in model.parameters()]
     return [arrays, layers, writable, model.method, model.tuned_blocks, model.checkpoint]
 
@@ -233,6 +234,16 @@ def test_a_refused_training_leaves_a_new_optimizer_new() -> None:
     net, optimizer = network(), Adam(0.01)
     refused(net, fitting(net, optimizer=optimizer, schedule=fails_in_the_end))
     assert optimizer.state == {}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("method", ["subspace", "subspace-fixed", "sparse-update", "slope"])
+def test_a_refused_training_leaves_what_rules_carry(method: str, begun: bool) -> None:
+    """Bases and chosen channels: none, or as they had come by then; and adaptors that trained at the end do not."""
+    net = network(method)
+    if begun:
+        fitting(net)()
+    refused(net, fitting(net, schedule=fails_in_the_end))
 
 
 def test_nothing_to_train() -> None:
