@@ -111,6 +111,13 @@ def test_train_tells_how_it_goes(run: Cli, photos: Path, tmp_path: Path) -> None
     assert out.startswith("accuracy on the held-out part: ")
 
 
+def test_parameters_that_train_are_counted_as_plan_counts_them(run: Cli, photos: Path, tmp_path: Path) -> None:
+    """Of a weight that trains in part only that part."""
+    _, _, err = run("train", photos, *TRAIN, "--method", "sparse-update", "--out", tmp_path / "m")
+    count = methods.get("sparse-update", 2).apply(networks.digits_irb(num_classes=3)).trained_count
+    assert f"digits_irb, sparse-update 2: trains {count:,} parameters" in err
+
+
 def test_what_stays_random_is_told(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:
     """Where there are no weights, and not everything trains."""
     net = methods.get("mobiletl", 2).apply(networks.digits_irb(num_classes=3))
