@@ -64,7 +64,7 @@ def _opened(path: Path) -> Iterator[Any]:
             with library.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read")
-                if image.mode in ("I", "F"):
+                if image.mode in ("I", "F") and image.format != "PPM":  # in whose files I is 0 to 65535, too
                     raise ValueError(f"pixels of 32 bits (mode {image.mode})")
                 yield image
         except Exception as error:  # Pillow raises many kinds on broken files; none of them is minitl's
@@ -76,7 +76,7 @@ def _pixels(library: Any, image: Any) -> Array:
     from PIL.ImageOps import exif_transpose
 
     upright = exif_transpose(image)
-    if upright.mode.startswith("I;16"):
+    if upright.mode.startswith("I"):
         grey = np.asarray(upright, np.float64) / 257
         return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
     if upright.has_transparency_data:

@@ -141,6 +141,11 @@ def test_transparent_shows_white(tmp_path: Path) -> None:
 def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
     assert saved(tmp_path, image, ".png")[0, :, 0].tolist() == [0, 1, 255]
+    for most, grey in ((65535, [0, 257, 65535]), (1023, [0, 4, 1023])):
+        path = tmp_path / f"{most}.pgm"
+        path.write_bytes(b"P5 3 1 %d\n" % most + np.array(grey, ">u2").tobytes())
+        check_image(path)
+        assert read_image(path)[0].tolist() == [[value] * 3 for value in (0, 1, 255)]
 
 
 def test_exif_says_which_way_is_up(tmp_path: Path) -> None:
