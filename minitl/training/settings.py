@@ -20,7 +20,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,
     "nesterov": partial(SGD, nesterov=True),
 }
-SCHEDULES = ("cosine", "constant")
+SCHEDULES: dict[str, Callable[..., float]] = {"cosine": cosine, "constant": constant}
 
 # Adam's learning rates for pretrained weights. The less a method trains, the larger a step it takes. No rate is best
 # everywhere: those that tune blocks learn photographs better at 0.0003, and digits at 0.001 or above. Numbers are in
@@ -89,9 +89,7 @@ class Settings:
 
     def make_schedule(self, steps_an_epoch: int) -> Schedule:
         """The factor on the learning rate at each step."""
-        if self.schedule == "constant":
-            return constant
-        return partial(cosine, warmup=int(self.warmup * steps_an_epoch))
+        return partial(SCHEDULES[self.schedule], warmup=int(self.warmup * steps_an_epoch))
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored with a model."""
