@@ -215,6 +215,9 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an empty folder": (lambda p: p.mkdir(), "expected a folder per class"),
     "one class only": (lambda p: makers.folder(p, IMAGES[:1], LABELS[:1]), "2 classes, got those of blue alone"),
     "one label only": (lambda p: np.savez(p, images=IMAGES[:3], labels=[0, 0, 0]), "got those of 0 alone"),
+    "one of several labels only": (lambda p: np.savez(p, images=IMAGES[:3], labels=[2, 2, 2]), "got those of 2 alone"),
+    "two classes of one name": (
+        lambda p: np.savez(p, images=IMAGES, labels=LABELS, classes=["a", "b", "a"]), "different names, got several a"),
     "a file of another kind": (lambda p: p.write_text("x"), "expected a folder per class, an .npz"),
     "a folder for training only in name": (
         lambda p: (makers.folder(p / "test", IMAGES, LABELS), (p / "train").mkdir()), "holds no image in `train`"),
@@ -255,7 +258,8 @@ def test_broken_data_are_refused(what: str, tmp_path: Path) -> None:
     make, told = BROKEN[what]
     npz = {"objects", "pickled images", "more than the disk holds", "a claim", "a claim of nothing", "no zip"}
     npz |= {"other names", "channels first", "too few labels", "negative labels", "a label like 2^62"}
-    npz |= {"a class without a name", "Fortran order", "one label only"}
+    npz |= {"a class without a name", "Fortran order", "one label only", "one of several labels only"}
+    npz |= {"two classes of one name"}
     path = tmp_path / ("data.npz" if what in npz else "data")
     make(path)
     with pytest.raises(DataError, match="(?s)" + told.replace("(", r"\(").replace(".", r"\.")):
