@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 
 from minitl import data
 from minitl.arrays import Array
+from minitl.data import image as reader
 from minitl.data.image import check_image, read_image
 from minitl.errors import DataError, MinitlError
 
@@ -146,6 +148,24 @@ def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
         path.write_bytes(b"P5 3 1 %d\n" % most + np.array(grey, ">u2").tobytes())
         check_image(path)
         assert read_image(path)[0].tolist() == [[value] * 3 for value in (0, 1, 255)]
+
+
+def test_what_pillow_warns_of_is_not_told_and_all_else_is(tmp_path: Path) -> None:
+    """Also where threads read at once, and leave in the order that they came."""
+    path = tmp_path / "image.jpg"
+    broken = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x02"  # says to have five entries
+    Image.fromarray(IMAGES[0]).save(path, exif=broken)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        first, second = reader._opened(path), reader._opened(path)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        read_image(path)
+        assert told == []
+        warnings.warn("something else", stacklevel=1)
+        assert len(told) == 1
 
 
 def test_exif_says_which_way_is_up(tmp_path: Path) -> None:
