@@ -371,6 +371,10 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Array]], None], type[MinitlError], 
     "nan": (lambda s: s["features.0.1.bias"].fill(np.nan), ValueRangeError, "finite float32 values"),
     "variance": (lambda s: s["features.0.1.running_var"].fill(-1), ValueRangeError, "no negative variance"),
     "integers": (lambda s: s.update({"features.0.1.bias": np.ones(8, int)}), MinitlError, "floating point, got int64"),
+    "a counter like a kernel": (
+        lambda s: s.update({"features.0.1.num_batches_tracked": np.ones((1, 1, 1, 1), int)}), ValueRangeError,
+        "features.0.1.num_batches_tracked: expected a count, 0 or more",
+    ),
 }  # fmt: skip
 
 
