@@ -53,13 +53,14 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any], where: str) -> dict[
 
 def _stage(row: Any, defaults: dict[str, Any], squeeze: dict[str, Any], where: str, most: int) -> Iterator[Block]:
     """The stage's blocks, at most `most`."""
-    keys = mapping(where, "", row)
+    keys, defaults = mapping(where, "", row), dict(defaults)
+    inherited = defaults.pop("stride", 1)
+    stride, made = keys.pop("stride", inherited), 0
     entries = keys.pop("blocks", None)
     if entries is not None and "repeats" in keys:
         raise MinitlError("repeats and blocks", layer=where, remedy="give each of the blocks its repeats")
     if not isinstance(entries, list | tuple | None):
         raise wrong(where, "blocks to be a list of tables", entries)
-    stride, made = keys.pop("stride", 1), 0
     for number, entry in enumerate(entries or [{"repeats": keys.pop("repeats", 1)}]):
         place = f"{where} blocks[{number}]" if entries else where
         own = mapping(place, "", entry)

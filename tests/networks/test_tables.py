@@ -167,6 +167,14 @@ def test_so_it_is_of_a_head_and_of_squeeze_and_excite() -> None:
         assert net.blocks[0].spec.se_channels == count
 
 
+def test_a_stride_that_stages_leave_out_is_of_their_first_block() -> None:
+    rows = {"stride": 1, "repeats": 2}, {"repeats": 2}, {"blocks": [{"kernel": 5}, {"stride": 2}, {}]}
+    stages = [{"channels": 8, **row} for row in rows]
+    for block, strides in (({"stride": 2}, [1, 1, 2, 1, 2, 2, 1]), ({}, [1, 1, 1, 1, 1, 2, 1])):
+        net = minitl.networks.from_table({**SMALL, "block": block, "stages": stages})
+        assert [block.spec.stride for block in net.blocks] == strides
+
+
 def test_inspect_takes_a_table_and_a_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(TOML + 'padding = "same"\nresolution = 40\n')
