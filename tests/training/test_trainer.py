@@ -292,7 +292,8 @@ def test_class_weights(source: data.Source) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"epochs": 0}, {"batch": 0}, {"warmup": 3.0}, {"seed": -1}, {"patience": -1}, {"learning_rate": -1.0},
-     {"optimizer": "lion"}, {"schedule": "x"}, {"clip_norm": -1.0}, {"learning_rate": float("nan")}],
+     {"optimizer": "lion"}, {"schedule": "x"}, {"clip_norm": -1.0}, {"learning_rate": float("nan")},
+     {"epochs": 1.5}, {"seed": True}, {"decay_vectors": 1}, {"class_weights": [1, 2]}, {"label_smoothing": 1.5}],
 )  # fmt: skip
 def test_settings_refuse_what_makes_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(MinitlError):
@@ -302,6 +303,8 @@ def test_settings_refuse_what_makes_no_sense(wrong: dict[str, object]) -> None:
 def test_settings_survive_being_stored_and_nothing_else_is_taken_for_them() -> None:
     one = Settings(optimizer="sgd", warmup=0.5)
     assert Settings.from_json(one.to_json()) == one
+    other = Settings(epochs=np.int64(3), warmup=1, learning_rate=np.float32(0.5), weight_decay=0)
+    assert Settings.from_json(json.loads(json.dumps(other.to_json()))) == other
     for wrong in ({**one.to_json(), "epochs": "2"}, {**one.to_json(), "seed": True}, {}, {**one.to_json(), "x": 1}):
         with pytest.raises((TypeError, KeyError)):
             Settings.from_json(wrong)
