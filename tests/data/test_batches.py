@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import makers
@@ -176,3 +177,4 @@ def test_preprocessing_survives_being_stored() -> None:
     one = Preprocessing(96, "half", "pad", 0.875)
     assert Preprocessing.from_json(one.to_json()) == one
     assert one.to_json()["mean"] == [0.5, 0.5, 0.5]
+    assert json.dumps(Preprocessing(np.int64(96)).to_json()) == json.dumps(Preprocessing(96).to_json())
