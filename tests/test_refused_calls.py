@@ -131,6 +131,13 @@ def test_a_forward_pass_that_fails_at_the_top(fused: bool, checkpoint: bool) -> 
     assert tape.records == []
 
 
+@pytest.mark.parametrize("method", ["subspace", "subspace-fixed", "sparse-update"])
+def test_a_first_forward_pass_that_is_refused_leaves_nothing_to_carry(method: str) -> None:
+    """Bases that stay would for ever be those of images that nothing was learnt from."""
+    net = network(method)
+    refused(net, lambda: net(Tape(), PAIR.images[:4] * np.float32(1e38)), "finite output")
+
+
 @pytest.mark.parametrize("scale", [1e20, 1e30])
 def test_images_whose_statistics_are_not_finite(scale: float) -> None:
     net, tape = network(), Tape()
