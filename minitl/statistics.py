@@ -1,9 +1,9 @@
-"""Running statistics: the one thing a forward pass writes into a network, and how that is undone.
+"""What a forward pass writes into a network, and how that is undone: running statistics, and what rules carry.
 
 A forward pass that is refused, at whatever layer, must leave the network as it was; and statistics
 that are not finite must never become the network's own. So their old values are put aside while it
 runs. That is one copy of the statistics that will move, some 0.1 MB in a MobileNet, for as long as
-the forward pass takes.
+the forward pass takes. What rules carry from step to step (see `carried`) is forgotten again where this pass made it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Statistics:
     """Those of the layers that move on a tape, as they were before it ran."""
 
     def __init__(self, layers: Iterable[Layer], tape: Tape) -> None:
-        self.computes = tape.computes
+        self.computes, layers = tape.computes, list(layers)
+        self.without = [layer for layer in layers if tape.computes and not layer.carried()]
         self.norms = [layer for layer in layers if isinstance(layer, Norm) and layer.moves(tape)]
         moving = [p for norm in self.norms for p in norm.parameters.values() if p.statistic]
         for p in moving:
@@ -41,6 +42,9 @@ class Statistics:
             array[...] = before
         for norm, batches in zip(self.norms, self.batches, strict=True):
             norm.batches = batches
+        for layer in self.without:
+            if layer.carried():
+                layer.apply(layer.plan)  # and carry nothing
 
     def expect_finite(self) -> None:
         """Raise NotFiniteError naming the first norm whose input had no finite variance.

@@ -31,9 +31,10 @@ def network(method: str = "ft-all", **options: Any) -> Network:
 
 
 def everything(model: Model) -> list[Any]:
-    """All that a call could change: values, the very arrays that hold them, what trains, plans, counters."""
+    """All that a call could change: values, the very arrays that hold them, plans, counters, what rules carry."""
     arrays = [(p.name, id(p.value), p.value.tobytes(), p.scale, p.trained) for p in model.parameters()]
-    layers = [(layer.plan, getattr(layer, "batches", None)) for layer in model.layers()]
+    layers: list[Any] = [(layer.plan, getattr(layer, "batches", None)) for layer in model.layers()]
+    layers += [{name: a.tobytes() for name, a in layer.carried().items()} for layer in model.layers()]
     writable = [p.value.flags.writeable for p in model.parameters()]
     return [arrays, layers, writable, model.method, model.tuned_blocks, model.checkpoint]
 
@@ -128,6 +129,13 @@ def test_a_forward_pass_that_fails_at_the_top(fused: bool, checkpoint: bool) -> 
     tape = Tape(fused=fused)
     refused(net, lambda: net(tape, images), "at least two values per channel")
     assert tape.records == []
+
+
+@pytest.mark.parametrize("method", ["subspace", "subspace-fixed", "sparse-update"])
+def test_a_first_forward_pass_that_is_refused_leaves_nothing_to_carry(method: str) -> None:
+    """Bases that stay would for ever be those of images that nothing was learnt from."""
+    net = network(method)
+    refused(net, lambda: net(Tape(), PAIR.images[:4] * np.float32(1e38)), "finite output")
 
 
 @pytest.mark.parametrize("scale", [1e20, 1e30])
@@ -233,6 +241,16 @@ def test_a_refused_training_leaves_a_new_optimizer_new() -> None:
     net, optimizer = network(), Adam(0.01)
     refused(net, fitting(net, optimizer=optimizer, schedule=fails_in_the_end))
     assert optimizer.state == {}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("method", ["subspace", "subspace-fixed", "sparse-update", "slope"])
+def test_a_refused_training_leaves_what_rules_carry(method: str, begun: bool) -> None:
+    """Bases and chosen channels: none, or as they had come by then; and adaptors that trained at the end do not."""
+    net = network(method)
+    if begun:
+        fitting(net)()
+    refused(net, fitting(net, schedule=fails_in_the_end))
 
 
 def test_nothing_to_train() -> None:

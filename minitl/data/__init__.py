@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from minitl.data.cifar import is_cifar, read_cifar
 from minitl.data.folder import read_folder
 from minitl.data.idx import is_idx, read_idx
@@ -13,12 +15,13 @@ from minitl.errors import DataError
 def load(path: Path | str, *, least_classes: int = 2) -> Source:
     """The labelled images at `path`: a folder per class, an `.npz`, CIFAR's binary files, or IDX.
 
-    Raises DataError, also where there are fewer than `least_classes`: of one class alone nothing can be learnt, but a
-    model can be judged by its images.
+    Raises DataError, also where the images are of fewer than `least_classes`: of one class alone nothing can be learnt,
+    but a model can be judged by its images.
     """
     source = _read(Path(path))
-    if len(source.classes) < least_classes:
-        expected, got = f"images of at least {least_classes} classes", ", ".join(source.classes)
+    present = [source.classes[label] for label in np.unique(source.labels)]
+    if len(present) < least_classes:
+        expected, got = f"images of at least {least_classes} classes", ", ".join(present)
         raise DataError(layer=str(path), expected=expected, got=f"those of {got} alone")
     return source
 

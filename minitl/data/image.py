@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no format that starts another program, as EPS does
 MOST_PIXELS = 1 << 26  # of one image: 192 MiB as RGB. A small file can claim to be larger than any memory
 NO_IMAGE = "is not an image that can be read: "
+PILLOWS = r"PIL\."  # modules
 WHITE = (255, 255, 255, 255)
 
 
@@ -58,13 +60,13 @@ def check_image(path: Path) -> None:
 def _opened(path: Path) -> Iterator[Any]:
     """The image of a file, its pixels not read yet; whatever is raised about it becomes a DataError."""
     library = pillow()
-    with open_file(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about broken metadata, which are not used
+    _hush()
+    with open_file(path) as file:
         try:
             with library.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read")
-                if image.mode in ("I", "F"):
+                if image.mode in ("I", "F") and image.format != "PPM":  # in whose files I is 0 to 65535, too
                     raise ValueError(f"pixels of 32 bits (mode {image.mode})")
                 yield image
         except Exception as error:  # Pillow raises many kinds on broken files; none of them is minitl's
@@ -72,11 +74,20 @@ def _opened(path: Path) -> Iterator[Any]:
             raise DataError(f"{NO_IMAGE}{told}", layer=str(path), remedy="remove it, or save it anew") from None
 
 
+def _hush() -> None:
+    """From now on ignore what Pillow warns of: broken metadata, which are not used.
+
+    (`warnings.catch_warnings` is for one thread alone: of several, the last to leave brings back what another had set.)
+    """
+    if ("ignore", None, Warning, re.compile(PILLOWS), 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", module=PILLOWS)
+
+
 def _pixels(library: Any, image: Any) -> Array:
     from PIL.ImageOps import exif_transpose
 
     upright = exif_transpose(image)
-    if upright.mode.startswith("I;16"):
+    if upright.mode.startswith("I"):
         grey = np.asarray(upright, np.float64) / 257
         return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
     if upright.has_transparency_data:

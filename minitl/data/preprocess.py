@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from minitl.arrays import Array, is_count
+from minitl.arrays import Array
+from minitl.checks import expect_count
 from minitl.data.image import pillow
 from minitl.errors import ValueRangeError, unknown
 from minitl.pixels import NORMALISATIONS, normalise
@@ -35,9 +36,8 @@ class Preprocessing:
     zoom: float = 1.0
 
     def __post_init__(self) -> None:
-        if not is_count(self.resolution, least=1) or self.resolution > LARGEST_RESOLUTION:
-            got = str(self.resolution)
-            raise ValueRangeError(op="preprocessing", expected=f"a resolution from 1 to {LARGEST_RESOLUTION}", got=got)
+        resolution = expect_count("a resolution", self.resolution, most=LARGEST_RESOLUTION, op="preprocessing")
+        object.__setattr__(self, "resolution", resolution)  # in whatever type it came, a plain one is stored
         if self.normalisation not in NORMALISATIONS:
             raise unknown("normalisation", self.normalisation, NORMALISATIONS, op="preprocessing")
         if self.fit not in FITS:
@@ -46,7 +46,9 @@ class Preprocessing:
             raise ValueRangeError(op="preprocessing", expected="a zoom from 0.1 to 1", got=str(self.zoom))
 
     def box(self, height: int, width: int) -> Box:
-        """The part of an image that is used."""
+        """The part of an image that is used; of one that is padded, in pixels of the square it becomes."""
+        if self.fit == "pad":
+            height = width = max(height, width)
         if self.fit != "crop":
             return 0, 0, width, height
         side = max(1.0, self.zoom * min(height, width))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -59,5 +60,7 @@ def check_labels(labels: Array, classes: Sequence[str] | None, where: str) -> tu
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= count:
         raise DataError(layer=where, expected=f"labels from 0 to {count - 1}", got=f"{low} to {high}")
-    named = map(str, range(high + 1)) if classes is None else classes
-    return labels.astype(np.int64), tuple(named)
+    named = tuple(map(str, range(high + 1)) if classes is None else classes)
+    if twice := [name for name, times in Counter(named).items() if times > 1]:
+        raise DataError(layer=where, expected="classes of different names", got=f"several {', '.join(twice[:8])}")
+    return labels.astype(np.int64), named

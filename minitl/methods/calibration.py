@@ -15,7 +15,7 @@ import numpy as np
 
 from minitl.arrays import Array
 from minitl.checks import as_number
-from minitl.errors import UsageError, ValueRangeError, brief
+from minitl.errors import ShapeError, UsageError, ValueRangeError, brief
 from minitl.layers import Conv
 from minitl.networks.model import Model
 from minitl.ops.rules.subspace import BASES, RULES, shapes_of
@@ -26,26 +26,30 @@ def calibrate(model: Model, batches: Iterable[Array], *, energy: float | None = 
     """Give the model's layers bases made from these images; the ranks by the layers' paths.
 
     Without `energy`, in (0, 1], ranks are as planned. Nothing else of the model changes, running statistics included.
-    Raises UsageError where no layer has such a rule or there is no batch, ValueRangeError for any other energy.
+    Raises UsageError where no layer has such a rule or there is no batch, ValueRangeError for any other energy,
+    ShapeError for images of several sizes, and whatever the model raises; bases are then those of before.
     """
     share = None if energy is None else as_number(energy)
     if energy is not None and (share is None or not 0 < share <= 1):
         raise ValueRangeError(op="calibrate", expected="an energy above 0, at most 1", got=brief(energy))
     layers = {layer.path: layer for layer in model.layers() if isinstance(layer, Conv) and layer.plan.rule in RULES}
-    plans = {path: layer.plan for path, layer in layers.items()}
+    before = {path: (layer.plan, layer.carried()) for path, layer in layers.items()}
     if not layers:
         raise UsageError(
             "calibrate: no layer's rule has bases", layer=model.name, remedy="apply `subspace-fixed` first"
         )
     covariances: dict[str, list[Array]] = {}
+    checkpoint, model.checkpoint = model.checkpoint, False  # which would keep x of the blocks alone
     try:
-        for path, layer in layers.items():
-            layer.apply(replace(plans[path], rule=""))  # keeps x
+        for layer in layers.values():
+            layer.apply(replace(layer.plan, rule=""))  # keeps x
         for images in batches:
             _add(covariances, model, images, layers)
     finally:
-        for path, layer in layers.items():
-            layer.apply(plans[path])
+        model.checkpoint = checkpoint
+        for path, (plan, bases) in before.items():
+            layers[path].apply(plan)
+            layers[path].carry(bases)
     if not covariances:
         raise UsageError("calibrate: no batch of images", layer=model.name)
     return {path: _give(layer, covariances[path], share) for path, layer in layers.items()}
@@ -58,7 +62,11 @@ def _add(covariances: dict[str, list[Array]], model: Model, images: Array, layer
     for record in tape.records:
         if record.layer in layers:
             x = record.saved["x"]
-            for axis, known in enumerate(covariances.setdefault(record.layer, _zeros(x)), start=1):
+            own = covariances.setdefault(record.layer, _zeros(x))
+            if (sides := tuple(map(len, own))) != x.shape[1:]:
+                expected = f"batches of one size, here maps {sides}"
+                raise ShapeError(layer=record.layer, op="calibrate", expected=expected, got=f"{x.shape[1:]}")
+            for axis, known in enumerate(own, start=1):
                 rows = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1).astype(np.float64)
                 known += rows @ rows.T
 

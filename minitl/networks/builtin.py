@@ -63,7 +63,7 @@ def _on_base(table: dict[str, Any], where: str) -> dict[str, Any]:
     if "base" not in table:
         return table
     own = {key: value for key, value in table.items() if key != "base"}
-    return merged(_builtin_table(table["base"], where), own)
+    return merged(_builtin_table(table["base"], where), own, where)
 
 
 @cache

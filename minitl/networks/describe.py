@@ -63,8 +63,9 @@ def _several(name: str, layers: Sequence[Layer]) -> Iterator[Part]:
 
 
 def _part(name: str, what: str, layers: Iterable[Layer]) -> Part:
+    layers = tuple(layers)
     own = [p for layer in layers for p in layer.parameters.values() if not p.statistic]
-    return Part(name, what, sum(p.value.size for p in own), sum(p.value.size for p in own if p.trained))
+    return Part(name, what, sum(p.value.size for p in own), sum(layer.trained_count for layer in layers))
 
 
 def _block(spec: BlockSpec, *, residual: bool) -> str:

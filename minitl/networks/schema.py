@@ -4,7 +4,8 @@ A table is what a TOML file holds, or a mapping of the same keys and values in P
 bottom: `stem`, `stages`, `head`, `classifier`, and the keys of `Table`. A stage holds the keys of
 `Block` and `repeats` (so many blocks of one kind), or `blocks` (a list of blocks that differ, each
 with the keys of `Block` and `repeats`). A stage's `stride` is that of its first block. `[block]`
-gives what stages leave out, and `[squeeze_excite]` what `squeeze_excite = true` means.
+gives what stages leave out, and `[squeeze_excite]` what `squeeze_excite = true` means. Where two keys say
+one thing in two ways (a head's `channels` and `expansion`), one given anew lets the inherited other go.
 
 The tables of the built-in networks, in `tables/`, are examples of all of it.
 """

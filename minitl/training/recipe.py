@@ -22,6 +22,10 @@ from minitl.training.trainer import Trainer
 from minitl.training.weights import load_weights
 
 DEFAULT_NETWORK = "mobilenet_v3_small"
+EXCEPTIONS = (  # whose weights, of which networks, were trained with other pixels than the source's others
+    ("timm", "tf_", "half"),  # ported from TensorFlow
+    ("keras", "efficientnet", "imagenet"),  # by the first layers of Keras' model itself
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,10 @@ class Recipe:
         else:
             network = networks.get(self.network or DEFAULT_NETWORK, **options)
         report = weights.into(network, self.momentum, strict=self.strict) if weights else []
+        beside = {p.name for p in network.parameters()}
         method.apply(network)
+        if gone := beside - {p.name for p in network.parameters()}:
+            report.append(f"left out: what the model's method put beside the network ({len(gone)} arrays)")
         kinds = self.augment or ("flip,shift" if images.natural else "shift")
         preprocessing = self._preprocessing(network, model)
         return Prepared(network, preprocessing, Augmentation.parse(kinds), report, pixels=self.pixels)
@@ -83,8 +90,10 @@ class Recipe:
         """What was asked for, over what the weights were trained with."""
         if model:
             return replace(model.preprocessing, **self.preprocessing)
-        ported = self.source == "timm" and network.name.startswith("tf_")  # from TensorFlow, and so are their pixels
-        normalisation = "half" if ported else SOURCES.get(self.source or "", Preprocessing.normalisation)
+        normalisation = SOURCES.get(self.source or "", Preprocessing.normalisation)
+        for source, name, theirs in EXCEPTIONS:
+            if self.source == source and network.name.startswith(name):
+                normalisation = theirs
         usual = {"resolution": network.table["resolution"], "normalisation": normalisation}
         return Preprocessing(**{**usual, **self.preprocessing})
 

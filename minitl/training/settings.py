@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
 from minitl.arrays import Array
+from minitl.checks import as_count, as_number
 from minitl.data.source import Source
 from minitl.data.split import split
-from minitl.errors import UsageError, ValueRangeError, lookup, unknown
+from minitl.errors import UsageError, ValueRangeError, brief, lookup, unknown
 from minitl.training.optimizers import SGD, Adam, AdamW, Optimizer
 from minitl.training.schedules import Schedule, constant, cosine
 
@@ -20,7 +22,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,
     "nesterov": partial(SGD, nesterov=True),
 }
-SCHEDULES = ("cosine", "constant")
+SCHEDULES: dict[str, Callable[..., float]] = {"cosine": cosine, "constant": constant}
 
 # Adam's learning rates for pretrained weights. The less a method trains, the larger a step it takes. No rate is best
 # everywhere: those that tune blocks learn photographs better at 0.0003, and digits at 0.001 or above. Numbers are in
@@ -59,10 +61,14 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Check it; numbers may come in any type, and become those that are stored."""
+        for key in fields(self):
+            object.__setattr__(self, key.name, _plain(key.name, getattr(self, key.name), type(key.default)))
         checks = (
             ("epochs", "a whole number from 1 to 1,000,000", 1 <= self.epochs <= 10**6),
             ("batch", "a whole number of at least 1", self.batch >= 1),
             ("warmup", "at least 0 and less than the epochs", 0 <= self.warmup < self.epochs),
+            ("label_smoothing", "from 0 to 1", 0 <= self.label_smoothing <= 1),
             ("patience", "at least 0", self.patience >= 0),
             ("per_class", "at least 0", self.per_class >= 0),
             ("seed", "from 0 to 2^63 - 1", 0 <= self.seed < 2**63),
@@ -89,9 +95,7 @@ class Settings:
 
     def make_schedule(self, steps_an_epoch: int) -> Schedule:
         """The factor on the learning rate at each step."""
-        if self.schedule == "constant":
-            return constant
-        return partial(cosine, warmup=int(self.warmup * steps_an_epoch))
+        return partial(SCHEDULES[self.schedule], warmup=int(self.warmup * steps_an_epoch))
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored with a model."""
@@ -107,6 +111,16 @@ class Settings:
             if type(stored[name]) is not type(default):
                 raise TypeError(f"{name} is {stored[name]!r}")
         return cls(**stored)
+
+
+def _plain(name: str, value: object, kind: type) -> object:
+    """`value` as the plain int, float, bool or str that it has to be; raises ValueRangeError."""
+    read: dict[type, Callable[[Any], object]] = {int: partial(as_count, least=-sys.maxsize), float: as_number}
+    found = read[kind](value) if kind in read else value
+    if not isinstance(found, kind):
+        what = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a text"}[kind]
+        raise ValueRangeError(op="train", expected=f"{name} to be {what}", got=brief(repr(value)))
+    return found
 
 
 def default_learning_rate(method: str, optimizer: str, *, pretrained: bool) -> float:

@@ -69,17 +69,18 @@ class OwnComparison(Comparison):
         settings, apply = self.recipe.settings_for(choice.method), self.recipe.apply
         prepared = self.recipe.prepare(self.images, choice.build(), settings)
         network, optimizer, resolution = prepared.network, settings.make_optimizer(), prepared.preprocessing.resolution
+        batch = min(settings.batch, len(settings.split(self.images)[0]))  # with few images all of them
         if apply:
             optimizer.begin(p for p in network.parameters() if p.trained)  # raises where it cannot
         held = predict(
             network,
-            batch=settings.batch,
+            batch=batch,
             resolution=resolution,
             optimizer_slots=optimizer.slots,
             apply=apply,
             pixels=self.recipe.pixels,
         )
-        return Account(held, network.trained_count, f"{network.name}, batch {settings.batch}, {resolution} px")
+        return Account(held, network.trained_count, f"{network.name}, batch {batch}, {resolution} px")
 
 
 def attempt(path: Path, recipe: Recipe, trial: Trial) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ class Weights:
     def into(self, network: Network, momentum: float | None = None, *, strict: bool = True) -> list[str]:
         """Load them, the classifier only where class counts agree; say what was done.
 
-        `momentum` and `strict` are those of `Network.load`; a model of minitl's fits whole, and says nothing about
-        the network's momentum.
+        `momentum` and `strict` are those of `Network.load`. A model of minitl's fits whole: the network gets what the
+        model's method put beside its blocks and layers, and follows the model's conventions.
 
         Raises what `Network.load` does where they do not fit, and DataError where no array does.
         """
@@ -33,13 +33,15 @@ class Weights:
             if not report.loaded:
                 raise DataError(f"holds no array that {network.name} has a place for", layer=str(self.path))
             return str(report).splitlines()
-        told, state = [f"{self.path}: {self.model.classes_text}"], self.model.state
+        told, state, table = [f"{self.path}: {self.model.classes_text}"], self.model.state, self.model.table
+        replace(self.model.method, quantised=False, checkpoint=False, rules=()).apply(network)
         if len(self.model.classes) != network.num_classes:
             own = network.state_dict()
             last = [p.name for p in network.classifier[-1].parameters.values()]
             state |= {name: own[name] for name in last}
             told.append(f"replaced: {', '.join(last)}")
-        network.load_state_dict(state)
+        share = table["momentum"] if momentum is None else momentum
+        network.take_over(state, eps=table["eps"], momentum=share, padding=table["padding"])
         return told
 
 

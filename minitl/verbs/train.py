@@ -282,12 +282,11 @@ class _Clock:
 def _introduction(job: Job) -> list[str]:
     trainer = job.trainer
     network, total = trainer.network, job.ledger.totals
-    trained = sum(array.size for array in trainer.network.trained_parameters().values())
     blocks = f" {network.tuned_blocks}" if network.tuned_blocks else ""
     return [
         f"{len(trainer.train)} images to train on, {len(trainer.held_out)} held out, "
         f"{len(trainer.train.source.classes)} classes",
-        f"{network.name}, {network.method}{blocks}: trains {trained:,} parameters; "
+        f"{network.name}, {network.method}{blocks}: trains {network.trained_count:,} parameters; "
         f"keeps {mb(total.kept_bytes)}, peak {mb(total.peak_bytes or 0)}",
     ]
 

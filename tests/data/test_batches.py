@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import makers
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from minitl import data
 from minitl.data.augment import KINDS, Augmentation, shifted
 from minitl.data.batches import Part
-from minitl.data.preprocess import Preprocessing
+from minitl.data.preprocess import FITS, Preprocessing
 from minitl.data.split import draw, split
 from minitl.errors import DataError, MinitlError
 from minitl.pixels import NORMALISATIONS
@@ -112,6 +113,18 @@ def test_an_augmented_image_is_an_image(kinds: list[str], seed: int) -> None:
         assert (got.shape, got.dtype.name) == ((8, 8, 3), "uint8")
 
 
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("shape", [(20, 40), (40, 20)])
+def test_a_random_crop_may_be_of_any_part_of_what_is_used(shape: tuple[int, int], fit: str) -> None:
+    """Both halves of the image, along either axis, are seen alike on average."""
+    rng, preprocessing = np.random.default_rng(0), Preprocessing(16, fit=fit)
+    for axis in (0, 1):
+        dark, light = np.array_split(np.zeros((*shape, 3), np.uint8), 2, axis)
+        image = np.concatenate([dark, light + 255], axis)
+        crops = [Augmentation(("crop",))(image, preprocessing, rng).mean() for _ in range(200)]
+        assert abs(np.mean(crops) - preprocessing.resize(image).mean()) < 12  # of 255; one side alone is 100 off
+
+
 def test_flips_are_drawn_half_of_the_time() -> None:
     image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1).repeat(3, 2)
     flip, rng = Augmentation(("flip",)), np.random.default_rng(0)
@@ -164,3 +177,4 @@ def test_preprocessing_survives_being_stored() -> None:
     one = Preprocessing(96, "half", "pad", 0.875)
     assert Preprocessing.from_json(one.to_json()) == one
     assert one.to_json()["mean"] == [0.5, 0.5, 0.5]
+    assert json.dumps(Preprocessing(np.int64(96)).to_json()) == json.dumps(Preprocessing(96).to_json())

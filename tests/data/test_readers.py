@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 
 from minitl import data
 from minitl.arrays import Array
+from minitl.data import image as reader
 from minitl.data.image import check_image, read_image
 from minitl.errors import DataError, MinitlError
 
@@ -141,6 +143,29 @@ def test_transparent_shows_white(tmp_path: Path) -> None:
 def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
     assert saved(tmp_path, image, ".png")[0, :, 0].tolist() == [0, 1, 255]
+    for most, grey in ((65535, [0, 257, 65535]), (1023, [0, 4, 1023])):
+        path = tmp_path / f"{most}.pgm"
+        path.write_bytes(b"P5 3 1 %d\n" % most + np.array(grey, ">u2").tobytes())
+        check_image(path)
+        assert read_image(path)[0].tolist() == [[value] * 3 for value in (0, 1, 255)]
+
+
+def test_what_pillow_warns_of_is_not_told_and_all_else_is(tmp_path: Path) -> None:
+    """Also where threads read at once, and leave in the order that they came."""
+    path = tmp_path / "image.jpg"
+    broken = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x02"  # says to have five entries
+    Image.fromarray(IMAGES[0]).save(path, exif=broken)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        first, second = reader._opened(path), reader._opened(path)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        read_image(path)
+        assert told == []
+        warnings.warn("something else", stacklevel=1)
+        assert len(told) == 1
 
 
 def test_exif_says_which_way_is_up(tmp_path: Path) -> None:
@@ -210,6 +235,9 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an empty folder": (lambda p: p.mkdir(), "expected a folder per class"),
     "one class only": (lambda p: makers.folder(p, IMAGES[:1], LABELS[:1]), "2 classes, got those of blue alone"),
     "one label only": (lambda p: np.savez(p, images=IMAGES[:3], labels=[0, 0, 0]), "got those of 0 alone"),
+    "one of several labels only": (lambda p: np.savez(p, images=IMAGES[:3], labels=[2, 2, 2]), "got those of 2 alone"),
+    "two classes of one name": (
+        lambda p: np.savez(p, images=IMAGES, labels=LABELS, classes=["a", "b", "a"]), "different names, got several a"),
     "a file of another kind": (lambda p: p.write_text("x"), "expected a folder per class, an .npz"),
     "a folder for training only in name": (
         lambda p: (makers.folder(p / "test", IMAGES, LABELS), (p / "train").mkdir()), "holds no image in `train`"),
@@ -250,7 +278,8 @@ def test_broken_data_are_refused(what: str, tmp_path: Path) -> None:
     make, told = BROKEN[what]
     npz = {"objects", "pickled images", "more than the disk holds", "a claim", "a claim of nothing", "no zip"}
     npz |= {"other names", "channels first", "too few labels", "negative labels", "a label like 2^62"}
-    npz |= {"a class without a name", "Fortran order", "one label only"}
+    npz |= {"a class without a name", "Fortran order", "one label only", "one of several labels only"}
+    npz |= {"two classes of one name"}
     path = tmp_path / ("data.npz" if what in npz else "data")
     make(path)
     with pytest.raises(DataError, match="(?s)" + told.replace("(", r"\(").replace(".", r"\.")):

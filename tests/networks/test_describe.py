@@ -47,6 +47,15 @@ def test_what_stands_beside_a_block_is_printed_too() -> None:
     assert sum(trained for _, trained in counts) == sum(p.value.size for p in own if p.trained)
 
 
+@pytest.mark.parametrize("method", ["sparse-update", "slope"])
+def test_of_a_weight_that_trains_in_part_only_that_part_is_counted(method: str) -> None:
+    net = minitl.methods.get(method).apply(BUILDERS["digits_irb"]())
+    lines = str(net).splitlines()
+    counts = [int(line.split()[-1].replace(",", "")) for line in lines[2:]]
+    assert sum(counts) == net.trained_count < sum(array.size for array in net.trained_parameters().values())
+    assert f"{method} 5 trains {net.trained_count:,} of" in lines[0]
+
+
 def test_the_parts_of_a_network_have_their_shapes() -> None:
     lines = str(BUILDERS["mobilenet_v3_small"]()).splitlines()
     said = {line[:10].strip(): re.split(r"\s{2,}", line[11:])[0] for line in lines[2:]}

@@ -150,6 +150,31 @@ def test_an_expansion_takes_the_place_of_an_inherited_width_and_the_other_way_ro
     assert [block.spec.expand for block in net.blocks] == [True, False]
 
 
+def test_so_it_is_of_a_head_and_of_squeeze_and_excite() -> None:
+    for base, head, wide in (
+        ("mobilenet_v2", {"expansion": 2}, 640),
+        ("mobilenet_v2", {"channels": 640}, 640),
+        ("mobilenet_v3_small", {"channels": 600}, 600),
+        ("mobilenet_v3_small", {"activation": "relu"}, 576),
+    ):
+        net = minitl.networks.from_table({"base": base, "head": head})
+        assert net.head
+        assert net.head.conv.parameters["weight"].value.shape[0] == wide
+    inherited = {"channels": 24}
+    for own, count in (({"ratio": 0.5}, 8), ({"channels": 32}, 32), (True, 24), ({"activation": "silu"}, 24)):
+        stages = [{"channels": 8, "expansion": 2, "squeeze_excite": own}]
+        net = minitl.networks.from_table({**SMALL, "squeeze_excite": inherited, "stages": stages})
+        assert net.blocks[0].spec.se_channels == count
+
+
+def test_a_stride_that_stages_leave_out_is_of_their_first_block() -> None:
+    rows = {"stride": 1, "repeats": 2}, {"repeats": 2}, {"blocks": [{"kernel": 5}, {"stride": 2}, {}]}
+    stages = [{"channels": 8, **row} for row in rows]
+    for block, strides in (({"stride": 2}, [1, 1, 2, 1, 2, 2, 1]), ({}, [1, 1, 1, 1, 1, 2, 1])):
+        net = minitl.networks.from_table({**SMALL, "block": block, "stages": stages})
+        assert [block.spec.stride for block in net.blocks] == strides
+
+
 def test_inspect_takes_a_table_and_a_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(TOML + 'padding = "same"\nresolution = 40\n')
@@ -275,6 +300,14 @@ BAD: dict[str, tuple[Any, type[MinitlError], str]] = {
     "both widths": (
         changed("stages", 0, to={"channels": 8, "expanded": 8, "expansion": 2}), MinitlError,
         "table stages[0]: expanded and expansion; give one of the two",
+    ),
+    "both squeezed": (
+        changed("stages", 0, to={"channels": 8, "squeeze_excite": {"channels": 8, "ratio": 0.5}}), MinitlError,
+        "table stages[0] [squeeze_excite]: channels and ratio; give one of the two",
+    ),
+    "both heads": (
+        {"base": "mobilenet_v2", "head": {"channels": 8, "expansion": 2}}, MinitlError,
+        "table [head]: channels and expansion; give one of the two",
     ),
     "both ways": (changed("stages", 1, "repeats", to=2), MinitlError, "table stages[1]: repeats and blocks; give each"),
     "section": (changed("head", to=3), ValueRangeError, "table [head]: expected a table of keys and values, got 3"),

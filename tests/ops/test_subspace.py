@@ -206,6 +206,35 @@ def test_a_calibration_pass_chooses_ranks_by_energy_and_changes_nothing_else() -
         calibrate(methods.get("subspace").apply(network), [])
 
 
+def test_blocks_that_run_again_are_calibrated_as_others() -> None:
+    images = RNG.standard_normal((3, 24, 24, 3), np.float32)
+    kept, again = (
+        methods.get("subspace-fixed", 2, checkpoint=checkpoint).apply(networks.digits_irb())
+        for checkpoint in (False, True)
+    )
+    assert calibrate(kept, [images], energy=0.9) == calibrate(again, [images], energy=0.9)
+    for one, other in zip(kept.layers(), again.layers(), strict=True):
+        assert all(np.array_equal(array, other.carried()[name]) for name, array in one.carried().items())
+    assert again.checkpoint
+
+
+def test_a_refused_calibration_leaves_the_bases_of_the_one_before() -> None:
+    network = methods.get("subspace-fixed", 2).apply(networks.digits_irb())
+    images = RNG.standard_normal((3, 24, 24, 3), np.float32)
+    ranks, convs = calibrate(network, [images]), [block.project.conv for block in network.blocks[-2:]]
+    before = [(conv.plan, {name: a.tobytes() for name, a in conv.carried().items()}) for conv in convs]
+    assert all(carried for _, carried in before)
+    for batches, words in (
+        ([images, images[:, :16]], r"features\..*expected batches of one size, here maps \(.*, got \("),
+        ([images[:1] * np.nan], "finite"),
+        ([], "no batch of images"),
+    ):
+        with pytest.raises(MinitlError, match=words):
+            calibrate(network, batches, energy=0.5)
+        assert [(c.plan, {name: a.tobytes() for name, a in c.carried().items()}) for c in convs] == before
+    assert calibrate(network, [images]) == ranks
+
+
 def test_what_is_restored_loses_no_more_than_the_energy_left_out() -> None:
     conv = Conv("here", "project", 48, 8, rng=RNG, dtype="float64")
     x = activations().astype(np.float64)

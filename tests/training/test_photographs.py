@@ -36,7 +36,8 @@ def test_the_table_holds_what_the_command_predicts(tmp_path: Path) -> None:
     assert len(kinds) == 7
     command = shell[shell.index("minitl compare") :].replace("\\\n", "")
     args = cli.parser().parse_args(shlex.split(command)[1:])
-    pictures = makers.folder(tmp_path / "photographs", np.zeros((7, 8, 8, 3), np.uint8), np.arange(7), kinds)
+    images, labels = np.zeros((77, 8, 8, 3), np.uint8), np.arange(77) % 7  # enough for a whole batch
+    pictures = makers.folder(tmp_path / "photographs", images, labels, kinds)
     (tmp_path / "keras.toml").write_text(f'base = "{args.network}"\npadding = "same"\n')  # as its weights have it
     recipe = replace(recipe_options.recipe_of(args), network=str(tmp_path / "keras.toml"), weights=None)
     choices = [Choice.parse(text) for text in args.methods.split(",")]

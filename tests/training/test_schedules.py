@@ -4,10 +4,18 @@ from hypothesis import strategies as st
 
 from minitl.errors import ValueRangeError
 from minitl.training.schedules import constant, cosine
+from minitl.training.settings import SCHEDULES, Settings
 
 
 def test_constant_is_one():
     assert constant(0, 10) == constant(9, 10) == 1
+    assert [constant(step, 10, warmup=3) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_that_can_be_asked_for_warms_up(schedule):
+    factor = Settings(epochs=3, schedule=schedule, warmup=1.0).make_schedule(4)
+    assert [factor(step, 12) for step in range(5)] == [0.2, 0.4, 0.6, 0.8, 1]
 
 
 def test_cosine_falls_from_one_through_half_to_zero():

@@ -22,6 +22,7 @@ from minitl.data.batches import Part
 from minitl.data.preprocess import Preprocessing
 from minitl.errors import DataError, MinitlError
 from minitl.training.model_file import continue_from, describe, read_model, write_model
+from minitl.training.recipe import Recipe
 from minitl.training.settings import OPTIMIZERS, Settings, default_learning_rate, differences
 from minitl.training.trainer import Trainer, class_weights, evaluate
 
@@ -159,6 +160,48 @@ def test_a_finished_file_is_the_network_and_what_it_takes_to_use_it(source: data
     assert content.count(b"__metadata__") == 1
 
 
+@pytest.mark.parametrize("name", ["mobiletl", "tinytl-lb", "rep-net", "multiplicative-attention", "lora", "slope"])
+def test_a_model_is_begun_with_as_it_was(source: data.Source, name: str, tmp_path: Path) -> None:
+    """With its padding, eps and momentum, and what its method put beside the network, named or not."""
+    method, path = minitl.methods.get(name), tmp_path / "m.safetensors"
+    run = trainer(source, method, epochs=1)
+    run.network.take_over(run.network.state_dict(), eps=1e-2, momentum=0.3, padding="same")
+    list(run.run())
+    write_model(path, run, describe(run, method))
+    images = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype("float32")
+    expected, beside = run.network.predict(images), bool(run.network.sides or run.network.adaptors)
+    for network in (None, "digits_irb"):
+        recipe = Recipe(network=network, weights=path)
+        prepared = recipe.prepare(source, method, run.settings)
+        assert np.array_equal(prepared.network.predict(images), expected)
+        assert (prepared.network.padding, prepared.network.stem.norm.momentum) == ("same", 0.3)
+        assert replace(recipe, momentum=0.5).prepare(source, method, run.settings).network.stem.norm.momentum == 0.5
+        assert len(prepared.report) == 1
+        other = recipe.prepare(source, minitl.methods.get("ft-last"), run.settings)
+        assert not other.network.sides
+        assert not other.network.adaptors
+        assert ("left out: what the model's method put beside" in other.report[-1]) == beside
+
+
+@pytest.mark.parametrize(
+    ("origin", "network", "normalisation"),
+    [
+        (None, "mobilenet_v2", "imagenet"),
+        ("torchvision", "mobilenet_v2", "imagenet"),
+        ("timm", "efficientnet_lite0", "imagenet"),
+        ("timm", "tf_efficientnet_lite0", "half"),
+        ("keras", "mobilenet_v2", "half"),
+        ("keras", "efficientnet_b0", "imagenet"),
+    ],
+)
+def test_pixels_are_normalised_as_the_weights_had_them(
+    source: data.Source, origin: str | None, network: str, normalisation: str
+) -> None:
+    """Keras' MobileNets take -1 to 1; its EfficientNets normalise in their first layers, as everybody does."""
+    recipe = Recipe(network=network, source=origin, width=0.25)
+    assert recipe.prepare(source, METHOD, Settings()).preprocessing.normalisation == normalisation
+
+
 def test_training_learns_and_patience_goes_back_to_the_best(source: data.Source) -> None:
     one = trainer(source, minitl.methods.get("ft-all"), epochs=20, patience=7, schedule="constant")
     list(one.run())
@@ -249,7 +292,8 @@ def test_class_weights(source: data.Source) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"epochs": 0}, {"batch": 0}, {"warmup": 3.0}, {"seed": -1}, {"patience": -1}, {"learning_rate": -1.0},
-     {"optimizer": "lion"}, {"schedule": "x"}, {"clip_norm": -1.0}, {"learning_rate": float("nan")}],
+     {"optimizer": "lion"}, {"schedule": "x"}, {"clip_norm": -1.0}, {"learning_rate": float("nan")},
+     {"epochs": 1.5}, {"seed": True}, {"decay_vectors": 1}, {"class_weights": [1, 2]}, {"label_smoothing": 1.5}],
 )  # fmt: skip
 def test_settings_refuse_what_makes_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(MinitlError):
@@ -259,6 +303,8 @@ def test_settings_refuse_what_makes_no_sense(wrong: dict[str, object]) -> None:
 def test_settings_survive_being_stored_and_nothing_else_is_taken_for_them() -> None:
     one = Settings(optimizer="sgd", warmup=0.5)
     assert Settings.from_json(one.to_json()) == one
+    other = Settings(epochs=np.int64(3), warmup=1, learning_rate=np.float32(0.5), weight_decay=0)
+    assert Settings.from_json(json.loads(json.dumps(other.to_json()))) == other
     for wrong in ({**one.to_json(), "epochs": "2"}, {**one.to_json(), "seed": True}, {}, {**one.to_json(), "x": 1}):
         with pytest.raises((TypeError, KeyError)):
             Settings.from_json(wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,16 @@ def test_no_rate_is_chosen_by_an_image_that_is_tested_on(photos: Path, monkeypat
     assert tried | judged == learnt
     assert not tried & judged
     assert learnt | tested == set(range(30))
+
+
+def test_a_step_is_of_no_more_images_than_there_are(photos: Path) -> None:
+    """24 of the 30 are trained on."""
+    many, all_of_them = (
+        OwnComparison([TOP], 1, (), path=photos, recipe=replace(RECIPE, settings={"batch": batch})).account(TOP)
+        for batch in (64, 24)
+    )
+    assert many.ledger.to_json() == all_of_them.ledger.to_json()
+    assert many.title == all_of_them.title == "digits_irb, batch 24, 16 px"
 
 
 def test_outcomes_survive_being_stored() -> None:

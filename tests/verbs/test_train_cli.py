@@ -25,7 +25,7 @@ from safetensors.numpy import save
 
 from minitl import cli, files, methods, networks
 from minitl.accounting import predict
-from minitl.errors import MinitlError
+from minitl.errors import MinitlError, UsageError
 from minitl.export.onnx import largest_difference, to_onnx
 from minitl.training.model_file import read_model
 from minitl.training.progress import Bar
@@ -109,6 +109,13 @@ def test_train_tells_how_it_goes(run: Cli, photos: Path, tmp_path: Path) -> None
     assert "images/s, 0:00 left" in err
     assert max(map(len, err.splitlines())) <= 80
     assert out.startswith("accuracy on the held-out part: ")
+
+
+def test_parameters_that_train_are_counted_as_plan_counts_them(run: Cli, photos: Path, tmp_path: Path) -> None:
+    """Of a weight that trains in part only that part."""
+    _, _, err = run("train", photos, *TRAIN, "--method", "sparse-update", "--out", tmp_path / "m")
+    count = methods.get("sparse-update", 2).apply(networks.digits_irb(num_classes=3)).trained_count
+    assert f"digits_irb, sparse-update 2: trains {count:,} parameters" in err
 
 
 def test_what_stays_random_is_told(run: Cli, photos: Path, model: Path, tmp_path: Path) -> None:
@@ -575,17 +582,22 @@ def test_export_has_every_activation_statistics_and_mirrored_images(tmp_path: Pa
         assert found[0] < 1e-4 * found[1], name
 
 
-SIDES = ("tinytl-lb", "rep-net", "additive-attention", "multiplicative-attention")
+NO_PLACE = {"repnet-int8": "op conv_int cannot be exported"}  # in ONNX
 
 
-@pytest.mark.parametrize("name", SIDES)
-def test_export_has_the_side_modules_of_a_method(name: str) -> None:
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_export_has_all_that_a_method_runs(name: str) -> None:
+    """Side modules and adaptors among it; what training keeps or runs again leaves no trace."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     network = methods.get(name).apply(networks.digits_irb(num_classes=5))
     rng = np.random.default_rng(0)
     for parameter in network.parameters():  # side modules begin at 0, where they could be left out unseen
         parameter.value += rng.uniform(0.05, 0.1, parameter.value.shape).astype("float32")
+    if name in NO_PLACE:
+        with pytest.raises(UsageError, match=NO_PLACE[name]):
+            to_onnx(network, 24, {})
+        return
     images = noise((3, 24, 24, 3), seed=1, dtype="float32")
     found = largest_difference(to_onnx(network, 24, {}), network, images)
     assert found is not None

@@ -8,13 +8,17 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
+
 from minitl.arrays import Array
 from minitl.errors import DataError, MinitlError
+from minitl.files import read_bytes
 
 MOST_ELEMENTS = 1 << 28  # of an array: 1 GiB in float32
 KERAS_FILES = (".h5", ".hdf5", ".keras")
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel, and of torch.compile
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel, and of torch.compile, in whatever order
+BFLOAT16 = "BF16"  # in safetensors
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
@@ -52,13 +56,22 @@ def expect_size(name: str, elements: int) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, Array]:
-    from safetensors import safe_open
+    from safetensors import deserialize, safe_open
 
-    arrays = {}
     with safe_open(path, framework="np") as file:
-        for name in file.keys():  # noqa: SIM118
-            arrays[name] = file.get_tensor(name)
+        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != BFLOAT16}
+    if BFLOAT16 in kinds.values():  # which NumPy does not have
+        found: dict[str, Any] = dict(deserialize(read_bytes(path)))  # type: ignore[no-untyped-call]
+        arrays |= {name: _widened(found[name]) for name, kind in kinds.items() if kind == BFLOAT16}
     return arrays
+
+
+def _widened(stored: Mapping[str, Any]) -> Array:
+    """bfloat16 as float32, whose upper half it is."""
+    halves = np.frombuffer(stored["data"], "<u2").astype(np.uint32)
+    array: Array = (halves << 16).view(np.float32).reshape(stored["shape"])
+    return array
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
@@ -91,8 +104,7 @@ def _array(name: str, tensor: Any) -> Array:
 
 
 def _unwrapped(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Without a prefix that all names have."""
-    for prefix in PREFIXES:
-        if arrays and all(name.startswith(prefix) for name in arrays):
-            arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    """Without the prefixes that all names have."""
+    while prefix := next((p for p in PREFIXES if arrays and all(name.startswith(p) for name in arrays)), ""):
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
     return dict(arrays)

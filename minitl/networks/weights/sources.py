@@ -112,7 +112,7 @@ def _by_path(network: Network, arrays: dict[str, Array], style: str, conventions
         target = f"{translated.get(path, '')}.{parameter}"
         if target not in known:
             unexpected.append(name)
-        elif array.ndim == 4 and array.shape[2:] == (1, 1) and len(shapes[target]) == 2:
+        elif array.ndim == 4 and array.shape[2:] == (1, 1) and len(shapes.get(target, ())) == 2:
             incoming[target] = array[:, :, 0, 0]  # timm's hidden linear layer is a 1x1 convolution
         else:
             incoming[target] = array
