@@ -220,8 +220,8 @@ class InvertedResidual(Segment):
                 yield part.act, conv
 
     def _widen(self, tape: Tape, x: Var) -> Var:
-        """Expand, then depthwise; with `recompute`, training keeps x instead of the depthwise convolution's input."""
-        if self.expand and self.expand.conv.plan.recompute and tape.training:
+        """Expand, then depthwise; with `recompute`, keep x instead of the depthwise convolution's input."""
+        if self.expand and self.expand.conv.plan.recompute:
             conv = self.expand.conv
             x = tape.checkpoint(self._widen_conv, x, layer=conv.path, role=conv.role)
             return self.depthwise.after_conv(tape, x)

@@ -100,7 +100,7 @@ class Model:
 
     def run_block(self, tape: Tape, block: InvertedResidual, x: Var) -> Var:
         """Run one block; with `checkpoint`, keep only its input and run it again in backward."""
-        if not (self.checkpoint and tape.training):
+        if not self.checkpoint:
             return block(tape, x)
         first = next(block.layers())
         return tape.checkpoint(block, x, layer=first.path, role=first.role)
