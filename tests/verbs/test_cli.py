@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from minitl.methods import METHODS
 from minitl.training.adapt import Task
 from minitl.training.progress import Bar
 from minitl.training.search import Result
+from minitl.training.workers import deaf
 from minitl.verbs.plan import parse_budget
 from minitl.verbs.reproduce import ITEMS
 
@@ -705,6 +707,25 @@ def test_sigterm_exits_143(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli(*DIGITS) == (143, "", "minitl inspect: terminated\n")
     assert [*map(signal.getsignal, numbers)] == before
     assert signal.alarm(0) == 0
+
+
+def test_two_signals_at_once_end_a_command_as_one_does(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would write a traceback of its own for one that it finds ignored, because of the other."""
+    written: list[object] = []
+
+    def predict(*_: Any, **__: Any) -> None:
+        with deaf():  # until both are there
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.pthread_kill(threading.get_ident(), number)
+
+    monkeypatch.setattr("minitl.verbs.inspect.predict", predict)
+    monkeypatch.setattr(sys, "unraisablehook", written.append)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        assert cli(*DIGITS) == (130, "", "minitl inspect: interrupted\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not written
 
 
 STUCK = """
