@@ -603,7 +603,10 @@ def test_alone_it_prints_help(cli: Cli) -> None:
     assert cli() == cli("--help")
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS, "oracle export", "oracle check"])
+ACTIONS = ("oracle list", "oracle export", "oracle check", "oracle spec")
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS, *ACTIONS])
 def test_help(verb: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     got = cli(*verb.split(), "--help")
@@ -612,7 +615,9 @@ def test_help(verb: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert got.out.startswith(f"usage: minitl {verb}".rstrip())
     for word in () if verb == "oracle" else ("--json",) if verb else VERBS:  # the oracle has actions of its own
         assert word in got.out
+    assert got.out.split("\n\n")[1][0].isupper()  # what it is for, below how it is called
     assert re.search(r"\nexamples:\n(  # .*\n)?  minitl ", got.out)
+    assert not re.search(r" \n", got.out)
 
 
 EXAMPLES = [line for verb in VERBS.values() for line in verb.EXAMPLES.strip().splitlines()]
