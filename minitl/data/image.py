@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no format that
 MOST_PIXELS = 1 << 26  # of one image: 192 MiB as RGB. A small file can claim to be larger than any memory
 NO_IMAGE = "is not an image that can be read: "
 WHITE = (255, 255, 255, 255)
+
+_warnings, _without = ExitStack(), 0  # how to have them back, and how many do without at the moment
+_lock = Lock()
 
 
 def pillow() -> ModuleType:
@@ -58,8 +62,7 @@ def check_image(path: Path) -> None:
 def _opened(path: Path) -> Iterator[Any]:
     """The image of a file, its pixels not read yet; whatever is raised about it becomes a DataError."""
     library = pillow()
-    with open_file(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about broken metadata, which are not used
+    with open_file(path) as file, _without_warnings():  # about broken metadata, which are not used
         try:
             with library.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
@@ -70,6 +73,27 @@ def _opened(path: Path) -> Iterator[Any]:
         except Exception as error:  # Pillow raises many kinds on broken files; none of them is minitl's
             told = " ".join(str(error).replace(repr(file), "").split())[:200] or type(error).__name__
             raise DataError(f"{NO_IMAGE}{told}", layer=str(path), remedy="remove it, or save it anew") from None
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Within it nobody is warned, in no thread.
+
+    `catch_warnings` is for one thread at a time: of two, the last to leave puts back for good what it found, which is
+    that nobody is warned.
+    """
+    global _without
+    with _lock:
+        if not _without:
+            _warnings.enter_context(warnings.catch_warnings(action="ignore"))
+        _without += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _without -= 1
+            if not _without:
+                _warnings.close()
 
 
 def _pixels(library: Any, image: Any) -> Array:

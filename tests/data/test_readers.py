@@ -6,9 +6,12 @@ import io
 import os
 import struct
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event
 from typing import Any
 
 import makers
@@ -275,6 +278,27 @@ def test_images_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
             source.read(index)
     with pytest.raises(DataError, match="can be read: cannot identify image file; remove it"):
         source.read(3)
+
+
+def test_who_reads_in_threads_is_warned_afterwards_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two read at once, and the first to begin is the first to end."""
+    makers.folder(tmp_path, *makers.pictures(1))
+    path = next(tmp_path.rglob("*.png"))
+    both, one_ended, open_image, before = Barrier(2), Event(), Image.open, [*warnings.filters]
+
+    def opening(*arguments: Any, **options: Any) -> Any:
+        if both.wait(60) > 0:
+            one_ended.wait(60)
+        return open_image(*arguments, **options)
+
+    def check(_: int) -> None:
+        check_image(path)
+        one_ended.set()
+
+    monkeypatch.setattr(Image, "open", opening)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(check, range(2)))
+    assert [*warnings.filters] == before
 
 
 def test_nothing_outside_the_folder_is_touched(tmp_path: Path) -> None:
