@@ -741,7 +741,8 @@ from minitl.verbs import endings, inspect
 def predict(*_, **__):
     try:
         print("working", flush=True)
-        time.sleep(60)
+        while True:
+            time.sleep(0.01)  # a signal that comes just before a nap is heard after it
     finally:
         time.sleep(60)
 
@@ -777,7 +778,8 @@ from minitl.cli import main
 def savefig(figure, path, **options):
     Path(path).write_bytes(b"half of it")
     print("writing", flush=True)
-    time.sleep(60)
+    while True:
+        time.sleep(0.01)  # as above
 
 Figure.savefig = savefig
 sys.exit(main(sys.argv[1:]))
