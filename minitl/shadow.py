@@ -49,13 +49,16 @@ class Meter:
 class Phantom:
     """Stands for an array of that shape and dtype, and counts its bytes for as long as it lives."""
 
+    meter: Meter | None = None  # of one that Ctrl-C kept from being counted
+
     def __init__(self, shape: Shape, dtype: str, meter: Meter) -> None:
-        counted = np.dtype(dtype), nbytes(shape, dtype)  # Ctrl-C in there leaves nothing that would be let go of
-        self.shape, self.meter, (self.dtype, self.nbytes) = shape, meter, counted
+        self.shape, self.dtype, self.nbytes = shape, np.dtype(dtype), nbytes(shape, dtype)
         meter.born(self)
+        self.meter = meter
 
     def __del__(self) -> None:
-        self.meter.died(self)
+        if self.meter is not None:
+            self.meter.died(self)
 
 
 class ShadowTape(Tape):

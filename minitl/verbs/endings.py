@@ -102,6 +102,9 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
     error = INTERRUPTS[signal.Signals(number)]()
     for each in INTERRUPTS:
+        signal.signal(each, lambda *_: None)
+    for each in INTERRUPTS:
+        signal.raise_signal(each)  # heard together with one that came as the first did, of which Python would complain
         signal.signal(each, signal.SIG_IGN)
     for each in ALARM:
         signal.signal(each, leave)

@@ -22,22 +22,41 @@ minitl oracle export vectors
 minitl oracle check vectors results
 minitl oracle spec
 """
+LIST = """Lists the built-in cases: the op of each, the shape of its input, and its attributes."""
+LIST_EXAMPLES = """
+minitl oracle list
+minitl oracle list 'irb-*' --method mobiletl
+minitl oracle list --op hard_swish
+"""
+SPEC = """Prints what is to be implemented: every op's formulas, layouts, the packing of masks, the slopes at kinks, and
+the tensors that a case holds and asks for. It is enough to implement from, without reading minitl's code."""
+SPEC_EXAMPLES = """
+minitl oracle spec > spec.md
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `oracle`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="the built-in cases")
+    listing = actions.add_parser("list", help="the built-in cases", description=LIST, examples=LIST_EXAMPLES)
     listing.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="as irb-mobiletl-* (default: all)")
     listing.add_argument("--op", metavar="OP", help="only cases of this op")
     listing.add_argument("--method", metavar="NAME", help="only cases of this method")
     export = actions.add_parser(
-        "export", help="write cases, built-in ones or one of your own", epilog=oracle_export.EPILOG
+        "export",
+        help="write cases, built-in ones or one of your own",
+        description=oracle_export.DESCRIPTION,
+        epilog=oracle_export.EPILOG,
     )
     oracle_export.add_arguments(export)
-    check = actions.add_parser("check", help="compare what was computed with the cases", epilog=oracle_check.EPILOG)
+    check = actions.add_parser(
+        "check",
+        help="compare what was computed with the cases",
+        description=oracle_check.DESCRIPTION,
+        epilog=oracle_check.EPILOG,
+    )
     oracle_check.add_arguments(check)
-    spec = actions.add_parser("spec", help="the written specification")
+    spec = actions.add_parser("spec", help="the written specification", description=SPEC, examples=SPEC_EXAMPLES)
     for action in (listing, check, spec, export):
         action.add_argument("--json", action="store_true", help="one JSON object on stdout")
 

@@ -13,6 +13,9 @@ from minitl.oracle.recipes import ATTRS, NETWORK_METHODS, parse_attr
 from minitl.verbs import options
 from minitl.verbs.oracle_cases import attrs_text, entries, told_if_slow
 
+DESCRIPTION = """Writes cases as files: the built-in ones that PATTERN names, or with --op and no PATTERN one of your
+own. A case is a folder with case.json (what is to be computed) and tensors.safetensors (inputs, expected results and
+bounds of their errors)."""
 EPILOG = """\
 examples:
   minitl oracle export ref                               # every built-in case

@@ -94,7 +94,7 @@ def _rows(line: str, width: int) -> list[str]:
         hanging = " " * 20 if line.startswith(" ") else ""
         return textwrap.wrap(line, width, subsequent_indent=hanging, break_on_hyphens=False)
     command, _, comment = line.partition("  #")
-    together = VALUE.sub(f"\\1{HARD}", command)
+    together = VALUE.sub(f"\\1{HARD}", command.rstrip())
     rows = textwrap.wrap(together, width - 2, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
     rows = [row.replace(HARD, " ") for row in rows]
     return [*([f"  #{comment}"] if comment else []), *(f"{row} \\" for row in rows[:-1]), rows[-1]]

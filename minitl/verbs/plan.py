@@ -61,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="SIZE", help=told)
     parser.add_argument("--device", metavar="NAME|FILE.toml", help="as in estimate: does it fit, how long, what energy")
     parser.add_argument(
-        "--of", choices=tuple(QUANTITIES), help="what is budgeted (default: peak; flops where the budget is FLOPs)"
+        "--of",
+        choices=tuple(QUANTITIES),
+        help="what is budgeted: kept for backward; total, with parameters, gradients and optimizer; peak, the most "
+        "alive at any moment; or flops (default: peak; flops where the budget is FLOPs)",
     )
     options.add_step(parser)
     options.add_memory(parser)

@@ -50,7 +50,9 @@ def add_images(group: Any) -> None:
     """What becomes of the images, and which are trained on."""
     group.add_argument("--resolution", type=int, metavar="PX", help="height and width (default: the network's)")
     group.add_argument("--fit", choices=FITS, help="make an image square: cut, pad or stretch it (default: crop)")
-    group.add_argument("--zoom", type=float, metavar="SHARE", help="of the square that crop uses (default: 1)")
+    group.add_argument(
+        "--zoom", type=float, metavar="SHARE", help="of the image's shorter side: what crop takes (default: 1)"
+    )
     group.add_argument("--normalisation", choices=tuple(NORMALISATIONS), help="default: that of --source; imagenet")
     options.add_images(group)
     group.add_argument(
@@ -68,12 +70,16 @@ def add_training(group: Any) -> None:
     group.add_argument("--batch", type=int, metavar="N", help="images in a batch (default: 16)")
     group.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="default: adam")
     group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate (default: cosine)")
-    group.add_argument("--warmup", type=float, metavar="EPOCHS", help="in which it rises (default: 0)")
+    group.add_argument("--warmup", type=float, metavar="EPOCHS", help="in which the learning rate rises (default: 0)")
     group.add_argument("--weight-decay", type=float, metavar="X", help="default: 0")
     group.add_argument("--decay-vectors", action="store_true", default=None, help="decay norms and biases too")
     group.add_argument("--clip-norm", type=float, metavar="X", help="largest norm of all gradients (default: none)")
     group.add_argument("--label-smoothing", type=float, metavar="X", help="default: 0")
-    group.add_argument("--class-weights", metavar="balanced|W,W,...", help="default: all alike")
+    group.add_argument(
+        "--class-weights",
+        metavar="balanced|W,W,...",
+        help="balanced: a rare class's images count more; or a number for each class (default: all alike)",
+    )
 
 
 def check_images(images: Source) -> None:

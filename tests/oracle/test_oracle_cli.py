@@ -96,7 +96,8 @@ def test_who_waits_is_told_why_in_a_pipe_too(
     assert as_json(capsys, "export", tmp_path, "linear")["exported"]  # which says nothing else
 
 
-def test_help_tells_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_tells_every_default(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")  # a narrow terminal breaks words
     text = run(capsys, "export", "--help")[1]
     for op, attrs in ATTRS.items():
         (told,) = re.findall(rf"^  {op} +(.*(?:\n {{3,}}.*)*)", text, flags=re.MULTILINE)  # a long line goes on below

@@ -22,10 +22,16 @@ class Terminal:
         return True
 
 
-def test_on_a_terminal_the_bar_shows_description_steps_and_loss(monkeypatch):
-    pytest.importorskip("rich")
+def on_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")  # rich draws no bar on one that is called dumb
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
+
+
+def test_on_a_terminal_the_bar_shows_description_steps_and_loss(monkeypatch):
+    pytest.importorskip("rich")
+    terminal = on_a_terminal(monkeypatch)
     with bar("adapting", 4) as shown:
         for loss in (0.75, 0.5, 0.25):
             shown.step(loss)
@@ -55,8 +61,7 @@ def test_silence(capfd):
 
 def test_the_bar_follows_steps_done_elsewhere(monkeypatch):
     pytest.importorskip("rich")
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    terminal = on_a_terminal(monkeypatch)
     seen = threading.Event()
 
     def count():

@@ -333,10 +333,13 @@ MAKERS = {
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_memory_does_not_grow_with_the_data(kind: str, tmp_path: Path) -> None:
-    """What opening the data and an epoch of batches hold at most, by what Python's allocator traces."""
+    """What opening the data and an epoch of batches hold at most, by what Python's allocator traces.
+
+    The less of two runs: in any of them Python's table of names may grow, for all names of the process at once.
+    """
     images, labels = makers.pictures(200, size=32)
     peaks = list[int]()
-    for count in (60, 60, 600):  # the first imports and compiles
+    for count in (60, 60, 60, 600, 600):  # the first imports and compiles
         make: Any = MAKERS[kind]
         path = make(tmp_path / f"{len(peaks)}", images[:count], labels[:count])
         tracemalloc.start()
@@ -346,4 +349,4 @@ def test_memory_does_not_grow_with_the_data(kind: str, tmp_path: Path) -> None:
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] < 1.2 * peaks[1] + 300 * 540  # labels, order and paths; an image has 3,072 bytes
+    assert min(peaks[3:]) < 1.2 * min(peaks[1:3]) + 300 * 540  # labels, order and paths; an image has 3,072 bytes

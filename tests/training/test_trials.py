@@ -214,7 +214,7 @@ def test_a_table_that_was_changed_is_another_network(
         (("--data", "DATA", "--methods", "mobiletl:99"), "expected blocks from 1 to 7"),
         (("--data", "nowhere"), "there is no such file or folder"),
         (("--data", "DATA", "--resume", "--out", "DATA"), "what is written is no .npz"),
-        (("--data", "DATA", "--resume", "--out", sys.executable), "holds no trials of a comparison"),
+        (("--data", "DATA", "--resume", "--out", __file__), "holds no trials of a comparison"),
     ],
 )
 def test_bad_input_is_one_line(

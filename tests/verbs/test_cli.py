@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from minitl.methods import METHODS
 from minitl.training.adapt import Task
 from minitl.training.progress import Bar
 from minitl.training.search import Result
+from minitl.training.workers import deaf
 from minitl.verbs.plan import parse_budget
 from minitl.verbs.reproduce import ITEMS
 
@@ -601,7 +603,10 @@ def test_alone_it_prints_help(cli: Cli) -> None:
     assert cli() == cli("--help")
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS, "oracle export", "oracle check"])
+ACTIONS = ("oracle list", "oracle export", "oracle check", "oracle spec")
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS, *ACTIONS])
 def test_help(verb: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     got = cli(*verb.split(), "--help")
@@ -610,7 +615,9 @@ def test_help(verb: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert got.out.startswith(f"usage: minitl {verb}".rstrip())
     for word in () if verb == "oracle" else ("--json",) if verb else VERBS:  # the oracle has actions of its own
         assert word in got.out
+    assert got.out.split("\n\n")[1][0].isupper()  # what it is for, below how it is called
     assert re.search(r"\nexamples:\n(  # .*\n)?  minitl ", got.out)
+    assert not re.search(r" \n", got.out)
 
 
 EXAMPLES = [line for verb in VERBS.values() for line in verb.EXAMPLES.strip().splitlines()]
@@ -707,6 +714,25 @@ def test_sigterm_exits_143(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert signal.alarm(0) == 0
 
 
+def test_two_signals_at_once_end_a_command_as_one_does(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would write a traceback of its own for one that it finds ignored, because of the other."""
+    written: list[object] = []
+
+    def predict(*_: Any, **__: Any) -> None:
+        with deaf():  # until both are there
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.pthread_kill(threading.get_ident(), number)
+
+    monkeypatch.setattr("minitl.verbs.inspect.predict", predict)
+    monkeypatch.setattr(sys, "unraisablehook", written.append)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        assert cli(*DIGITS) == (130, "", "minitl inspect: interrupted\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not written
+
+
 STUCK = """
 import sys, time
 from minitl import cli
@@ -715,7 +741,8 @@ from minitl.verbs import endings, inspect
 def predict(*_, **__):
     try:
         print("working", flush=True)
-        time.sleep(60)
+        while True:
+            time.sleep(0.01)  # a signal that comes just before a nap is heard after it
     finally:
         time.sleep(60)
 
@@ -751,7 +778,8 @@ from minitl.cli import main
 def savefig(figure, path, **options):
     Path(path).write_bytes(b"half of it")
     print("writing", flush=True)
-    time.sleep(60)
+    while True:
+        time.sleep(0.01)  # as above
 
 Figure.savefig = savefig
 sys.exit(main(sys.argv[1:]))
