@@ -227,7 +227,7 @@ class Tape:
             for record in own:
                 record.move(first, x.source)
             self.records += own
-            return Var(y.value, first + y.source, False, self._mark)
+            return Var(y.value, first + y.source, False, self._mark) if own else x
         parameters = tuple(dict.fromkeys(p for record in inner.records for p in record.parameters))
         record = Checkpoint(
             layer=layer,

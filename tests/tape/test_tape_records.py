@@ -74,6 +74,10 @@ def test_a_checkpointed_part_that_is_frozen_is_recorded_where_it_ran() -> None:
         return [(record.layer, record.sources) for record in tape.records]
 
     assert made(checkpoint=True) == made(checkpoint=False)
+    tape = Tape()
+    first = tape.run(ops.relu, Var(noise((2, 3))), layer="a", role="")
+    y = tape.run(ops.relu, first, layer="b", role="")
+    assert tape.checkpoint(lambda tape, x: x, y, layer="c", role="").source == y.source == 1
 
 
 class Watching(Tape):
