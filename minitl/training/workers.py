@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
@@ -65,23 +65,21 @@ def spread(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], workers:
         while True:
             with deaf():
                 for job in islice(left, workers - len(running)):
-                    running.add(_begin(pool, function, job))
+                    running.add(pool.submit(function, *job))
             if not running:
                 return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
+            done = set[Future[T]]()
+            while not done:  # never for long: a signal that comes just before is heard only after it
+                done, running = wait(running, timeout=1, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
     except BrokenProcessPool:
         raise UsageError("a worker process was killed", remedy="with too little memory take fewer workers") from None
     finally:
+        for _ in range(1000):  # a second at most: loky ends badly with jobs that it has not yet taken from its queue
+            if all(future.running() or future.done() for future in running):
+                break
+            time.sleep(0.001)
         pool.shutdown(wait=True, kill_workers=True)
-
-
-def _begin(pool: Executor, function: Callable[..., T], job: tuple[Any, ...]) -> Future[T]:
-    """The job, once a worker has it: loky ends badly with jobs that it has not yet taken from its queue."""
-    future = pool.submit(function, *job)
-    while not (future.running() or future.done()):
-        time.sleep(0.001)
-    return future
 
 
 @contextmanager
