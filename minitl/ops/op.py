@@ -83,7 +83,7 @@ class Cost:
     `moved` counts bytes, every array that enters or leaves a pass once (see `moved_bytes`).
     `*_workspace` is memory in bytes that a call holds at its highest moment beyond what it
     leaves behind (output and kept buffers, or gradients). It counts maps, weights and the vectors
-    of norms, gates, biases and losses; others of one number a channel, such as group norm's, it leaves out.
+    of norms, gates, biases and losses; others of one number per channel, such as group norm's, it leaves out.
     """
 
     output: Shape

@@ -20,7 +20,7 @@ from minitl.verbs import options
 from minitl.verbs.oracle_cases import told_if_slow
 from minitl.verbs.terminal import show
 
-DESCRIPTION = """Compares what an implementation computed with the cases, element by element. One line a case says
+DESCRIPTION = """Compares what an implementation computed with the cases, element by element. One line per case says
 whether it is right; of a wrong one, which tensors are wrong, where, by how much, and the likely cause."""
 EPILOG = """\
 GOT holds a folder per case with tensors.safetensors, one .npz, or TENSOR.npy
