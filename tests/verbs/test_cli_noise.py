@@ -294,7 +294,7 @@ def test_any_line_ends_as_documented(
     with capsys.disabled():
         print(f"\n{FUZZ} command lines ended with {dict(codes)}; of those done: {dict(verbs)}", *late, sep="\n")
     assert not found, "\n".join(f"{words}: {wrong}" for words, wrong in found[:20])
-    assert min(codes[0], codes[2]) > FUZZ / 20
+    assert min(codes[0] + codes[130], codes[2]) > FUZZ / 20  # 130: it worked until it was interrupted
 
 
 def half_written(path: Path) -> str:
