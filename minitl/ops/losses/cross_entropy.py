@@ -80,7 +80,7 @@ def cost(shapes: Shapes, dtype: str, *, attrs: Attrs, needs: Needs, rule: str) -
     Smoothing or weights add 2 per logit and 6 per sample forward; 2 and 3 backward.
     """
     (samples, classes), z = shapes[0], shapes[0]
-    _options(attrs, classes)
+    _options(attrs, classes)  # raises where the loss would
     kept = keeps_array("probabilities", z, dtype, GRAD_INPUT), keeps_input("labels", 1, z[:1], "int64", GRAD_INPUT)
     up, down = (7 * classes + 9, 3 * classes + 4) if attrs else (5 * classes + 3, classes + 1)
     return Cost(
